@@ -1,0 +1,52 @@
+# The two commands that do everything: make demo, make test. The others are parts of them.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: help demo demo-down test test-unit test-kernels lint bench packages clean
+help:
+	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
+	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
+	@echo "make test-unit   the tests that need neither root nor a node"
+	@echo "make test-kernels  the tests on virtual machines with other kernels"
+	@echo "make bench       speed against a fleet on this machine, beside Ansible"
+	@echo "make clean       remove build/ and .venv"
+
+.venv: .venv/run.stamp
+.venv/run.stamp: requirements/run.txt
+	@sh lab/install-packages.sh venv "$(PYTHON)"
+	@test -x $(PY) || "$(PYTHON)" -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt
+	@touch $@
+.venv/test.stamp: requirements/test.txt .venv/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt
+	@touch $@
+
+packages:
+	@sh lab/install-packages.sh nodes
+
+demo: packages .venv/run.stamp
+	@$(PY) -m lab.demo $(if $(KEEP),--keep)
+demo-down:
+	@$(PY) -m lab.demo --down
+
+lint: .venv/test.stamp
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m mypy
+
+test-unit: .venv/test.stamp
+	@$(PY) -m pytest tests/unit
+
+test-kernels: .venv/test.stamp
+	@sh lab/install-packages.sh vms
+	@$(PY) -m pytest tests/vm
+
+test: lint
+	@sh lab/install-packages.sh tests
+	@$(PY) -m pytest
+
+bench: packages .venv/test.stamp
+	@$(PY) -m bench
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,1 @@
+"""What may be installed on a node: the lock file, and the commands that keep it."""

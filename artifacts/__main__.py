@@ -1,0 +1,241 @@
+"""`python -m artifacts add | check | list`: keeps the lock file, which says what may be installed.
+
+Reads the command line and prints; everything else is in the modules beside it. Exit code 0: done, or all is as the
+lock says; 1: refused, or something is not; 2: usage, a file, or the network; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from artifacts import adding, checking, listing
+from artifacts.errors import ArtifactsError, Refused, Unusable
+from artifacts.lockfile import PROJECT_LOCK, LockFile
+from artifacts.options import parser, url
+from artifacts.progress import Progress
+from artifacts.signatures import Verifier
+from artifacts.site import Site
+from artifacts.upstream import Release
+from userns.releases import COMPONENTS, VERSION, Asset, Lock
+from userns.settings import SETTINGS
+
+# Superfluous files are shown up to this many: a folder may hold thousands.
+_SHOWN = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the result is the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        command = {"add": _add, "check": _check, "list": _list}[options.command]
+        code = command(options)
+        sys.stdout.flush()
+    except ArtifactsError as error:
+        _say(f"{options.parser.prog}: {error}")
+        return error.code
+    except KeyboardInterrupt:
+        _say(f"{options.parser.prog}: interrupted; nothing is half-written")
+        return 130
+    except BrokenPipeError:
+        # The reader has seen enough. What is left in the buffer must not raise once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # such as a full disk under the temporary files
+        _say(f"{options.parser.prog}: {error}")
+        return 2
+    return code
+
+
+def _add(options: argparse.Namespace) -> int:
+    """Verify every release first, then write once: all of them or none."""
+    wanted = _releases(options.releases)
+    file = LockFile(options.lock)
+    site = _site(options.release_url or str(SETTINGS["release_url"].default), options)
+    second = _site(options.second_url, options) if options.second_url else site
+    text, told, refusals = file.text, [], []
+    with Verifier(options.keyring, accept_expired=options.accept_expired_keys) as verifier:
+        for component, version in wanted:
+            head = _head(component, file.lock)
+            release = Release(component, version, head["path"])
+            try:
+                found = adding.verify(release, site, second, verifier, options.signer, signed_only=options.signed_only)
+                verdict = adding.added(Lock.parse(text), text, release, found, head, replace=options.replace)
+            except Refused as error:
+                refusals.append(str(error))
+                continue
+            text = verdict.text
+            note = f"; upstream has none for {', '.join(found.missing)}" if found.missing else ""
+            told.append(f"{release}: {verdict.done}: {', '.join(found.digests)} ({found.verified}){note}")
+    if refusals:
+        raise Refused("\n".join([*refusals, *(["nothing was written"] if told else [])]))
+    if options.dry:
+        difference = difflib.unified_diff(file.text.splitlines(), text.splitlines(), file.name, file.name, lineterm="")
+        told += list(difference)
+    elif text != file.text:
+        file.replace(text)
+    _tell(told)
+    return 0
+
+
+def _releases(words: Sequence[str]) -> list[tuple[str, str]]:
+    """containerd 2.3.5 2.2.8 runc 1.4.4: versions, each of the component before it."""
+    found: dict[tuple[str, str], None] = {}
+    component, bare = "", ""
+    for word in words:
+        if word in COMPONENTS:
+            if bare:
+                break
+            component = bare = word
+        elif not component or (word[:1].isalpha() and word[:1] != "v"):
+            raise Unusable(f"{word!r} is no component: known are {', '.join(COMPONENTS)}")
+        elif not VERSION.fullmatch(word):
+            raise Unusable(f"{word!r} is not a version such as 2.3.4 (no v in front)")
+        else:
+            found[component, word] = None
+            bare = ""
+    if bare:
+        raise Unusable(f"name a version of {bare}, for example {bare} 2.3.4")
+    return list(found)
+
+
+def _head(component: str, lock: Lock) -> dict[str, str]:
+    """How a component begins in the lock: a lock that has none of it gets what the project's own says."""
+    known = lock if component in lock.components else LockFile(str(PROJECT_LOCK)).lock
+    return {"path": known.path(component), "source": known.components[component].source}
+
+
+def _check(options: argparse.Namespace) -> int:
+    file = LockFile(options.lock)
+    assets = _selected(file.lock, options)
+    remote = options.where.startswith(("http://", "https://"))
+    if remote:
+        site = _site(_base(options.where), options)
+        where, read, extra = site.base, checking.mirror(site), []
+    else:
+        root = Path(options.where)
+        where, read = options.where, checking.folder(root)
+        extra = checking.superfluous(root, file.lock, file.path)
+    progress = Progress(len(assets))
+    try:
+        checked = checking.check(assets, read, jobs=options.jobs, seen=progress.add, done=lambda _: progress.file())
+    finally:
+        progress.clear()
+    count = {
+        state: sum(each.state == state for each in checked) for state in ("good", "missing", "wrong", "unreadable")
+    }
+    if options.json:
+        _tell([json.dumps(_as_json(where, file.name, checked, extra), indent=2)])
+    else:
+        _tell(list(_complaints(checked)))
+        _tell([f"{name}: superfluous: the lock file does not have it" for name in extra[:_SHOWN]])
+        _tell([f"and {len(extra) - _SHOWN} superfluous files more: --json has them all"] if len(extra) > _SHOWN else [])
+        _tell([f"{where}: " + ", ".join(f"{number} {state}" for state, number in count.items() if number)])
+    return 1 if count["missing"] or count["wrong"] else 2 if count["unreadable"] else 0
+
+
+def _complaints(checked: Sequence[checking.Checked]) -> Iterator[str]:
+    """A line for each release that is missing, and for each asset that is not as it should be."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    for each in checked:
+        if each.state == "missing":
+            missing.setdefault((each.asset.component, each.asset.version), []).append(each.asset.arch)
+    for (component, version), architectures in missing.items():
+        yield f"{component} {version}: missing: {', '.join(architectures)}"
+    for each in checked:
+        if each.state not in {"good", "missing"}:
+            yield f"{each.asset.component} {each.asset.version} {each.asset.arch}: {each.state}: {each.detail}"
+
+
+def _selected(lock: Lock, options: argparse.Namespace) -> list[Asset]:
+    """The assets that --only and --arch leave."""
+    assets = list(checking.locked(lock, [name for name in COMPONENTS if name in lock.components]))
+    wanted: set[tuple[str, str]] = set()
+    for only in options.only:
+        component, _, version = only.partition("=")
+        if component not in COMPONENTS:
+            raise Unusable(f"--only {only}: {component!r} is no component: known are {', '.join(COMPONENTS)}")
+        if component not in lock.components or (version and version not in lock.versions(component)):
+            raise Unusable(f"--only {only}: {lock.missing(component, version)}")
+        wanted.add((component, version))
+    assets = [
+        asset
+        for asset in assets
+        if (not wanted or wanted & {(asset.component, ""), (asset.component, asset.version)})
+        and (not options.arch or asset.arch in options.arch)
+    ]
+    if not assets:
+        raise Unusable("the lock file has no asset like that: there is nothing to check")
+    return assets
+
+
+def _as_json(where: str, lock: str, checked: list[checking.Checked], extra: list[str]) -> dict[str, object]:
+    return {
+        "where": where,
+        "lock": lock,
+        "assets": [
+            {
+                "component": each.asset.component,
+                "version": each.asset.version,
+                "architecture": each.asset.arch,
+                "path": each.asset.path,
+                "sha256": each.asset.sha256,
+                "state": each.state,
+                "detail": each.detail,
+            }
+            for each in checked
+        ],
+        "superfluous": extra,
+    }
+
+
+def _list(options: argparse.Namespace) -> int:
+    lock = LockFile(options.lock).lock
+    for name in options.components:
+        if name not in COMPONENTS:
+            raise Unusable(f"{name!r} is no component: known are {', '.join(COMPONENTS)}")
+    rows = listing.rows(lock, options.components or COMPONENTS, options.today or datetime.now(UTC).date())
+    _tell([json.dumps(listing.as_json(rows), indent=2)] if options.json else list(listing.as_text(rows)))
+    return 0
+
+
+def _site(url: str, options: argparse.Namespace) -> Site:
+    return Site(url, timeout=options.timeout, retries=options.retries)
+
+
+def _base(where: str) -> str:
+    try:
+        return url(where)
+    except argparse.ArgumentTypeError as error:
+        raise Unusable(f"the URL of the mirror cannot be used: {error}") from error
+
+
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines:
+        print("\n".join(map(_printable, line.split("\n"))))
+
+
+def _say(message: str) -> None:
+    print("\n".join(map(_printable, message.split("\n"))), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """A mirror's words and file names may hold what a terminal would obey."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    # What cleans up after an interrupt does so after a plain kill too.
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(main())

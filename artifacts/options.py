@@ -1,0 +1,162 @@
+"""The command line of `python -m artifacts`."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import date
+from pathlib import Path
+
+from artifacts.lockfile import PROJECT_LOCK
+from artifacts.upstream import FINGERPRINT
+from userns import values
+from userns.releases import ARCHITECTURES
+from userns.settings import SETTINGS
+
+__all__ = ["parser", "url"]
+
+_ADD = """\
+exit code: 0 the lock has them, 1 refused and nothing was written, 2 usage, a file or the network
+
+  python -m artifacts add containerd 2.3.5
+  python -m artifacts add runc 1.4.4 1.3.7 crun 1.31 --keyring runc.keyring --keyring crun.keyring
+  python -m artifacts add containerd 2.3.5 --release-url https://mirror.example --second-url https://github.com
+"""
+_CHECK = """\
+exit code: 0 all is as the lock says, 1 something is missing or wrong, 2 usage, a file or the network
+
+  python -m artifacts check https://mirror.example --only containerd=2.3.4 --only runc --arch amd64
+  python -m artifacts check /srv/mirror --json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    whole = argparse.ArgumentParser(
+        prog="python -m artifacts", description="Keeps the lock file: what may be installed, by SHA-256."
+    )
+    commands = whole.add_subparsers(dest="command", required=True, metavar="add|check|list")
+    raw = argparse.RawDescriptionHelpFormatter
+
+    add = commands.add_parser(
+        "add", help="fetch and verify upstream's digests of releases, and pin them", epilog=_ADD, formatter_class=raw
+    )
+    add.add_argument(
+        "releases", nargs="+", metavar="COMPONENT VERSION…", help="such as: containerd 2.3.5 2.2.8 runc 1.4.4"
+    )
+    add.add_argument(
+        "--keyring", action="append", default=[], type=Path, metavar="FILE", help="signers' public keys (repeatable)"
+    )
+    add.add_argument(
+        "--signer",
+        action="append",
+        default=[],
+        type=_fingerprint,
+        metavar="FINGERPRINT",
+        help="trust this signer too (repeatable)",
+    )
+    add.add_argument(
+        "--accept-expired-keys", action="store_true", help="take signatures of keys that have expired since"
+    )
+    add.add_argument(
+        "--release-url",
+        type=url,
+        metavar="URL",
+        help=f"upstream, or a mirror with its paths (default {SETTINGS['release_url'].default})",
+    )
+    add.add_argument(
+        "--second-url",
+        type=url,
+        metavar="URL",
+        help="where to download what is unsigned a second time (default the same)",
+    )
+    add.add_argument("--signed-only", action="store_true", help="refuse what has no signature")
+    add.add_argument("--replace", action="store_true", help="change digests that are pinned already")
+    add.add_argument("--dry", action="store_true", help="show what would change, and write nothing")
+
+    check = commands.add_parser(
+        "check",
+        help="compare a mirror, or a folder laid out like one, with the lock",
+        epilog=_CHECK,
+        formatter_class=raw,
+    )
+    check.add_argument("where", metavar="URL|FOLDER")
+    check.add_argument(
+        "--only", action="append", default=[], metavar="COMPONENT[=VERSION]", help="only these (repeatable)"
+    )
+    check.add_argument(
+        "--arch", action="append", default=[], choices=sorted(ARCHITECTURES.values()), help="only these (repeatable)"
+    )
+    check.add_argument("--jobs", type=_jobs, default=4, metavar="N", help="downloads at a time (default 4)")
+
+    show = commands.add_parser(
+        "list", help="show the pinned versions, how they were verified, and what is known of them"
+    )
+    show.add_argument("components", nargs="*", metavar="COMPONENT")
+    show.add_argument("--today", type=_day, metavar="YYYY-MM-DD", help="the day for ends of life")
+
+    for command in (add, check, show):
+        command.set_defaults(parser=command)
+        command.add_argument(
+            "--lock", default=str(PROJECT_LOCK), metavar="FILE", help="default artifacts/lock.toml of this project"
+        )
+    for command in (check, show):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    for command in (add, check):
+        command.add_argument(
+            "--timeout",
+            type=_seconds,
+            default=30.0,
+            metavar="SECONDS",
+            help="how long to wait for an answer (default 30)",
+        )
+        command.add_argument(
+            "--retries", type=_retries, default=2, metavar="N", help="how often to try again (default 2)"
+        )
+    return whole
+
+
+def url(text: str) -> str:
+    """The base of a mirror."""
+    try:
+        return values.url(text)
+    except ValueError as error:
+        # Not the text itself: it may hold a password.
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _fingerprint(text: str) -> str:
+    fingerprint = text.replace(" ", "").upper()
+    if not FINGERPRINT.fullmatch(fingerprint):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the fingerprint of a key: 40 hexadecimal digits")
+    return fingerprint
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-23") from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, up to 3600")
+    return seconds
+
+
+def _count(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    return _count(text, 1, 32)
+
+
+def _retries(text: str) -> int:
+    return _count(text, 0, 10)

@@ -1,0 +1,10 @@
+"""The node that `make demo` builds on this machine, and the mirror that stands in for the upstream releases."""
+
+import json
+from pathlib import Path
+
+# Written by the demo: {"hosts": {NAME: {ssh data}}, "settings": {…}}. A name without the leading underscore
+# would be a group.
+_demo = json.loads((Path(__file__).resolve().parent.parent / "build" / "demo" / "inventory.json").read_text())
+
+nodes = [(name, {**data, **_demo["settings"]}) for name, data in _demo["hosts"].items()]

@@ -1,0 +1,96 @@
+"""Debian packages of the container runtimes, fetched with an apt of its own: the machine's lists stay untouched."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from lab import base, cache
+from lab.errors import LabError
+from lab.processes import leashed, tool
+
+# The CNI plugins are no runtime, but a node that is to run pods over CRI needs them.
+PACKAGES = (*base.RUNTIMES, "containernetworking-plugins")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class Apt:
+    """An apt that knows one suite, keeps its lists in a directory of its own, and checks Debian's signatures."""
+
+    def __init__(self, suite: str, home: Path, status: str = "") -> None:
+        """`status` is dpkg's of the system that the packages are for; by default nothing is installed there."""
+        if not KEYRING.exists():
+            raise LabError(f"{KEYRING} is missing, by which apt checks Debian's signature: run lab/install-packages.sh")
+        self._suite = suite
+        self._config = home / "apt.conf"
+        for directory in ("lists/partial", "archives/partial", "empty"):
+            (home / directory).mkdir(parents=True)
+        (home / "status").write_text(status)
+        (home / "sources.list").write_text(f"deb [signed-by={KEYRING}] {base.mirror_url()} {suite} main\n")
+        own = [
+            f'Dir::State "{home}";',
+            f'Dir::State::status "{home}/status";',
+            f'Dir::Cache "{home}";',
+            f'Dir::Etc::sourcelist "{home}/sources.list";',
+            f'Dir::Etc::sourceparts "{home}/empty";',
+            f'Dir::Etc::preferences "{home}/empty/none";',
+            f'Dir::Etc::preferencesparts "{home}/empty";',
+            'APT::Sandbox::User "root";',
+        ]
+        self._config.write_text("\n".join([*base.apt_options(), *own]) + "\n")
+        self._run("apt-get", "update")
+
+    def download(self, packages: Iterable[str], into: Path) -> None:
+        """Download these packages, and not what they depend on."""
+        self._run("apt-get", "download", *packages, cwd=into)
+
+    def download_missing(self, packages: Iterable[str], into: Path) -> None:
+        """Download these packages and what they need that is not installed."""
+        self._run("apt-get", "install", "--download-only", "--yes", *packages)
+        for deb in (self._config.parent / "archives").glob("*.deb"):
+            shutil.move(deb, into)
+
+    def dependencies(self, package: str) -> list[str]:
+        """The names of the packages that a package depends on."""
+        shown = self._run("apt-cache", "show", "--no-all-versions", package)
+        found = (line.partition(": ")[2] for line in shown.splitlines() if line.startswith("Depends: "))
+        return [each.split()[0] for line in found for each in line.split(",")]
+
+    def _run(self, program: str, *words: str, cwd: Path | None = None) -> str:
+        done = subprocess.run(
+            [*leashed(), tool(program), "--config-file", str(self._config), "--quiet", *words],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LabError(f"{program} {' '.join(words)} for Debian {self._suite} failed:\n{done.stderr[-3000:]}")
+        return done.stdout
+
+
+def download(suite: str, packages: tuple[str, ...], into: Path) -> None:
+    """Download packages of `suite`, verified by apt against Debian's keys."""
+    home = into / "apt"
+    Apt(suite, home).download(packages, into)
+    cache.remove_tree(home)
+
+
+def fetched(suite: str) -> Path:
+    """A directory with the runtimes' packages of `suite`, downloaded on first use."""
+    return cache.once(f"debs-{suite}", cache.digest(*PACKAGES), lambda into: download(suite, PACKAGES, into))
+
+
+def for_a_node(package: str) -> Path:
+    """A directory with a package of Debian testing and all that a node still needs for it, downloaded on first use."""
+    tree = base.tar()
+
+    def build(into: Path) -> None:
+        read = ["tar", "--extract", "--to-stdout", "--file", str(tree), "./var/lib/dpkg/status"]
+        status = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+        Apt("testing", into / "apt", status).download_missing([package], into)
+        cache.remove_tree(into / "apt")
+
+    return cache.once(f"debs-for-{package}", cache.digest(package, tree.parent.name), build)

@@ -1,0 +1,100 @@
+"""`make demo`: the main job, for real: a bare node, a dry run, a deploy, a second deploy, and the proof."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import Lab, LabError, LabNode, host, mirror
+from lab.paths import BUILD, REPO
+
+NODE = "demo"
+PORT = 8000
+INVENTORY = BUILD / "demo" / "inventory.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 where every step did what it says, 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the node running, and say how to log in")
+    parser.add_argument("--down", action="store_true", help="end the nodes that --keep left running")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.down:
+            return down()
+        return run(keep=arguments.keep)
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; the node and its network are gone", file=sys.stderr)
+        return 130
+
+
+def run(keep: bool) -> int:
+    """Build the node, deploy to it twice, prove it, and check that the machine itself was not touched."""
+    before = host.fingerprint()
+    say("Build a node: Debian testing with its own systemd and sshd (downloaded once, then cached under build/)")
+    release = mirror.build()
+    started = time.monotonic()
+    with Lab() as lab:
+        node = lab.node(NODE)
+        url = lab.serve(release, PORT).url
+        write_inventory(lab, node, release, url)
+        say("What would change on the bare node:  pyinfra inventories/demo.py deploy.py --dry --diff")
+        pyinfra(lab, "deploy.py", "--dry", "--diff")
+        say("For real:  pyinfra inventories/demo.py deploy.py -y")
+        pyinfra(lab, "deploy.py", "-y")
+        say("A second time, to see that nothing changes:  pyinfra inventories/demo.py deploy.py -y")
+        pyinfra(lab, "deploy.py", "-y")
+        say("The proof alone, at any time:  pyinfra inventories/demo.py tasks.verify.user_namespace -y")
+        pyinfra(lab, "tasks.verify.user_namespace", "-y")
+        say(f"Done in {time.monotonic() - started:.0f} s after the downloads.")
+        if keep:
+            lab.detach()
+            print(f"The node runs on. Log in:  {lab.login(node)}\nEnd it:  make demo-down")
+            return 0
+    if differences := host.differences(before, host.fingerprint()):
+        print("demo: this machine is not as it was before (a bug):", *differences, sep="\n  ", file=sys.stderr)
+        return 1
+    print("This machine is as it was: overlay's parameters, sysctls, modules, mounts, namespaces and processes.")
+    return 0
+
+
+def down() -> int:
+    """End what `--keep` left."""
+    ended = Lab.end_detached()
+    print(f"ended: {', '.join(ended)}" if ended else "no node was left running")
+    return 0
+
+
+def write_inventory(lab: Lab, node: LabNode, release: mirror.Mirror, url: str) -> None:
+    """What inventories/demo.py reads: how to reach the node, and the settings that stand in for upstream."""
+    settings = {
+        "release_url": url,
+        "artifact_lock": str(release.lock),
+        "crun_version": release.versions("crun")[0],
+    }
+    INVENTORY.parent.mkdir(parents=True, exist_ok=True)
+    INVENTORY.write_text(json.dumps({"hosts": {node.name: lab.ssh_data(node)}, "settings": settings}, indent=1))
+
+
+def pyinfra(lab: Lab, *arguments: str) -> None:
+    """One pyinfra run from the controller's side of the lab's network, shown as it is."""
+    program = Path(sys.executable).parent / "pyinfra"
+    done = lab.run([program, "inventories/demo.py", *arguments], check=False, capture=False, cwd=REPO)
+    if done.returncode:
+        raise LabError(f"pyinfra {' '.join(arguments)} exited with {done.returncode}")
+
+
+def say(text: str) -> None:
+    """A headline between the outputs of the tools."""
+    print(f"\n==> {text}\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Debian's own kernels, for the lab's virtual machines: the images and the modules, as the packages have them.
+
+The flavour is `cloud`: it has NVMe, ext4 and the serial console built in, so that it boots without an initramfs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import cache, debs
+from lab.errors import LabError
+from lab.processes import leashed, tool
+
+# By the name that `Lab.vm` takes: the suite whose kernel it is. The last is whatever is newest today.
+KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "testing"}
+
+_META_PACKAGE = "linux-image-cloud-amd64"
+# What a kernel is made of: one package up to trixie, three after it. `linux-base` and its like are only scripts.
+_PARTS = re.compile(r"linux-(image|binary|modules)-\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: its release as `uname -r` says it, its image, and the tree of its modules."""
+
+    name: str
+    release: str
+    image: Path
+    modules: Path
+
+
+def fetched(name: str) -> Kernel:
+    """The kernel of this name, downloaded on first use."""
+    if name not in KERNELS:
+        raise LabError(f"the lab has no kernel {name}, only {', '.join(KERNELS)}")
+    recipe = cache.digest(_META_PACKAGE, _PARTS.pattern)
+    home = cache.once(f"kernel-{KERNELS[name]}", recipe, lambda into: _fetch(KERNELS[name], into))
+    modules = next((home / "modules").iterdir())
+    return Kernel(name, modules.name, home / "vmlinuz", modules)
+
+
+def _fetch(suite: str, into: Path) -> None:
+    apt = debs.Apt(suite, into / "apt")
+    wanted = [_META_PACKAGE]
+    for package in wanted:
+        wanted += [each for each in apt.dependencies(package) if _PARTS.match(each) and each not in wanted]
+    packages, tree = into / "debs", into / "tree"
+    packages.mkdir()
+    apt.download(wanted[1:], packages)
+    for deb in packages.iterdir():
+        subprocess.run([*leashed(), tool("dpkg-deb"), "--extract", str(deb), str(tree)], check=True)
+    modules = [path for place in ("lib/modules", "usr/lib/modules") for path in (tree / place).glob("[0-9]*")]
+    images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
+    if len(modules) != 1 or len(images) != 1:
+        raise LabError(f"the kernel packages of Debian {suite} are not as expected: {', '.join(wanted)}")
+    shutil.move(images[0], into / "vmlinuz")
+    (into / "modules").mkdir()
+    shutil.move(modules[0], into / "modules")
+    for directory in (into / "apt", packages, tree):
+        cache.remove_tree(directory)

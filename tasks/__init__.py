@@ -1,0 +1,1 @@
+"""pyinfra's side: reads nodes and changes nodes. It decides nothing; that is for `userns`."""

@@ -1,0 +1,172 @@
+"""Read a node once, decide, and say what was decided: a plan for this host, or its refusal."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
+
+import click
+from paramiko import SSHException
+from pyinfra import host, logger
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host, ctx_state
+
+from tasks import settings
+from tasks.files import run, templates
+from tasks.node import Node
+from tasks.refusal import refuse
+from userns.changes import RemoveFile, WriteFile
+from userns.config import ConfigError
+from userns.diff import unified
+from userns.findings import Finding, Severity
+from userns.plan import Decision, Plan, make
+from userns.policy import Policy, PolicyError
+
+# A node that is alive answers in under a second; a hung one must not hold up the others.
+READ_SECONDS = 120
+COLOURS = {Severity.BLOCKER: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
+DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+# What was told in this run, and of which host first: the nodes of a fleet have most of it in common.
+_told: dict[Hashable, str] = {}
+
+
+def plan_or_refuse() -> Plan | None:
+    """The plan for this host, told to the operator; None where the host is refused, with every reason told."""
+    made = plan()
+    if made is None:
+        return None
+    tell(made)
+    if made.refused:
+        ids = ", ".join(f'"{id}"' for id in dict.fromkeys(each.id for each in made.blockers))
+        refuse([f"refused: this node is left as it is. What the operator may accept: allow = [{ids}]"])
+        return None
+    return made
+
+
+def plan() -> Plan | None:
+    """The plan for this host, or None where it has been failed: bad settings, or a node that could not be read."""
+    policy = policy_or_refuse()
+    if policy is None:
+        return None
+    node = host.get_fact(
+        Node,
+        containerd_root=policy.containerd_root,
+        kubelet_root=policy.kubelet_root,
+        verify_digests=policy.verify_digests,
+        _timeout=READ_SECONDS,
+    )
+    if _failed():  # pyinfra has said why
+        return None
+    if node is None:  # pyinfra does not even look at an answer without a line
+        refuse(["refused: the node answered nothing, though its shell says that all went well. Does sh run there?"])
+        return None
+    try:
+        return make(node, policy, templates(), today=datetime.now(UTC).date())
+    except ConfigError as error:
+        refuse([f"refused: {error}"])
+        return None
+
+
+def policy_or_refuse() -> Policy | None:
+    """This host's settings, or None after every mistake in them has been told."""
+    try:
+        return settings.load(host.data.dict())
+    except PolicyError as error:
+        refuse(f"refused: {problem}" for problem in error.problems)
+        return None
+
+
+def tell(plan: Plan) -> None:
+    """Say what the node is, what would change, and why; with `--diff`, how each file would change."""
+    state = ctx_state.get()
+    acts = bool(plan.changes) and not plan.refused
+    curious = state.print_noop_info  # -v
+    say(f"tier {click.style(plan.readiness.tier, bold=True)}: {plan.readiness.summary}")
+    _tell_findings([each for each in plan.findings if each.severity is not Severity.NOTE or acts or curious])
+    if (acts and state.config.DIFF) or curious:
+        _tell_decisions([each for each in plan.decisions if each.name != "tier"])
+    if plan.refused:
+        return
+    if not acts:
+        say(click.style("nothing to do", fg="green"))
+    for change in plan.changes:
+        say(f"{click.style('will', fg='cyan')} {change.summary}")
+    if state.config.DIFF:
+        _tell_diffs([change for change in plan.changes if isinstance(change, WriteFile | RemoveFile)], plan)
+
+
+def say(text: str) -> None:
+    """One line to the operator, with this host's name."""
+    logger.info(f"{host.print_prefix}{text}")
+
+
+def _tell_findings(findings: Sequence[Finding]) -> None:
+    """Each in full, or by its id where it was told of another host; but why a node is refused, always in full."""
+    again: dict[str, dict[str, None]] = {}
+    for finding in findings:
+        first = _first(finding)
+        if finding.severity is not Severity.BLOCKER and first != host.name:
+            again.setdefault(first, {})[f"{finding.severity} {finding.id}"] = None
+            continue
+        log = logger.info if finding.severity is Severity.NOTE else logger.warning
+        source = f" ({finding.source})" if finding.source else ""
+        log(f"{host.print_prefix}{click.style(str(finding), fg=COLOURS[finding.severity])}{source}")
+        for line in finding.lines:
+            say(f"    {line}")
+    for first, ids in again.items():
+        say(f"{', '.join(ids)}: as told of {first}")
+
+
+def _tell_decisions(decisions: Sequence[Decision]) -> None:
+    first = _first(tuple(decisions))
+    if first != host.name:
+        say(f"decided all as for {first}")
+        return
+    for decision in decisions:
+        say(str(decision) if decision.name == "because" else f"decided {decision}")
+
+
+def _tell_diffs(files: Sequence[WriteFile | RemoveFile], plan: Plan) -> None:
+    there = [change.path for change in files if plan.exists(change.path)]
+    old = dict(zip(there, _texts(there) if there else [], strict=True))
+    for change in files:
+        new = change.content if isinstance(change, WriteFile) else None
+        diff = unified(change.path, old.get(change.path), new)
+        first = _first(tuple(diff))
+        if first != host.name:
+            say(f"{change.path} changes as shown of {first}")
+            continue
+        for line in diff:
+            click.echo(f"{host.print_prefix}{click.style(line, fg=DIFF_COLOURS.get(line[:1]))}", err=True)
+
+
+def _first(told: Hashable) -> str:
+    """The host of which this was, or now is, told first."""
+    return _told.setdefault(told, host.name)
+
+
+def _texts(paths: Sequence[str]) -> list[str]:
+    """The text of each of these files on the node.
+
+    No fact: `-vvv` prints whatever a fact's command answers, and config.toml may hold a registry's password.
+    """
+    state = ctx_state.get()
+    arguments, _ = pop_global_arguments(state, host, {"_timeout": READ_SECONDS})
+    connection = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    try:
+        whole, output = host.run_shell_command(run("text.sh", *paths), print_input=state.print_fact_input, **connection)
+    except (OSError, SSHException) as error:
+        raise PyinfraError(f"the node's files could not be read for a diff: {error}") from error
+    if not whole or len(output.stdout_lines) != len(paths):
+        raise PyinfraError(
+            f"the node's files could not be read for a diff: {output.stderr or 'the answer is not whole'}"
+        )
+    # "-" stands for what is no file.
+    return [b64decode(line[1:]).decode(errors="replace") if line != "-" else "" for line in output.stdout_lines]
+
+
+def _failed() -> bool:
+    return ctx_host.get() in ctx_state.get().failed_hosts

@@ -1,0 +1,59 @@
+"""Lay the planned files beside the old ones, then change over in one step that can go back."""
+
+from __future__ import annotations
+
+from pyinfra import host
+
+from tasks import operations
+from tasks.stage import Stage
+from userns import changes, paths
+from userns.plan import Plan
+
+SLOTS = paths.MANAGED
+# Waiting for another run's lock (300 s), packages, a restart and its health check, and the way back.
+CHANGE_SECONDS = 1800
+
+
+def stage(plan: Plan, stage: Stage) -> None:
+    """Queue every planned file's text, and write down what the activation does with the rest of the plan."""
+    files = {change.path: change for change in plan.changes if isinstance(change, changes.WriteFile)}
+    for number, path in host.loop(tuple(enumerate(SLOTS))):
+        if file := files.get(path):
+            stage.add("put", file.mode, path, f"text{number}", "", "", "")
+            operations.put(name=f"Stage {path}", stage=stage.path, filename=f"text{number}", content=file.content)
+    for path in paths.SHARED:
+        if path in files:
+            stage.add("unchanged", path, plan.digest(path))
+    for change in plan.changes:
+        match change:
+            case changes.HoldPackage(package=package):
+                stage.add("hold", package)
+            case changes.RemoveFile(path=path):
+                stage.add("remove", path)
+            case changes.SetSysctl(key=key, value=value):
+                stage.add("sysctl", key, str(value))
+            case changes.SetMetacopy(value=metacopy):
+                stage.add("metacopy", metacopy)
+            case changes.AddKubeletUser():
+                stage.add("user", "kubelet")
+            case changes.EnableService(unit=unit):
+                stage.add("enable", unit)
+            case changes.RestartService():
+                stage.add("restart", "containerd.service")
+    removed = [change.path for change in plan.changes if isinstance(change, changes.RemoveFile)]
+    if paths.MODPROBE in (*files, *removed):
+        stage.add("initramfs", "update")  # it may hold a copy, from which overlay is loaded
+    stage.add("containerd", plan.programs["containerd"])
+    stage.add("health", plan.programs["ctr"], plan.snapshotter)
+
+
+def activate(plan: Plan, stage: Stage) -> None:
+    """Queue the change-over."""
+    restarts = any(isinstance(change, changes.RestartService) for change in plan.changes)
+    operations.activate(
+        name="Change over, restart containerd, check its health" if restarts else "Change over",
+        stage=stage.path,
+        token=stage.token,
+        actions=stage.text,
+        _timeout=CHANGE_SECONDS,
+    )

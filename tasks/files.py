@@ -1,0 +1,40 @@
+"""The texts that this project ships: shell scripts for nodes and templates of managed files, read once."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from pyinfra.api import HiddenValue, QuoteString, StringCommand
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@cache
+def script(name: str) -> str:
+    """The text of `tasks/scripts/NAME`."""
+    return (ROOT / "tasks" / "scripts" / name).read_text()
+
+
+@cache
+def templates() -> dict[str, str]:
+    """Each template of `templates/` by its file name, and the scripts that are part of one."""
+    found = {path.name: path.read_text() for path in sorted((ROOT / "templates").iterdir()) if path.is_file()}
+    return found | {name: script(name) for name in ("probe.sh", "node-kernel.sh")}
+
+
+def base64(text: str) -> str:
+    """`text` in a form that no shell, log or terminal gives a second meaning."""
+    return b64encode(text.encode()).decode()
+
+
+def run(name: str, *arguments: str | HiddenValue, parts: Sequence[str] = ()) -> StringCommand:
+    """The command that runs `tasks/scripts/NAME`, with other `parts` of it first, on a node with quoted arguments.
+
+    The script travels inside the command: nothing is left on the node, and one round trip does it. `-vv` prints
+    the script's name in the place of its text.
+    """
+    text = HiddenValue("".join(script(each) for each in (*parts, name)), name)
+    return StringCommand("sh", "-c", QuoteString(text), name, *(QuoteString(each) for each in arguments))

@@ -1,0 +1,56 @@
+"""What an operator does after a good run: label the nodes, and see a pod of their own in a user namespace."""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+from pathlib import Path
+
+import click
+
+LABEL = "userns-node/tier"
+TEST_POD = Path(__file__).resolve().parent.parent / "templates" / "test-pod.yaml"
+# What the test pod's nodeSelector asks for.
+TEST_POD_TIER = "idmapped"
+
+_proven: dict[str, str] = {}
+
+
+def ready(node: str, tier: str) -> None:
+    """Remember a proven node. What to do next is told once, at the end of the run, for all of them."""
+    if not _proven:
+        atexit.register(lambda: click.echo("\n".join(steps(_proven)), err=True))
+    _proven[node] = tier
+
+
+def steps(tiers: dict[str, str]) -> list[str]:
+    """The lines that tell it, for nodes and their tiers."""
+    return [
+        "",
+        "--> Next: label what is proven, by the names that `kubectl get nodes` has for it:",
+        *(f"    {command}" for command in label_commands(tiers)),
+        "",
+        "--> Then see a pod of your own. It prints its uid_map: 0, a number from 65536 on, 65536",
+        *(f"    {command}" for command in pod_commands(tiers)),
+        "",
+        *(f"    {line}" for line in TEST_POD.read_text("utf-8").splitlines()),
+    ]
+
+
+def label_commands(tiers: dict[str, str]) -> list[str]:
+    """One command for each tier."""
+    return [
+        shlex.join(["kubectl", "label", "--overwrite", "node", *sorted(names), f"{LABEL}={tier}"])
+        for tier in sorted(set(tiers.values()))
+        if (names := [name for name, each in tiers.items() if each == tier])
+    ]
+
+
+def pod_commands(tiers: dict[str, str]) -> list[str]:
+    """What runs the test pod on a proven node and shows its uid_map."""
+    pod = shlex.quote(str(TEST_POD))
+    if TEST_POD_TIER in tiers.values():
+        apply = f"kubectl apply -f {pod}"
+    else:
+        apply = f"sed 's/tier: {TEST_POD_TIER}/tier: {min(tiers.values())}/' {pod} | kubectl apply -f -"
+    return [apply, "kubectl logs userns-test"]

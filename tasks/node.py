@@ -1,0 +1,48 @@
+"""The one fact: what a node is, read in one round trip.
+
+`pyinfra INVENTORY fact tasks.node.Node` prints it, and `pyinfra --json INVENTORY fact tasks.node.Node` as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+from pyinfra.api.hiddenvalue import HiddenValue
+
+from tasks.files import script
+from userns import node, reading
+
+_hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types
+
+
+PARTS = ("probe.sh", "node-kernel.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh", "node.sh")
+
+
+def text() -> str:
+    """The whole script: the probe, the parts, and the node script that calls them."""
+    return "".join(script(name) for name in PARTS)
+
+
+class Node(FactBase[node.Node]):
+    """Everything the plan needs to know of a node: see `userns.node.Node`."""
+
+    def command(
+        self,
+        containerd_root: str = "/var/lib/containerd",
+        kubelet_root: str = "/var/lib/kubelet",
+        verify_digests: bool | str = False,
+    ) -> StringCommand:
+        """The script, which travels inside the command, and its arguments. `-vv` prints its name for its text."""
+        verify = "yes" if str(verify_digests).lower() in ("true", "yes", "1") else "no"
+        arguments = (QuoteString(str(each)) for each in (containerd_root, kubelet_root, verify))
+        return StringCommand("LC_ALL=C", "sh", "-c", QuoteString(_hidden(text(), "node.sh")), "node.sh", *arguments)
+
+    def process(self, output: Iterable[str]) -> node.Node:
+        """Read the answer. A FactProcessError fails this host; any other exception would stop all hosts."""
+        try:
+            return reading.read(output)
+        except reading.ReadingError as error:
+            raise FactProcessError(str(error)) from error

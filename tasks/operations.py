@@ -1,0 +1,73 @@
+"""The few operations that pyinfra's own can't give: verified fetch, staged files, one gated activation.
+
+pyinfra's `files.download` moves a file into place before it looks at its digest, and `files.put` truncates its
+target: both may break running containers. Here each operation only fills a stage, a directory on the node that
+nobody else reads; `activate` swaps the stage in by renames, in a unit that outlives the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+from pyinfra.api import HiddenValue, QuoteString, StringCommand, operation
+
+from tasks.files import base64, run, script
+from tasks.telling import WarningCommand
+
+# The kernel takes at most 128 KiB as one argument, and a whole command is one; /etc/subuid may be long.
+CHUNK = 60_000
+
+
+@operation()
+def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Generator[StringCommand, None, None]:
+    """Download a release asset into the stage, verified before it is unpacked.
+
+    `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
+    """
+    yield run("fetch.sh", stage, _secret_url(url), sha256, *(f"{member}={name}" for member, name in programs.items()))
+
+
+@operation()
+def download_packages(stage: str, packages: Iterable[tuple[str, str]]) -> Generator[StringCommand, None, None]:
+    """Find the node's own packages of exact upstream versions and download them without installing."""
+    yield _or_drop(stage, run("package.sh", stage, *(word for pair in packages for word in pair)))
+
+
+@operation()
+def put(stage: str, filename: str, content: str) -> Generator[StringCommand, None, None]:
+    """Lay a text into the stage. It travels in the command, in base64: no temporary file, and no log shows it."""
+    file = QuoteString(f"{stage}/{filename}")
+    text = base64(content)
+    for start in range(0, len(text) or 1, CHUNK):
+        chunk = QuoteString(HiddenValue(text[start : start + CHUNK], "<text>"))
+        write = StringCommand("printf", "%s", chunk, "|", "base64", "-d", ">>" if start else ">", file)
+        yield _or_drop(stage, StringCommand("umask", "077", "&&", "mkdir", "-p", QuoteString(stage), "&&", write))
+
+
+@operation()
+def activate(stage: str, token: str, actions: str) -> Generator[StringCommand, None, None]:
+    """Swap the stage in, restart, check health; bring the previous set back if containerd is not healthy."""
+    launch = run(
+        "launch.sh",
+        stage,
+        token,
+        HiddenValue(base64(activation()), "<activate.sh>"),
+        HiddenValue(base64(actions), "<actions>"),
+    )
+    yield WarningCommand(*launch.bits)
+
+
+def activation() -> str:
+    """The whole script of the change-over."""
+    return script("previous.sh") + script("activate.sh")
+
+
+def _or_drop(stage: str, command: StringCommand) -> StringCommand:
+    """`command`, which takes the stage with it where it fails: the run ends then for this host."""
+    return StringCommand("{", command, ";", "}", "||", "{", "rm", "-rf", QuoteString(stage), ";", "exit", "1", ";", "}")
+
+
+def _secret_url(url: str) -> str | HiddenValue:
+    scheme, separator, rest = url.partition("://")
+    userinfo, at, host = rest.rpartition("@")
+    return HiddenValue(url, f"{scheme}{separator}***@{host}") if at and userinfo else url

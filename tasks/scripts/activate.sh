@@ -1,0 +1,357 @@
+# activate.sh STAGE        swap the staged set in, restart, check health, and go back where that fails
+# activate.sh --recover    at boot: undo a change that a crash or a power cut ended half-way
+#
+# Follows previous.sh in one text. Runs in a transient systemd unit, so that it goes on when the SSH connection
+# dies, and under a lock that the kernel drops with the process. STAGE/actions holds one TAB-separated action a
+# line. What makes it safe, wherever it is cut, is the order:
+#   1. the set to go back to is saved as STATE/undo;
+#   2. the recovery unit and then the mark STATE/activation are written: from here on a boot undoes the change;
+#   3. every new file is laid beside its target, and the new containerd reads the new config;
+#   4. renames, restart, health check, record; where one of them fails, STATE/undo comes back by renames;
+#   5. the mark goes: that is the commit. STATE/undo becomes STATE/previous.
+# Each step is on the disk before the next one begins.
+mark=$state/activation
+committed=$state/committed
+recovery=$units/userns-node-recover.service
+wanted=$units/multi-user.target.wants/userns-node-recover.service
+stage="" new_containerd="" ctr=ctr snapshotter=overlayfs restart=no touched=no restarted=no
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+# Every action of the kind $1, with its fields as the arguments of the function $2. An empty field is written
+# "-": a TAB in IFS is white space, so that two of them count as one.
+each() {
+    while IFS="$tab" read -r kind a b c d e f; do
+        [ "$kind" = "$1" ] || continue
+        "$2" "$a" "$b" "$c" "$d" "$e" "$f" </dev/null 9>&- || return 1
+    done <"$stage/actions"
+}
+has() { grep -q "^$1$tab" "$stage/actions"; }
+
+# --- 1. the set to go back to ------------------------------------------------------------------------------------
+
+save_put() { save "$2"; }
+save_enable() { systemctl is-enabled --quiet "$1" 2>/dev/null || note disabled "$1"; }
+save_service() {
+    systemctl is-enabled --quiet $service 2>/dev/null || note disabled $service || return 1
+    systemctl is-active --quiet $service || return 0
+    note active $service || return 1
+    new_ctr=$ctr ctr=ctr
+    ! healthy 0 || note healthy $service
+    ctr=$new_ctr
+}
+save_all() {
+    if [ -e "$mark" ] && [ -e "$back/restore" ]; then
+        say "an earlier change was cut off: going on from there"
+        saving=$back list=$back/restore.new
+        cp "$back/restore" "$list" || return 1
+    else
+        tidy
+        saving=$state/undo.new list=$state/undo.new/restore.new
+        rm -rf "$saving" && mkdir -m 700 "$saving" && true >"$list" && save_service || return 1
+    fi
+    number=$(wc -l <"$list")
+    each enable save_enable && each metacopy save_metacopy && each user save_user && each package save_package && each hold save_hold && save "$state/manifest" &&
+        each put save_put && each remove save && each save save && each record save &&
+        find "$saving" -type f -exec sync {} + && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
+    [ "$saving" = "$back" ] || mv "$saving" "$back" || return 1
+    sync "$state"
+}
+
+# --- 2. the mark -------------------------------------------------------------------------------------------------
+
+recovery_unit() {
+    cat <<UNIT
+[Unit]
+Description=Undo a change by userns-node that was cut off
+DefaultDependencies=no
+After=local-fs.target
+Before=$service shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=$state/activate.sh
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh $state/activate.sh --recover
+UNIT
+}
+begin() {
+    replace "$state/activate.sh" <"$stage/activate.sh" && recovery_unit | replace "$recovery" &&
+        mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
+        sync "$units" "${wanted%/*}" "$state" && say swapping | replace "$mark" && sync "$state" && reach begun
+}
+reach() { # The record changes on the way, so that a plan made before a cut can be told from one made after it.
+    { cat "$state/manifest" 2>/dev/null; printf 'unfinished\t%s\t%s\n' "${stage##*/}" "$1"; } |
+        replace "$state/manifest"
+}
+
+# --- 3. beside the targets ---------------------------------------------------------------------------------------
+
+place_beside() { # mode target payload
+    new=$(beside "$2" new)
+    # shellcheck disable=SC2015
+    mkdir -p "${2%/*}" && rm -f "$new" && cp "$stage/$3" "$new" && chmod "$1" "$new" && chown 0:0 "$new" &&
+        sync "$new" || {
+        say "could not prepare $2 (is ${2%/*} writable, and is there space?)"
+        return 1
+    }
+}
+
+# `timeout` kills, here and below: whatever this script starts inherits that it ignores SIGTERM.
+check_config() { # the config that will be there, read by the containerd that will be there
+    binary=$new_containerd config=/etc/containerd/config.toml
+    [ ! -e "$(beside "$binary" new)" ] || binary=$(beside "$binary" new)
+    [ ! -e "$(beside "$config" new)" ] || config=$(beside "$config" new)
+    [ -x "$binary" ] && [ -e "$config" ] || return 0
+    output=$(timeout -s KILL 30 "$binary" --config "$config" config dump 2>&1 >/dev/null </dev/null) || {
+        say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
+        return 1
+    }
+    printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: containerd says: /'
+    return 0
+}
+
+# --- 4. the swap -------------------------------------------------------------------------------------------------
+
+install_packages() { # all in one transaction, as they may depend on each other's versions
+    names=$(awk -F '\t' '$1 == "package" { print $2 }' "$stage/actions")
+    set --
+    for name in $names; do
+        exact=$(cat "$stage/$name.version") && set -- "$@" "$name=$exact" || return 1
+    done
+    # shellcheck disable=SC2086  # one word for each package
+    { apt-mark unhold $names >/dev/null 2>&1; apt_get install --reinstall --no-install-recommends "$@"; } &&
+        apt-mark hold $names >/dev/null
+}
+hold_package() { apt-mark hold "$1" >/dev/null; }
+
+add_user() { # name
+    getent passwd "$1" >/dev/null 2>&1 && return 0
+    # -K SUB_*_COUNT=0: no automatic range, which would stop the kubelet from starting.
+    useradd --system --no-create-home --shell /usr/sbin/nologin -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 "$1" 2>/dev/null ||
+        useradd --system --no-create-home --shell /usr/sbin/nologin "$1"
+}
+
+swap_put() { mv -f "$(beside "$2" new)" "$2"; }
+swap_remove() { rm -f "$1"; }
+
+set_sysctl() { # key value
+    key=$(printf '%s' "$1" | tr . /)
+    [ "$(cat "/proc/sys/$key")" -ge "$2" ] || printf '%s\n' "$2" >"/proc/sys/$key"
+}
+
+set_metacopy() { # value
+    parameter=/sys/module/overlay/parameters/metacopy
+    [ -e "$parameter" ] || modprobe overlay 2>/dev/null
+    printf '%s\n' "$1" >"$parameter"
+}
+
+rebuild_initramfs() { # only where overlay is loaded from it: else the root's modprobe.d is what counts
+    has initramfs || return 0
+    command -v lsinitramfs >/dev/null 2>&1 && command -v update-initramfs >/dev/null 2>&1 || return 0
+    image=/boot/initrd.img-$(uname -r)
+    [ -e "$image" ] && lsinitramfs "$image" 2>/dev/null | grep -q '/overlay\.ko' || return 0
+    say "overlay is in $image: rebuilding it"
+    update-initramfs -u >/dev/null 2>&1 9>&-
+}
+
+enable_unit() { # name
+    systemctl enable "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
+}
+
+restart_containerd() {
+    restarted=yes why="it did not start"
+    systemctl reset-failed $service 2>/dev/null
+    timeout -s KILL 180 systemctl restart $service
+}
+
+healthy() { # seconds to wait for the socket. What is said there is final: all plugins are loaded by then
+    deadline=$(($(date +%s) + $1))
+    while :; do
+        why="the service is $(systemctl is-active $service)"
+        systemctl is-active --quiet $service || return 1
+        plugins=$(timeout -s KILL 10 "$ctr" plugins ls 2>/dev/null) && break
+        why="its socket does not answer"
+        [ "$(date +%s)" -lt "$deadline" ] || return 1
+        sleep 0.2
+    done
+    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" '
+        $1 ~ /grpc/ && $2 == "cri" { cri = 1 }
+        ($1 ~ /snapshotter/ && $2 == snapshotter || $1 ~ /cri\.v1/ || $1 ~ /grpc/ && $2 == "cri") && $NF != "ok" {
+            bad = bad ", the status of its plugin " $1 "." $2 " is \"" $NF "\""
+        }
+        END { print substr(bad (cri ? "" : ", it has no CRI plugin"), 3) }')
+    [ -z "$why" ]
+}
+
+tell_journal() { # without the line that containerd has for each plugin
+    journalctl --no-pager --quiet --unit $service --since "@$started" --output cat 2>/dev/null |
+        grep -v 'level=\(info\|debug\)' | tail -n 20 | sed 's/^/journal: /'
+}
+give_up() { # why
+    say "error: $1"
+    [ $restarted = no ] || tell_journal
+    restore || die "not all of the previous set could be brought back; run again, or reboot, to try again"
+    [ -x "$ctr" ] || ctr=ctr
+    if [ $touched = no ]; then
+        say "nothing was changed"
+    elif [ $restarted = no ]; then
+        say "the previous set is back; containerd was not restarted"
+    elif ! was active; then
+        systemctl stop $service 2>/dev/null
+        systemctl reset-failed $service 2>/dev/null
+        say "the previous set is back (containerd was not running before)"
+    elif restart_containerd && healthy 60; then
+        say "the previous set is back, and containerd runs it"
+    elif was healthy; then
+        say "error: the previous set is back, but containerd is not healthy with it: $why"
+    else
+        say "the previous set is back; containerd is as unhealthy with it as before: $why"
+    fi
+    abandon
+    exit 1
+}
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+record_put() { # mode target payload component version asset; the last three are "-" for a file that is no program
+    [ "$4" = - ] || record_program "$2" "$4" "$5" "$6"
+}
+record_files() { # what a cut-off run put there, and this plan found right, is in no action: only among the targets
+    targets "$back/restore" | while IFS= read -r path; do
+        if [ "$path" = "$state/manifest" ] || [ ! -f "$path" ] || grep -q "^program$tab$path$tab" "$stage/programs"; then
+            continue
+        fi
+        sum=$(sha256sum "$path") && printf 'file\t%s\t%s\n' "$path" "${sum%% *}" || exit 1
+    done
+}
+write_manifest() {
+    targets "$back/restore" >"$stage/targets" &&
+        { each put record_put && each record record_program; } >"$stage/programs" && record_files >"$stage/files" &&
+        awk -F '\t' 'FILENAME == ARGV[1] { gone[$0]; next } $1 != "unfinished" && !($2 in gone)' \
+            "$stage/targets" "$state/manifest" >"$stage/kept" &&
+        sort "$stage/kept" "$stage/programs" "$stage/files" >"$stage/manifest" &&
+        replace "$state/manifest" <"$stage/manifest"
+}
+
+# --- 5. the commit, and the two ways in --------------------------------------------------------------------------
+
+commit() { mv -f "$mark" "$committed" && sync "$state" && tidy && drop_stages; }
+abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
+drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
+tidy() { # after either, or where one of them was cut
+    if [ -e "$back/restore" ]; then
+        drop_beside "$back/restore" old
+        # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
+        if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then
+            rm -rf "$state/previous" && mv "$back" "$state/previous"
+        fi
+    fi
+    rm -rf "$back" "$committed"
+}
+leave() {
+    if [ -e "$state/undo.new" ]; then
+        for list in "$state/undo.new"/restore*; do [ ! -e "$list" ] || drop_beside "$list" old; done
+        rm -rf "$state/undo.new"
+        refresh_manifest
+    fi
+    rm -rf "$state"/*.new "$recovery.new"
+    [ -z "$stage" ] || rm -rf "$stage"
+    [ ! -e "$mark" ] || return 0
+    rm -f "$wanted" "$state/activate.sh"
+    [ ! -e "$recovery" ] || { rm -f "$recovery" && systemctl daemon-reload; } # else it would be listed as not found
+}
+
+lock() { # seconds
+    true >>"$state/lock" || die "cannot write $state" # exec would end the shell without a word
+    exec 9>>"$state/lock"
+    flock -w "$1" 9 || die "another run has been changing this node for $(($1 / 60)) minutes; try again later"
+    trap leave EXIT
+}
+
+recover() {
+    booting=yes
+    lock 60
+    if [ -e "$mark" ]; then
+        restore || die "not all of the previous set could be brought back; deploy again, or reboot, to try again"
+        say "an unfinished change was undone: the previous set is back"
+        # This boot may have decided to start them already, for they were enabled until now.
+        while IFS="$tab" read -r kind name _; do
+            [ "$kind" != disabled ] || systemctl --no-block stop "$name"
+        done <"$back/restore"
+        abandon
+    else
+        tidy
+    fi
+    drop_stages
+}
+
+activate() {
+    trap 'rm -rf "$stage"' EXIT
+    trap 'exit 130' INT HUP TERM
+    lock 300
+    stale="another run changed this node since the plan was made; run again"
+    [ -e "$stage/actions" ] || die "$stale"
+    while IFS="$tab" read -r kind a b c _; do
+        case $kind in
+            expect)
+                seen=-
+                [ ! -e "$state/manifest" ] || { seen=$(sha256sum "$state/manifest") && seen=${seen%% *}; }
+                [ "$seen" = "$a" ] || die "$stale"
+                ;;
+            unchanged) # other people's lines are in it, and would go with the old text
+                seen=-
+                [ ! -e "$a" ] || { seen=$(sha256sum "$a") && seen=${seen%% *}; }
+                [ "$seen" = "$b" ] || die "$a has changed since the plan was made; nothing was changed, run again"
+                ;;
+            put)
+                [ -e "$stage/$c" ] || die "$stale"
+                [ ! -d "$b" ] || die "$b is a directory, expected a file; nothing was changed"
+                ;;
+            health) ctr=$a snapshotter=$b ;;
+            containerd) new_containerd=$a ;;
+            restart) restart=yes ;;
+        esac
+    done <"$stage/actions"
+    save_all || die "could not save what is there now (is there space on $state?); nothing was changed"
+    # A stop of this unit must not cut what follows: systemd sends SIGTERM at shutdown.
+    trap '' INT HUP TERM
+    started=$(date +%s)
+    begin || give_up "could not write to $state and $units"
+    each put place_beside || give_up "the new files could not be prepared"
+    has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
+    reach swapping || give_up "the record could not be written"
+    touched=yes
+    if has package; then
+        restarted=yes # by the packages' own scripts
+        install_packages 9>&- </dev/null || give_up "the packages could not be installed"
+        check_config || give_up "the new config.toml is refused by $new_containerd itself"
+    fi
+    each user add_user || give_up "the user could not be created"
+    each put swap_put && each remove swap_remove && flush_targets && reach swapped ||
+        give_up "a file could not be put in place"
+    rebuild_initramfs
+    each sysctl set_sysctl || give_up "a kernel setting could not be raised"
+    each metacopy set_metacopy || give_up "overlay's metacopy could not be set"
+    systemctl daemon-reload
+    each enable enable_unit || give_up "a unit could not be enabled"
+    if [ $restart = yes ]; then
+        restart_containerd || give_up "$service did not start"
+        healthy 60 || give_up "containerd is not healthy: $why"
+    fi
+    each hold hold_package || give_up "a package could not be held"
+    write_manifest || give_up "the record could not be written"
+    sync "$state"
+    commit
+    # What the check found after the last boot is no longer true. That it finds fault with the node is no fault here.
+    timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
+    say "done"
+}
+
+if [ "$1" = --recover ]; then recover; else
+    stage=$1
+    activate
+fi

@@ -1,0 +1,107 @@
+# node-configuration.sh: other people's configuration on this node, as records. Functions only, called by node.sh, which
+# has the helpers that they use.
+
+# read_configuration KIND WORD DIRECTORY|FILE...: lines of the files *.conf that concern us. A file hides those of its
+# name in later directories.
+read_configuration() {
+    kind=$1 word=$2 seen=/
+    shift 2
+    directories=$*
+    set --
+    for directory in $directories; do
+        if [ -d "$directory" ] && [ -h "$directory" ]; then continue; fi # /lib is /usr/lib on most systems
+        for file in "$directory" "$directory"/*.conf; do
+            [ -f "$file" ] || continue
+            case $seen in *"/${file##*/}/"*) continue ;; esac
+            seen=$seen${file##*/}/
+            if [ -r "$file" ]; then set -- "$@" "$file"; else record "$kind" "/$file" "# unreadable"; fi
+        done
+    done
+    # One grep spares the slow reading of all of them where none concerns us, as is usual.
+    if [ "$#" -eq 0 ] || { have grep && ! grep -q -e "$word" -- "$@"; }; then return; fi
+    for file do
+        if ! have grep || grep -q -e "$word" -- "$file"; then read_configuration_file; fi
+    done
+}
+
+read_configuration_file() {
+    count=0
+    # Without -r, read joins lines that end in a backslash, as kmod does.
+    # shellcheck disable=SC2162
+    while [ "$count" -lt 5000 ] && { read line || [ -n "$line" ]; }; do
+        count=$((count + 1))
+        case $kind:$line in
+        modprobe:[abiors][a-z]*[[:blank:]]*overlay*) record "$kind" "/$file" "$line" ;;
+        sysctl:user[./]max_user_namespaces* | sysctl:-user[./]max_user_namespaces*) record "$kind" "/$file" "$line" ;;
+        esac
+    done <"$file"
+}
+
+read_drop_ins() {
+    directory=etc/containerd/conf.d
+    [ -d "$directory" ] || return 0
+    if [ ! -r "$directory" ] || [ ! -x "$directory" ]; then
+        record drop-in "/$directory" unreadable
+        return
+    fi
+    for file in "$directory"/*.toml; do
+        [ -f "$file" ] || continue
+        if [ ! -r "$file" ]; then
+            record drop-in "/$file" unreadable
+            continue
+        fi
+        record drop-in "/$file" readable
+        table="" open="" count=0
+        while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
+            count=$((count + 1))
+            read_drop_in_line
+        done <"$file"
+    done
+}
+
+# Table headers and keys of $line, never a value: it may be a password. $open is the quote of a string of several
+# lines; they are no headers, however they look. An array of several lines may have a line that begins with "[" and
+# a value, but no value there is a bare word.
+read_drop_in_line() {
+    if [ -z "$open" ]; then
+        case $line in
+        "#"*) return ;;
+        "["*)
+            key=${line%%#*}
+            key=${key#[}
+            key=${key#[}
+            key=${key%%]*}
+            case $key in
+            *[!A-Za-z0-9_./:\ \"\'-]*) ;;
+            [A-Za-z\ ]*)
+                table=$key
+                record table "/$file" "$table"
+                ;;
+            esac
+            ;;
+        [A-Za-z]*=* | \"*=* | \'*=*)
+            key=${line%%=*}
+            case $table:$key in
+            *[!A-Za-z0-9_./:\ \"\'-]*) ;;
+            :version | ":version "*) record drop-in-version "/$file" "${line#*=}" ;;
+            :[A-Za-z]*) record table "/$file" "$key" ;;
+            plugins:*) record table "/$file" "plugins.$key" ;;
+            esac
+            ;;
+        esac
+    fi
+    rest=$line
+    while :; do
+        case $open:$rest in
+        :*\"\"\"*) rest=${rest#*\"\"\"} open=\"\"\" ;;
+        :*\'\'\'*) rest=${rest#*\'\'\'} open=\'\'\' ;;
+        :*) return ;;
+        *)
+            case $rest in
+            *"$open"*) rest=${rest#*"$open"} open="" ;;
+            *) return ;;
+            esac
+            ;;
+        esac
+    done
+}

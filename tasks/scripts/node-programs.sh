@@ -1,0 +1,250 @@
+# node-programs.sh: what this project put on the node, and other people's programs and units, as records. Functions
+# only, called by node.sh, which has the helpers that they use.
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+# Managed files, installed programs and the record of them: what their stat says, and one digest of all that need it.
+read_files() {
+    manifest=$newline
+    if [ -f "$state/manifest" ] && [ -r "$state/manifest" ]; then
+        while IFS= read -r line || [ -n "$line" ]; do
+            manifest=$manifest$line$newline
+        done <"$state/manifest"
+    fi
+    set --
+    to_digest=
+    for path in $managed; do
+        if [ -h "$path" ]; then
+            kind="link"
+        elif [ -f "$path" ]; then
+            kind=file to_digest="$to_digest $path"
+        elif [ -d "$path" ]; then
+            kind=directory
+        elif [ -e "$path" ]; then
+            kind=other
+        else
+            kind=absent
+        fi
+        record file "/$path" "$kind"
+        [ "$kind" = absent ] || set -- "$@" "$path"
+    done
+    if [ "$#" -gt 0 ]; then
+        # shellcheck disable=SC2012 # our own names
+        stat -c "stat$tab%a$tab%u:%g$tab/%n" -- "$@" ||
+            ls -ldn -- "$@" | while read -r mode _ owner group _ _ _ _ path _; do
+                record stat "$mode" "$owner:$group" "/$path"
+            done
+    fi
+    [ ! -f "$state/manifest" ] || to_digest="$to_digest $state/manifest"
+
+    set --
+    for path in $programs $(others); do
+        [ ! -f "$path" ] || set -- "$@" "$path"
+    done
+    stats=
+    if [ "$#" -gt 0 ]; then
+        stats=$(stat -L -c "%d:%i %u %a %s %i %Y %Z %n" -- "$@" || printf "? ? ? ? ? ? ? %s\n" "$@")
+    fi
+    undecided=
+    identities=" "
+    IFS=$newline
+    for line in $stats; do
+        unset IFS
+        # shellcheck disable=SC2086 # eight words
+        set -- $line
+        case $identities in
+        *" $1 "*) # one program under two names: what is nowhere expected is not told twice
+            case " $programs " in *" $8 "*) ;; *) [ "$1" = "?" ] || continue ;; esac
+            ;;
+        esac
+        identities="$identities$1 "
+        recorded "$8"
+        if [ "$verify_digests" != yes ] && [ "$4 $5 $6 $7" = "$recorded_stat" ]; then
+            record binary "/$8" "$component" "$version" "$sum" "$asset"
+        else
+            to_digest="$to_digest $8"
+            undecided="$undecided$2 $3 $8$newline"
+        fi
+    done
+    unset IFS
+
+    # shellcheck disable=SC2086 # a list of known names without blanks
+    digests=$newline$([ -z "$to_digest" ] || digest $to_digest)$newline
+    IFS=$newline
+    for line in $digests; do
+        record sha256 "${line%% *}" "/${line#*  }"
+    done
+    for line in $undecided; do
+        unset IFS
+        # shellcheck disable=SC2086 # three words
+        set -- $line
+        recorded "$3"
+        # Its mode and owner belong to what was installed: a program that others may write, or that nobody may
+        # execute, is none of ours. (Without stat they are not known.)
+        case $1:$2:$digests in
+        0:755:*"$newline$sum  $3$newline"* | \?:\?:*"$newline$sum  $3$newline"*)
+            record binary "/$3" "$component" "$version" "$sum" "$asset"
+            ;;
+        *) unknown_program "$@" ;;
+        esac
+    done
+    unset IFS
+}
+
+# others: containerd, runc and crun elsewhere on PATH
+others() {
+    IFS=:
+    for path in $PATH; do
+        case $path in
+        "" | *[!A-Za-z0-9_./+@~-]*) continue ;;
+        esac
+        path=${path#/}
+        for name in containerd runc crun; do
+            if [ ! -h "$path" ] && [ -f "$path/$name" ] && [ -x "$path/$name" ]; then
+                case " $programs " in *" $path/$name "*) ;; *) printf "%s\n" "$path/$name" ;; esac
+            fi
+        done
+    done
+}
+
+# recorded PATH: what the manifest says of a program. No program has the digest "-".
+recorded() {
+    recorded_stat=- component="" version="" sum=- asset=""
+    case $manifest in
+    *"${newline}program$tab/$1$tab"*) ;;
+    *) return ;;
+    esac
+    fields=${manifest#*"${newline}program$tab/$1$tab"}
+    fields=${fields%%"$newline"*}
+    set -f
+    IFS=$tab
+    # shellcheck disable=SC2086 # to split it is the purpose
+    set -- $fields
+    unset IFS
+    set +f
+    component=${1-} version=${2-} sum=${3:--} recorded_stat="${4-} ${5-} ${6-} ${7-}" asset=${8-}
+}
+
+# unknown_program OWNER MODE PATH: asked for its version, unless someone other than root could have written it
+unknown_program() {
+    text=
+    case $1:$2:${3##*/} in
+    *:*[2367]?:* | *:*[2367]:*) ;;
+    0:*:containerd-shim-runc-v2) text=$(limit 5 "./$3" -v) ;;
+    0:*) text=$(limit 5 "./$3" --version) ;;
+    esac
+    record program "/$3" "$text"
+}
+
+read_snapshots() {
+    directory=$containerd_root/$snapshotter/snapshots
+    if [ -r "$directory" ]; then
+        for path in "$directory"/*; do
+            if [ -e "$path" ] || [ -h "$path" ]; then
+                record snapshots yes
+                return
+            fi
+        done
+        record snapshots no
+    elif [ "$user" = 0 ] && [ ! -e "$directory" ]; then
+        record snapshots no
+    fi
+}
+
+# The root that containerd uses now, where it is another than the wanted one and holds snapshots or containers.
+read_other_root() {
+    now=/var/lib/containerd
+    if [ -f etc/containerd/config.toml ] && [ -r etc/containerd/config.toml ]; then
+        while read -r line || [ -n "$line" ]; do
+            case $line in
+            "["*) break ;;
+            root*=*\"*\"* | root*=*\'*\'*)
+                line=${line#*[\"\']}
+                now=${line%%[\"\']*}
+                break
+                ;;
+            esac
+        done <etc/containerd/config.toml
+    fi
+    [ "${now%/}" != "/${containerd_root%/}" ] || return 0
+    for path in "${now#/}"/io.containerd.snapshotter.v1.*/snapshots/* "${now#/}"/io.containerd.runtime.v2.task/*/*; do
+        if [ -e "$path" ] || [ -h "$path" ]; then
+            record other-root "$now"
+            return
+        fi
+    done
+}
+
+read_gpu_hooks() {
+    for name in nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-ctk \
+        nvidia-cdi-hook nvidia-container-cli amd-container-runtime amd-ctk habana-container-runtime; do
+        if have "$name" || [ -x "usr/local/nvidia/toolkit/$name" ]; then record gpu-hook "$name"; fi
+    done
+}
+
+# --- other people's programs -------------------------------------------------------------------------------------
+
+units="containerd.service docker.service kubelet.service podman.socket crio.service k3s.service k3s-agent.service
+rke2-server.service rke2-agent.service userns-node-check.service"
+
+read_units() {
+    # shellcheck disable=SC2086 # a list
+    set -- $units
+    if [ -d run/systemd/system ] && have systemctl; then
+        line=$(limit 5 systemctl --version)
+        record systemd "${line%%"$newline"*}"
+        limit 10 systemctl show --no-pager \
+            --property=LoadState,ActiveState,SubState,UnitFileState,FragmentPath,ExecStart "$@" |
+            while IFS= read -r line; do
+                case $line in
+                "") shift ;;
+                ExecStart=*path=*) # its arguments may hold a secret
+                    line=${line#*path=}
+                    record unit "${1-}" ExecStart "${line%% ;*}"
+                    ;;
+                *=*) record unit "${1-}" "${line%%=*}" "${line#*=}" ;;
+                esac
+            done
+        return
+    fi
+    for name do # no systemd runs here: what its files say
+        for directory in etc/systemd/system run/systemd/system usr/local/lib/systemd/system usr/lib/systemd/system \
+            lib/systemd/system; do
+            file=$directory/$name
+            [ -e "$file" ] || [ -h "$file" ] || continue
+            record unit "$name" FragmentPath "/$file"
+            if [ ! -f "$file" ] || [ ! -s "$file" ]; then
+                record unit "$name" LoadState masked
+                break
+            fi
+            record unit "$name" LoadState loaded
+            while read -r line || [ -n "$line" ]; do
+                case $line in
+                ExecStart=?*)
+                    line=${line#ExecStart=}
+                    record unit "$name" ExecStart "${line%% *}"
+                    ;;
+                esac
+            done <"$file"
+            line=disabled
+            for file in etc/systemd/system/*.wants/"$name"; do
+                [ ! -h "$file" ] || line=enabled
+            done
+            record unit "$name" UnitFileState "$line"
+            break
+        done
+    done
+}
+
+read_packages() {
+    set -- containerd containerd.io runc crun docker-ce docker.io moby-engine moby-containerd
+    if have dpkg-query && [ -d var/lib/dpkg ]; then
+        dpkg-query --admindir="$root/var/lib/dpkg" -W \
+            -f="package\t\${Package}\t\${Version}\t\${db:Status-Abbrev}\n" "$@"
+    elif have rpm; then
+        limit 10 rpm -q --qf "package\t%{NAME}\t%{VERSION}-%{RELEASE}\tii\n" "$@" |
+            while read -r line; do
+                case $line in *"$tab"*) printf "%s\n" "$line" ;; esac
+            done
+    fi
+}

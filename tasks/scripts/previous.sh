@@ -1,0 +1,155 @@
+#!/bin/sh
+# previous.sh: the set to go back to. It is saved before a change, and brought back by renames where the change
+# fails or is cut. Precedes activate.sh in one text.
+#
+# The set is a directory: a numbered file for each target, and the list `restore` with one TAB-separated line each:
+#   put TARGET NUMBER · absent TARGET · directory PATH (was not there) · keep TARGET (is never taken away again)
+#   active, healthy: what containerd.service was · disabled UNIT · package NAME VERSION · hold NAME · unhold NAME
+#   user NAME (was not there)
+# `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
+# NFS server for ever.
+set -u
+umask 022
+LC_ALL=C
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+state=/var/lib/userns-node
+back=$state/undo
+units=/etc/systemd/system
+service=containerd.service
+tab=$(printf '\t')
+booting=no
+
+say() { printf '%s\n' "$*"; }
+
+replace() { # file, with its text on stdin: by rename, and durable
+    cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
+}
+beside() { printf '%s/.%s.userns-node-%s' "${1%/*}" "${1##*/}" "$2"; } # target new|old
+targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # list
+drop_beside() { # list new|old
+    targets "$1" | while IFS= read -r target; do rm -f "$(beside "$target" "$2")"; done
+}
+flush_targets() { # the renames themselves
+    targets "$back/restore" | sed 's,/[^/]*$,,' | sort -u |
+        while IFS= read -r directory; do [ ! -d "$directory" ] || sync "$directory" || exit 1; done
+}
+was() { grep -q "^$1$tab" "$back/restore"; } # active|healthy
+
+# --- saving ------------------------------------------------------------------------------------------------------
+
+note() { # kind name detail; what an earlier run that was cut has noted stays
+    grep -qF "$1$tab$2$tab" "$list" || printf '%s\t%s\t%s\n' "$1" "$2" "${3:--}" >>"$list"
+}
+
+save() { # target, by a hard link where that works: a rename does not change the file that a link holds
+    # After a cut the last good set is there already, and what lies on the node now is not good.
+    ! targets "$list" | grep -qxF "$1" || return 0
+    if [ -L "$1" ] || [ -e "$1" ]; then
+        number=$((number + 1))
+        rm -f "$saving/$number" # a copy would be written into the file that an old link holds
+        ln -P "$1" "$saving/$number" 2>/dev/null || save_far "$1" || return 1
+        note put "$1" "$number"
+    else
+        note absent "$1" || return 1
+        directory=${1%/*}
+        while [ -n "$directory" ] && [ ! -d "$directory" ]; do
+            note directory "$directory" || return 1
+            directory=${directory%/*}
+        done
+    fi
+}
+save_far() { # on another file system: a copy, and a link beside the target, so that the way back needs no space
+    rm -f "$(beside "$1" old)"
+    ln -P "$1" "$(beside "$1" old)" 2>/dev/null
+    cp -pP "$1" "$saving/$number"
+}
+save_user() { getent passwd "$1" >/dev/null 2>&1 || note user "$1"; }
+save_package() {
+    case $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) in
+        installed) note package "$1" "$(dpkg-query -W -f='${Version}' "$1")" ;;
+        *) note package "$1" ;;
+    esac || return 1
+    ! apt-mark showhold "$1" | grep -qx "$1" || note hold "$1"
+}
+save_hold() { apt-mark showhold "$1" | grep -qx "$1" || note unhold "$1"; }
+save_metacopy() { # layers made with it are unreadable without it: what sets it at boot has to stay
+    note keep /etc/modprobe.d/overlay-metacopy.conf && note keep /usr/local/libexec/userns-node/pre-start &&
+        note keep "$units/$service.d/50-userns-node.conf"
+}
+
+# --- bringing back -----------------------------------------------------------------------------------------------
+
+bring_back() { # target saved
+    new=$(beside "$1" new) old=$(beside "$1" old)
+    [ -e "$old" ] || old=$2
+    # What was never swapped still is the saved file, and mv refuses to rename a file to itself.
+    # shellcheck disable=SC3013  # dash and busybox know -ef
+    [ "$old" -ef "$1" ] && return 0
+    rm -f "$new"
+    { ln -P "$old" "$new" 2>/dev/null || cp -pP "$old" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
+}
+
+apt_get() {
+    output=$(DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 --allow-downgrades \
+        -o Dpkg::Options::=--force-confold "$@" 2>&1) || {
+        printf '%s\n' "$output" | tail -n 5
+        return 1
+    }
+}
+bring_back_package() { # name version
+    apt-mark unhold "$1" >/dev/null 2>&1
+    if [ "$2" = - ]; then apt_get remove "$1"; else
+        apt_get install "$1=$2" || say "warning: package $1 $2 cannot be installed again; its programs are brought back"
+    fi
+}
+
+restore() { # false where not all of it could be brought back
+    complete=yes
+    while IFS="$tab" read -r kind name _; do # while their files are there, which say where they are enabled
+        [ "$kind" != disabled ] || systemctl disable "$name" >/dev/null 2>&1
+    done <"$back/restore" 9>&-
+    while IFS="$tab" read -r kind name detail; do
+        case $kind in
+            package) [ $booting = yes ] || bring_back_package "$name" "$detail" ;; # dpkg needs a booted system
+            hold | unhold) apt-mark "$kind" "$name" >/dev/null ;;
+            user) userdel "$name" >/dev/null 2>&1 ;;
+            put | absent)
+                was "keep$tab$name" && continue
+                if [ "$kind" = put ]; then bring_back "$name" "$back/$detail"; else rm -f "$name"; fi || {
+                    say "error: could not bring $name back"
+                    complete=no
+                }
+                ;;
+        esac
+    done <"$back/restore" 9>&-
+    drop_beside "$back/restore" new
+    while IFS="$tab" read -r kind name _; do
+        [ "$kind" != directory ] || rmdir "$name" 2>/dev/null
+    done <"$back/restore"
+    flush_targets
+    systemctl daemon-reload
+    [ $complete = yes ]
+}
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+record_program() { # path component version asset: with the stat that tells a later run that nothing has changed
+    sum=$(sha256sum "$1") && stats=$(stat -c '%s %i %Y %Z' "$1" | tr ' ' '\t') &&
+        printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${sum%% *}" "$stats" "$4"
+}
+
+# A link made or removed gives a program a new ctime: without this every later run would digest it again.
+refresh_manifest() {
+    [ -e "$state/manifest" ] || return 0
+    while IFS= read -r line; do
+        IFS=$tab read -r kind path component version sum _ _ _ _ asset <<FIELDS
+$line
+FIELDS
+        if [ "$kind" = program ]; then
+            now=$(sha256sum "$path" 2>/dev/null)
+            [ "${now%% *}" != "$sum" ] || line=$(record_program "$path" "$component" "$version" "$asset")
+        fi
+        printf '%s\n' "$line"
+    done <"$state/manifest" | replace "$state/manifest"
+}

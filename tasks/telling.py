@@ -1,0 +1,25 @@
+"""Commands whose output is for the operator: pyinfra shows an operation's output only with -vvv, or when it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from pyinfra import logger
+from pyinfra.api import Host, State, StringCommand
+from pyinfra.connectors.util import CommandOutput
+
+WARNINGS = ("warning:", "error:")
+
+
+class WarningCommand(StringCommand):
+    """Tells the warnings of a command that succeeds. What one that fails printed, pyinfra shows whole."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        """Run it."""
+        status, output = super().execute(state, host, connector_arguments)
+        if status and not state.print_output:
+            for line in output.stdout_lines:
+                if line.startswith(WARNINGS):
+                    logger.warning(f"{host.print_prefix}{click.style(line, fg='yellow')}")
+        return status, output

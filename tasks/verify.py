@@ -1,0 +1,127 @@
+"""Prove on a node that user namespaces work: what the kernel says of real containers, not what was configured."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import click
+from pyinfra import host, logger
+from pyinfra.api import HiddenValue, Host, State, StringCommand, operation
+from pyinfra.connectors.util import CommandOutput
+
+from tasks import assess, next_step
+from tasks.files import run
+from tasks.refusal import contained, unexpected
+from userns import cri, proof
+from userns.findings import Severity
+from userns.plan import Plan
+from userns.readiness import Readiness
+
+# The script bounds each step by itself; this is for a connection that died.
+PROVE_SECONDS = 1800
+
+
+# What verify.sh is made of beside itself.
+PARTS = ("pod.sh",)
+
+
+class ProofCommand(StringCommand):
+    """Runs the proof and tells its result: an operation's output is otherwise shown only with -vvv."""
+
+    def __init__(self, command: StringCommand, ready: Readiness, handlers: tuple[str, ...]) -> None:
+        super().__init__(*command.bits)
+        self.ready = ready
+        self.handlers = handlers
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        """Run it; true where every handler is proven and nothing contradicts the plan."""
+        status, output = super().execute(state, host, connector_arguments)
+        try:
+            proven = self._tell(host, proof.parse(output.stdout)) and status
+        except proof.ProofError as error:
+            logger.error(f"{host.print_prefix}{error}")
+            return False, output
+        except Exception as error:  # pyinfra would end the run of all hosts
+            logger.error(f"{host.print_prefix}{unexpected(error)}")
+            return False, output
+        if proven:
+            next_step.ready(host.name, self.ready.tier)
+        # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
+        return proven, output if proven else CommandOutput([])
+
+    def _tell(self, host: Host, result: proof.Proof) -> bool:
+        """Tell what the kernel said and what of it is not as planned; whether nothing of that is a blocker."""
+        for line in result.summary:
+            logger.info(f"{host.print_prefix}{click.style(line, fg='green' if result.ok else 'red')}")
+        for each in result.handlers.values():
+            if each.mount:
+                logger.info(f"{host.print_prefix}{each.handler}: its / is {each.mount}")
+        findings = proof.judge(
+            result,
+            self.ready.rootfs,
+            self.handlers,
+            volumes=self.ready.volumes,
+            idmaps_volumes=self.ready.idmaps_volumes,
+        )
+        for finding in findings:
+            log = logger.info if finding.severity is Severity.NOTE else logger.warning
+            log(f"{host.print_prefix}{click.style(str(finding), fg=assess.COLOURS[finding.severity])}")
+        return result.ok and not any(each.severity is Severity.BLOCKER for each in findings)
+
+
+@operation()
+def start_containers(
+    programs: Mapping[str, str],
+    snapshotter: str,
+    handlers: Mapping[str, str],
+    ready: Readiness,
+    volumes: str,
+    requests: str,
+) -> Generator[StringCommand, None, None]:
+    """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides."""
+    command = run(
+        "verify.sh",
+        programs["ctr"],
+        "",
+        snapshotter,
+        programs["containerd"],
+        volumes,
+        HiddenValue(requests, "<requests>"),
+        *(f"{name}={path}" for name, path in handlers.items()),
+        parts=PARTS,
+    )
+    yield ProofCommand(command, ready, tuple(handlers))
+
+
+def prove(plan: Plan) -> None:
+    """Queue the proof of what this plan sets up."""
+    volumes = f"{plan.policy.kubelet_root.rstrip('/')}/{cri.NAME}"
+    requests = cri.requests(
+        tuple(plan.handlers),
+        # Both are there anyway, so that no cgroup is left that the pods were in.
+        cgroup_parent="system.slice" if plan.policy.cgroup_driver == "systemd" else "/",
+        directory=volumes,
+        attempts=cri.ATTEMPTS if plan.readiness.idmaps_volumes else cri.PLAIN,
+    )
+    start_containers(
+        name="Prove: start a container in a user namespace with " + " and ".join(plan.handlers),
+        programs=dict(plan.programs),
+        snapshotter=plan.snapshotter,
+        handlers=dict(plan.handlers),
+        ready=plan.readiness,
+        volumes=volumes,
+        requests="\n".join(each.line for each in requests),
+        _timeout=PROVE_SECONDS,
+    )
+
+
+@contained()
+def user_namespace() -> None:
+    """The proof alone, on a node as it is: `pyinfra INVENTORY tasks.verify.user_namespace`. Changes nothing."""
+    plan = assess.plan()
+    if plan is None:
+        return
+    for change in plan.changes:
+        logger.warning(f"{host.print_prefix}not as the settings say: a deploy would {change.summary}")
+    prove(plan)

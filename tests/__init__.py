@@ -1,0 +1,1 @@
+"""What the tests share, and the tests themselves, a room each."""

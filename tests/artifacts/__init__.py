@@ -1,0 +1,1 @@
+"""python -m artifacts, against a loopback mirror with the upstream layout."""

@@ -1,0 +1,1 @@
+"""pyinfra and the node scripts against a fake node or a tree of files."""

@@ -1,0 +1,218 @@
+"""Exit code 0 means that all was done: where pyinfra alone would say so wrongly, config.py steps in."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import nodes
+from tests.deploy.fleet import CHANGE, PYINFRA, READ, REPO, Fleet, pyinfra
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """A host to change, and one that is as it should be."""
+    made = Fleet(tmp_path)
+    made.add("fresh", group="workers")
+    made.add("done", nodes.converged(), group="gpu")
+    return made
+
+
+@pytest.mark.parametrize("options", [["--dry"], ["--dry", "--json"], ["-y"], ["-y", "--json"]], ids=" ".join)
+def test_where_all_goes_well_it_is_0(fleet: Fleet, options: list[str]) -> None:
+    assert fleet.deploy(*options).code == 0
+
+
+@pytest.mark.parametrize("options", [["--dry"], ["--dry", "--json"], ["-y"], ["-y", "--json"]], ids=" ".join)
+def test_an_unreachable_host_makes_it_1_and_stops_nobody(fleet: Fleet, options: list[str]) -> None:
+    gone = fleet.add_unreachable("gone")
+    run = fleet.deploy(*options, closed=True)
+    assert run.code == 1
+    assert "Could not connect" in run.said(gone)[0]
+    assert len(run.will("@fake/fresh")) == 13
+
+
+# --- nobody to work on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["no/such.py", "nosuch.py"])
+@pytest.mark.parametrize("options", [["--dry"], ["-y", "--json"]], ids=" ".join)
+def test_an_inventory_that_is_not_there(name: str, options: list[str]) -> None:
+    run = pyinfra(name, "deploy.py", *options)
+    assert run.code == 1
+    assert f"no such inventory: {name}" in run.stderr
+
+
+def test_an_inventory_without_hosts(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("nodes = []\n")
+    run = pyinfra(tmp_path / "empty.py", "deploy.py", "--dry")
+    assert run.code == 1
+    assert "no host to work on" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--limit", "wrokers"], ["--exclude", "*"], ["--limit", "gpu", "--exclude", "@fake/done"]], ids=" ".join
+)
+def test_limits_that_leave_nobody(fleet: Fleet, options: list[str]) -> None:
+    run = fleet.deploy("-y", *options)
+    assert run.code == 1
+    assert "no host to work on: --limit and --exclude leave none of @fake/fresh, @fake/done" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [(["--limit", "workers"], "fresh"), (["--limit", "*done"], "done"), (["--exclude", "workers"], "done")],
+)
+def test_limits_that_leave_somebody(fleet: Fleet, options: list[str], left: str) -> None:
+    run = fleet.deploy("--dry", *options)
+    assert run.code == 0
+    assert [name for name in ("fresh", "done") if run.said(f"@fake/{name}")] == [left]
+
+
+# --- options and signals that hide what happened ------------------------------------------------------------------
+
+
+def test_no_wait_is_refused_because_it_hides_failures(fleet: Fleet) -> None:
+    run = fleet.deploy("-y", "--no-wait")
+    assert run.code == 1
+    assert "--no-wait is not supported" in run.stderr
+    assert run.said("@fake/fresh") == []
+
+
+@pytest.mark.parametrize("options", [["-y"], []])
+def test_a_dry_run_shows_its_operations_even_with_yes(fleet: Fleet, options: list[str]) -> None:
+    run = fleet.deploy("--dry", "--json", *options, PYINFRA_YES="1")
+    assert "Stage /etc/containerd/config.toml" in run.operations("@fake/fresh")
+
+
+def test_an_interrupted_run_says_so(fleet: Fleet) -> None:
+    fleet.hosts["workers"][0][1]["fake_delay"] = 30
+    with subprocess.Popen(
+        [PYINFRA, fleet.inventory, "deploy.py", "-y", "--json"],
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while "nothing to do" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "stopped. A change-over that has begun on a node goes on there" in stderr
+
+
+# --- the question -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_question_that_nobody_answers_changes_nothing(fleet: Fleet, closed: bool) -> None:
+    run = fleet.deploy(closed=closed)
+    assert run.code == 1
+    assert "nobody answered, so the run ends here. Pass -y" in run.stderr
+    assert "Starting operation" not in run.stderr
+    assert "Traceback" not in run.text
+
+
+def test_a_question_is_answered_by_an_empty_line(fleet: Fleet) -> None:
+    run = fleet.deploy(stdin="\n")
+    assert run.code == 0
+    assert "Starting operation: Change over" in run.stderr
+
+
+def test_where_there_is_nothing_to_do_nothing_is_asked(tmp_path: Path) -> None:
+    made = Fleet(tmp_path)
+    made.add("done", nodes.converged())
+    run = made.deploy()
+    assert run.code == 0
+    assert "Press enter" not in run.stderr
+
+
+class Terminal:
+    """A run with somebody at the terminal, who presses enter at each question."""
+
+    def __init__(self, fleet: Fleet, *options: str) -> None:
+        controller, terminal = pty.openpty()
+        try:
+            answers = threading.Thread(target=self._answer, daemon=True, args=(controller,))
+            answers.start()
+            self.run = fleet.deploy(*options, stdin=terminal)
+        finally:
+            os.close(terminal)
+            os.close(controller)
+
+    @staticmethod
+    def _answer(controller: int) -> None:
+        try:
+            for _ in range(20):
+                os.write(controller, b"\n")
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+
+def test_hosts_that_fail_before_the_plan_bring_up_one_question_after_it(fleet: Fleet) -> None:
+    fleet.add_unreachable("gone")
+    fleet.add("broken", answers={READ: {"success": False}})
+    fleet.add("garbage", "hello")
+    fleet.add("refused", max_pods="many")
+    run = Terminal(fleet).run
+    assert run.code == 1
+    assert run.stderr.count("Press enter") == 1
+    assert run.stderr.index("Press enter") > run.stderr.index("Detected changes")
+    assert "Starting operation: Change over" in run.stderr
+
+
+def test_somebody_at_the_terminal_is_asked_when_a_change_fails(fleet: Fleet) -> None:
+    fleet.add("bad", answers={CHANGE: {"success": False, "stderr": "error: no"}})
+    run = Terminal(fleet).run
+    assert run.code == 1
+    assert run.stderr.count("Press enter") == 2
+    assert "One of more hosts failed, continue?" in run.stderr
+    assert "runc: proven" in "\n".join(run.said("@fake/fresh"))
+
+
+# --- speed --------------------------------------------------------------------------------------------------------
+
+CONNECTION = """
+import runpy, socket, sys
+from paramiko import SSHClient, SSHException
+from pyinfra.api import Config, State
+from pyinfra.context import ctx_config, ctx_state
+
+ctx_state.set(State())
+ctx_config.set(Config())
+runpy.run_path("config.py")
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+kept = connection.dup()
+try:
+    SSHClient().connect("node", username="ops", sock=connection, banner_timeout=5)
+except SSHException:
+    print(kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+"""
+
+
+def test_packets_to_nodes_are_sent_at_once_from_the_first_one_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-c", CONNECTION, str(server.getsockname()[1])],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stdout == "1\n", done.stderr

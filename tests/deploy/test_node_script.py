@@ -1,0 +1,281 @@
+"""The node script, run by real shells: its cost, missing tools, the machine, and its file systems.
+
+What it reads of files is in test_node_script_configuration.py and test_node_script_installed.py, its probes are in
+test_probe_script.py. All of them run it with node_trees.py, against trees that we make up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.node import Node as Fact
+from tasks.node import text
+from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
+from userns import paths
+from userns.node import ConfLine, FileState, Node
+from userns.reading import ReadingError, read
+
+# --- what every shell must read ----------------------------------------------------------------------------------
+
+
+def test_every_shell_reads_the_same_node(shell: list[str]) -> None:
+    def lasting(node: Node) -> Node:
+        same = {name: each.model_copy(update={"free_kib": None}) for name, each in node.filesystems.items()}
+        return node.model_copy(update={"seconds": None, "tools": (), "filesystems": same})
+
+    assert lasting(read(run(shell))) == lasting(read(run(["sh"])))
+
+
+def test_this_machine_is_what_the_kernel_says() -> None:
+    node = read(run(["sh"]))
+    assert node.kernel == os.uname().release
+    assert node.machine == os.uname().machine
+    assert node.root == ROOT
+    assert node.sysctls["user.max_user_namespaces"] == int(Path("/proc/sys/user/max_user_namespaces").read_text())
+    state = os.statvfs("/usr/local/bin")
+    free = node.filesystems["install"].free_kib
+    assert free is not None
+    assert abs(free - state.f_bavail * state.f_frsize // 1024) < 1024 * 1024
+
+
+def test_it_costs_little() -> None:
+    """30 ms of CPU on two slow cores; wall time would measure who else is at work."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(["sh"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+
+
+def test_the_command_fits_into_one_argument_however_often_it_is_quoted() -> None:
+    """A connector quotes the command up to three times; Linux takes 128 KiB an argument."""
+    command = Fact().command().get_raw_value()
+    for _ in range(3):
+        command = "'" + command.replace("'", "'\"'\"'") + "'"
+    assert len(command) < 100_000
+    assert len(text()) < 60_000
+    assert text().isascii()
+
+
+def test_an_answer_that_was_killed_on_its_way_is_refused(tree: Tree) -> None:
+    lines = tree.run()
+    for cut in range(len(lines)):
+        with pytest.raises(ReadingError):
+            read(lines[:cut])
+
+
+# --- missing tools -----------------------------------------------------------------------------------------------
+
+
+def test_a_node_with_no_program_at_all_still_answers(tree: Tree) -> None:
+    tree.write(paths.CONFIG[1:])
+    tree.only()
+    node = tree.read(["dash"] if shutil.which("dash") else ["bash", "--posix"])
+    assert node.kernel == os.uname().release
+    assert node.tools == ()
+    assert node.files[paths.CONFIG] == FileState(kind="file")
+    assert {probe.result for probe in node.probes.values()} == {"unknown"}
+
+
+@pytest.mark.parametrize("missing", EVERYDAY)
+def test_no_tool_is_necessary(tree: Tree, shell: list[str], missing: str) -> None:
+    tree.write(paths.CONFIG[1:], "version = 3\n", 0o600)
+    tree.write("etc/modprobe.d/x.conf", "blacklist overlay\n")
+    (tree.programs / missing).unlink(missing_ok=True)
+    node = tree.read(shell)
+    digest = hashlib.sha256(b"version = 3\n").hexdigest()
+    assert node.files[paths.CONFIG] == FileState(
+        kind="file", sha256=digest, mode="600", owner=f"{os.geteuid()}:{os.getegid()}"
+    )
+    assert node.modprobe_lines == (ConfLine(file="/etc/modprobe.d/x.conf", line="blacklist overlay"),)
+
+
+def test_without_any_digest_tool_the_digest_is_unknown(tree: Tree) -> None:
+    tree.write(paths.CONFIG[1:])
+    for name in ("sha256sum", "busybox"):
+        (tree.programs / name).unlink(missing_ok=True)
+    assert tree.read().files[paths.CONFIG].sha256 == ""
+    if shutil.which("openssl"):
+        link(tree.programs, ["openssl"])
+        assert tree.read().files[paths.CONFIG].sha256 == hashlib.sha256(b"").hexdigest()
+
+
+def test_the_tools_are_those_on_path(tree: Tree) -> None:
+    tree.only("tr", "uname")
+    tree.program("curl", "exit 0")
+    tree.program("flock", "exit 0")
+    assert tree.read(["dash"] if shutil.which("dash") else ["bash"]).tools == ("curl", "flock")
+
+
+# --- the machine -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('NAME="Debian"\nVERSION_ID="13"\nID=debian\n', ("debian", "13")),
+        ("ID='arch'", ("arch", "")),
+        ("", ("", "")),
+        (b"ID=\xff\xfe\tx\nVERSION_ID=$(touch pwned)\n", ("???x", "$(touch pwned)")),
+    ],
+)
+def test_the_distribution(tree: Tree, shell: list[str], content: str | bytes, expected: tuple[str, str]) -> None:
+    tree.write("etc/os-release", content)
+    node = tree.read(shell)
+    assert (node.os_id, node.os_version) == expected
+    assert not (tree.root / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, "none"),
+        ({"proc/1/environ": b"PATH=/bin\0container=lxc\0container_uuid=1\0A=* [a-z]\0"}, "lxc"),
+        ({"proc/1/environ": b"A=b container=lxc\0"}, "none"),
+        ({".dockerenv": b""}, "docker"),
+        ({"run/.containerenv": b""}, "podman"),
+    ],
+)
+def test_a_container_is_recognised_without_systemd(tree: Tree, files: dict[str, bytes], expected: str) -> None:
+    (tree.programs / "systemd-detect-virt").unlink()
+    for path, content in files.items():
+        tree.write(path, content)
+    assert tree.read().container == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("sys/fs/cgroup/cgroup.controllers", "v2"),
+        ("sys/fs/cgroup/unified/cgroup.controllers", "hybrid"),
+        ("sys/fs/cgroup/memory/tasks", "v1"),
+        ("sys/fs/other", "unknown"),
+    ],
+)
+def test_the_kind_of_cgroups(tree: Tree, path: str, expected: str) -> None:
+    tree.write(path)
+    assert tree.read().cgroup == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "state", "metacopy"),
+    [
+        ({"sys/module/overlay/initstate": "live\n", "sys/module/overlay/parameters/metacopy": "Y\n"}, "loaded", "Y"),
+        ({"sys/module/overlay/parameters/metacopy": "N\n"}, "builtin", "N"),
+        ({"proc/filesystems": "nodev\ttmpfs\nnodev\toverlay\n"}, "builtin", ""),
+        (
+            {"proc/filesystems": "", f"lib/modules/{os.uname().release}/kernel/fs/overlayfs/overlay.ko.xz": ""},
+            "module",
+            "",
+        ),
+        ({"proc/filesystems": "nodev\tnotoverlay\n"}, "absent", ""),
+        ({}, "unknown", ""),
+    ],
+)
+def test_the_state_of_overlay(tree: Tree, shell: list[str], files: dict[str, str], state: str, metacopy: str) -> None:
+    for path, content in files.items():
+        tree.write(path, content)
+    overlay = tree.read(shell).overlay
+    assert (overlay.state, overlay.metacopy) == (state, metacopy)
+
+
+def test_in_a_container_a_module_on_no_disk_of_ours_is_unknown(tree: Tree) -> None:
+    tree.program("systemd-detect-virt", "echo lxc")
+    tree.write("proc/filesystems", "nodev\ttmpfs\n")
+    assert tree.read().overlay.state == "unknown"
+
+
+@pytest.mark.parametrize(("content", "expected"), [("1", "enforcing"), ("0", "permissive")])
+def test_selinux(tree: Tree, content: str, expected: str) -> None:
+    assert tree.read().selinux == ""
+    tree.write("sys/fs/selinux/enforce", content)
+    assert tree.read().selinux == expected
+
+
+# --- file systems ------------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_does_not_exist_is_looked_up_on_the_nearest_directory(tree: Tree, shell: list[str]) -> None:
+    (tree.root / "var/lib").mkdir(parents=True)
+    (tree.root / "srv/a b").mkdir(parents=True)
+    node = tree.read(shell, containerd_root="/srv/a b/containerd/", kubelet_root="/nowhere/kubelet")
+    assert node.filesystems["containerd-root"].parent == "/srv/a b"
+    assert node.filesystems["kubelet-root"].parent == "/"
+    assert node.filesystems["state"].parent == "/var/lib"
+    assert {each.type for each in node.filesystems.values()} == {node.filesystems["state"].type}
+    assert all((each.free_kib or 0) > 0 for each in node.filesystems.values())
+
+
+def test_the_snapshotters_own_directory_counts_where_it_exists(tree: Tree) -> None:
+    (tree.root / "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs").mkdir(parents=True)
+    (tree.root / "var/lib/kubelet/pods").mkdir(parents=True)
+    node = tree.read()
+    assert node.filesystems["containerd-root"].path == "/var/lib/containerd"
+    assert node.filesystems["containerd-root"].parent == "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"
+    assert node.filesystems["kubelet-root"].parent == "/var/lib/kubelet/pods"
+
+
+@pytest.mark.usefixtures("as_root")
+def test_the_type_is_that_of_the_mount_on_top(tmp_path: Path, shell: list[str]) -> None:
+    inside = tmp_path / "a b"
+    inside.mkdir()
+    script = 'mount -t tmpfs none "$1"; mount -t ramfs none "$1"; shift; exec "$@"'
+    private = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", str(inside)]
+    node = read(run([*private, *shell], containerd_root=f"{inside}/containerd"))
+    assert node.filesystems["containerd-root"].type == "ramfs"
+    assert node.probes["containerd-root"].model_dump() == {
+        "result": "cannot",
+        "step": "mount_setattr",
+        "errno": "EINVAL",
+        "detail": "Invalid argument",
+    }
+    assert node.probes["overlay"].errno == "EINVAL"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (None, False),
+        (lambda directory: directory.mkdir(parents=True), False),
+        (lambda directory: (directory / "1/fs").mkdir(parents=True), True),
+    ],
+)
+def test_whether_containerd_holds_a_snapshot(
+    tree: Tree, shell: list[str], make: Callable[[Path], None] | None, expected: bool
+) -> None:
+    if make:
+        make(tree.root / "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots")
+    assert tree.read(shell).snapshots is (expected if ROOT or make else None)
+
+
+@pytest.mark.parametrize(
+    ("config", "used", "told"),
+    [
+        ("", "var/lib/containerd", ""),
+        ('version = 3\nroot = "/var/lib/containerd"\n', "var/lib/containerd", ""),
+        ("version = 3\nroot = '/srv/containerd/' # here\n[grpc]\nroot = '/x'\n", "srv/containerd", "/srv/containerd/"),
+        ('[debug]\nroot = "/srv/containerd"\n', "srv/containerd", ""),
+        ('root = "/srv/containerd"\n', "var/lib/containerd", ""),
+    ],
+)
+def test_another_root_is_told_where_containerd_uses_it_and_it_holds_something(
+    tree: Tree, shell: list[str], config: str, used: str, told: str
+) -> None:
+    tree.write("etc/containerd/config.toml", config)
+    (tree.root / used / "io.containerd.snapshotter.v1.overlayfs/snapshots").mkdir(parents=True)
+    assert tree.read(shell).other_root == ""
+    (tree.root / used / "io.containerd.runtime.v2.task/k8s.io/a").mkdir(parents=True)
+    assert tree.read(shell).other_root == told
+
+
+def test_the_default_root_is_another_one_where_the_settings_want_containerd_elsewhere(
+    tree: Tree, shell: list[str]
+) -> None:
+    (tree.root / "var/lib/containerd/io.containerd.snapshotter.v1.native/snapshots/1").mkdir(parents=True)
+    assert tree.read(shell, containerd_root="/srv/containerd").other_root == "/var/lib/containerd"

@@ -1,0 +1,175 @@
+"""What the node script reads of other people: modprobe.d, sysctl.d, drop-ins and GPU hooks.
+
+Whatever stands in those files, it breaks nothing and no secret leaves the node.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.node_trees import Tree, link
+from userns import paths
+from userns.node import ConfLine, DropIn, FileState
+from userns.reading import read
+
+
+def test_modprobe_lines_are_found_where_kmod_finds_them(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/modprobe.d/a.conf", "  options overlay \\\n metacopy=N\n# options overlay redirect_dir=off\n")
+    tree.write("etc/modprobe.d/hidden.conf", "")
+    tree.write("usr/lib/modprobe.d/hidden.conf", "blacklist overlay\n")
+    tree.write("usr/lib/modprobe.d/z.conf", "install overlay /bin/false")
+    tree.write("usr/lib/modprobe.d/z.txt", "blacklist overlay\n")
+    tree.write(paths.MODPROBE[1:], "options overlay metacopy=Y\n")
+    (tree.root / "lib").symlink_to("usr/lib")
+    (tree.root / "lib/modprobe.d").exists()
+    assert [(each.file, " ".join(each.line.split())) for each in tree.read(shell).modprobe_lines] == [
+        ("/etc/modprobe.d/a.conf", "options overlay metacopy=N"),
+        ("/usr/lib/modprobe.d/z.conf", "install overlay /bin/false"),
+    ]
+
+
+def test_sysctl_lines_are_found_and_ordered(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/sysctl.conf", "\tuser.max_user_namespaces = 1\n#user.max_user_namespaces=9\n")
+    tree.write("etc/sysctl.d/20-b.conf", "-user/max_user_namespaces=2\nuser.max_net_namespaces=9\n")
+    tree.write("usr/lib/sysctl.d/10-c.conf", "x = y\nuser.max_user_namespaces=3")
+    tree.write("usr/lib/sysctl.d/20-b.conf", "user.max_user_namespaces=9\n")
+    assert tree.read(shell).sysctl_lines == (
+        ConfLine(file="/usr/lib/sysctl.d/10-c.conf", line="user.max_user_namespaces=3"),
+        ConfLine(file="/etc/sysctl.d/20-b.conf", line="-user/max_user_namespaces=2"),
+        ConfLine(file="/etc/sysctl.conf", line="user.max_user_namespaces = 1"),
+    )
+
+
+HOSTILE = (
+    b"new\nline",
+    b"userns-node-end",
+    b"-rf",
+    b"a b",
+    b"tab\there",
+    b"\xff\x81\x85\xe2\x82\xac",
+    b"$(touch pwned)",
+    b"`touch pwned`",
+    b"'\"",
+    b"*",
+    b"%s%n",
+    b"a=b",
+    b"\\052\\n",
+)
+
+
+def test_hostile_names_and_texts_break_nothing(tree: Tree, shell: list[str]) -> None:
+    text = b"options overlay \xff'\"$(touch pwned)`touch pwned`%s*\t\x01\x85\xe2\x82\xac\0 x=1\r\nuserns-node-end\n"
+    for directory, suffix, lines in (
+        ("etc/modprobe.d", b".conf", text),
+        ("etc/sysctl.d", b".conf", b"user.max_user_namespaces=1\xff\n\nuserns-node-end\n"),
+        ("etc/containerd/conf.d", b".toml", b"version = 3\n[plugins.x]\n\xff = 1\nuserns-node-end\n"),
+    ):
+        where = tree.root / directory
+        where.mkdir(parents=True)
+        for name in HOSTILE:
+            Path(os.fsdecode(os.fsencode(where) + b"/" + name + suffix)).write_bytes(lines)
+        (where / ("directory" + suffix.decode())).mkdir()
+        (where / ("dangling" + suffix.decode())).symlink_to("/nowhere")
+        os.mkfifo(where / ("fifo" + suffix.decode()))
+        (where / ("empty" + suffix.decode())).touch()
+    node = tree.read(shell)
+    assert len(node.modprobe_lines) == len(node.sysctl_lines) == len(HOSTILE)
+    assert len(node.drop_ins) == len(HOSTILE) + 1
+    assert ("/etc/modprobe.d/new?line.conf") in {each.file for each in node.modprobe_lines}
+    assert not list(tree.root.glob("**/pwned"))
+    assert not list(Path.cwd().glob("pwned"))
+
+
+def test_a_huge_file_takes_no_time_where_it_does_not_concern_us(tree: Tree) -> None:
+    tree.write("etc/modprobe.d/huge.conf", b"# nothing\n" * 3_000_000)
+    assert (tree.read().seconds or 0.0) < 5
+
+
+DROP_IN = """\
+# [not.a.table]
+version = 3 # [nor.this]
+imports = ["secret-1"]
+plugins."io.containerd.cri.v1.images".snapshotter = "secret-2"
+description = \"\"\"
+[secret-3]
+password = "secret-4"
+\"\"\" # [secret]
+['quoted']
+args = [
+  ["secret-5"],
+  [
+  "[secret-6]"
+  ]
+]
+  [ plugins.'io.containerd.cri.v1.runtime' ] # comment
+enable_selinux = true
+[[stream_processors."x"]]
+path = '''
+[secret-7]'''
+[plugins]
+"io.containerd.nri.v1.nri".disable = false
+io = "secret-8"
+[plugins."io.containerd.cri.v1.images".registry.configs."registry.example:5000".auth]\r
+password = "[secret-9]"
+"""
+
+
+def test_a_drop_in_shows_its_tables_and_never_a_value(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/containerd/conf.d/10.toml", DROP_IN)
+    tree.write("etc/containerd/conf.d/20.toml", "[proxy_plugins.stargz]\ntype='snapshot'")
+    tree.write("etc/containerd/conf.d/20.txt", "[no]")
+    lines = tree.run(shell)
+    assert "secret" not in "\n".join(lines)
+    assert read(lines).drop_ins == (
+        DropIn(
+            path="/etc/containerd/conf.d/10.toml",
+            version=3,
+            tables=(
+                "imports",
+                'plugins."io.containerd.cri.v1.images".snapshotter',
+                "description",
+                "args",
+                "plugins.'io.containerd.cri.v1.runtime'",
+                'stream_processors."x"',
+                "plugins",
+                'plugins."io.containerd.nri.v1.nri".disable',
+                "plugins.io",
+                'plugins."io.containerd.cri.v1.images".registry.configs."registry.example:5000".auth',
+            ),
+        ),
+        DropIn(path="/etc/containerd/conf.d/20.toml", tables=("proxy_plugins.stargz",)),
+    )
+
+
+@pytest.mark.usefixtures("as_root")
+def test_somebody_else_reads_what_he_may_and_says_what_he_may_not(tree: Tree, tmp_path: Path, shell: list[str]) -> None:
+    tree.write("etc/containerd/conf.d/1.toml", "[x]", 0o600)
+    tree.write("etc/modprobe.d/1.conf", "blacklist overlay", 0o600)
+    tree.write("etc/sysctl.d/1.conf", "user.max_user_namespaces=1", 0o600)
+    tree.write(paths.CONFIG[1:], "x", 0o600)
+    (tree.root / "var/lib/containerd").mkdir(parents=True)
+    (tree.root / "var/lib/containerd").chmod(0o700)
+    tree.write("var/lib/userns-node/manifest", "x")
+    (tree.root / "var/lib/userns-node").chmod(0o700)
+    for each in (tmp_path, *tmp_path.parents):
+        if each != Path("/") and not each.stat().st_mode & 1:
+            each.chmod(each.stat().st_mode | 0o11)
+    link(tree.programs, ["setpriv"])
+    node = tree.read(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *shell])
+    assert not node.root
+    assert node.drop_ins == (DropIn(path="/etc/containerd/conf.d/1.toml", unreadable=True),)
+    assert node.modprobe_lines == (ConfLine(file="/etc/modprobe.d/1.conf", line="# unreadable"),)
+    assert node.sysctl_lines == (ConfLine(file="/etc/sysctl.d/1.conf", line="# unreadable"),)
+    assert node.files[paths.CONFIG] == FileState(kind="file", mode="600", owner="0:0")
+    assert node.snapshots is None
+    assert node.manifest == ""
+    assert {(probe.result, probe.step) for probe in node.probes.values()} == {("unknown", "user")}
+
+
+def test_gpu_hooks(tree: Tree) -> None:
+    tree.program("nvidia-ctk", "exit 0")
+    tree.write("usr/local/nvidia/toolkit/nvidia-container-runtime", "", 0o755)
+    assert set(tree.read().gpu_hooks) == {"nvidia-ctk", "nvidia-container-runtime"}

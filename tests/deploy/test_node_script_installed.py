@@ -1,0 +1,245 @@
+"""What the node script reads of that which is installed: our files and their record, programs, units and packages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.deploy.node_trees import Tree, run
+from userns import paths
+from userns.node import Binary, FileState, Unit
+from userns.reading import read
+
+SHIM = "usr/local/bin/containerd-shim-runc-v2"
+RUNC = "usr/local/sbin/runc"
+
+
+# --- our files ---------------------------------------------------------------------------------------------------
+
+
+def test_managed_files_are_told_apart(tree: Tree, shell: list[str]) -> None:
+    tree.write(paths.CONFIG[1:], "version = 3\n", 0o640)
+    tree.write("elsewhere")
+    (tree.root / paths.UNIT[1:]).parent.mkdir(parents=True)
+    (tree.root / paths.UNIT[1:]).symlink_to("/elsewhere")
+    (tree.root / paths.SYSCTL[1:]).mkdir(parents=True)
+    (tree.root / "etc/modprobe.d").mkdir(parents=True)
+    os.mkfifo(tree.root / paths.MODPROBE[1:])
+    files = tree.read(shell).files
+    assert set(files) == set(paths.MANAGED)
+    assert {path: files[path].kind for path in paths.MANAGED} == {
+        **dict.fromkeys(paths.MANAGED, "absent"),
+        paths.CONFIG: "file",
+        paths.UNIT: "link",
+        paths.SYSCTL: "directory",
+        paths.MODPROBE: "other",
+    }
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    digest = hashlib.sha256(b"version = 3\n").hexdigest()
+    assert files[paths.CONFIG] == FileState(kind="file", sha256=digest, mode="640", owner=owner)
+    assert files[paths.UNIT].sha256 == ""
+
+
+# --- programs ----------------------------------------------------------------------------------------------------
+
+
+def test_every_program_of_ours_is_looked_for(tree: Tree) -> None:
+    expected = {*paths.INSTALLED.values(), *paths.PACKAGED.values()}
+    for path in expected:
+        tree.write(path[1:], path, 0o755)
+    assert set(tree.read().binaries) == expected
+
+
+def manifest(tree: Tree, *programs: tuple[str, str, str]) -> None:
+    """A record of these programs (path, component, version) as they are now."""
+    lines = ["file\t/etc/x\tabc"]
+    for path, component, version in programs:
+        state = (tree.root / path).stat()
+        digest = hashlib.sha256((tree.root / path).read_bytes()).hexdigest()
+        numbers = f"{state.st_size}\t{state.st_ino}\t{int(state.st_mtime)}\t{int(state.st_ctime)}"
+        lines.append(f"program\t/{path}\t{component}\t{version}\t{digest}\t{numbers}\tasset-of-{component}")
+    tree.write(paths.MANIFEST[1:], "\n".join(lines) + "\n")
+
+
+def tell(version: str) -> str:
+    return f'#!/bin/sh\necho ran >>"${{0%/*}}/ran"\necho "{version}"\n'
+
+
+def log_digests(tree: Tree) -> Callable[[], str]:
+    """What sha256sum was asked for; it digests nothing."""
+    log = tree.root / "digested"
+    tree.program("sha256sum", f'printf "%s\\n" "$@" >>"{log}"\nexec {shutil.which("sha256sum")} "$@"')
+    return lambda: log.read_text() if log.exists() else ""
+
+
+def test_a_program_that_is_as_recorded_is_neither_digested_nor_run(tree: Tree, shell: list[str]) -> None:
+    tree.write(RUNC, tell("runc version 9.9.9"), 0o755)
+    manifest(tree, (RUNC, "runc", "1.3.6"))
+    digested = log_digests(tree)
+    node = tree.read(shell)
+    digest = hashlib.sha256((tree.root / RUNC).read_bytes()).hexdigest()
+    expected = Binary(sha256=digest, version="1.3.6", recorded=True, component="runc", asset="asset-of-runc")
+    assert node.binaries == {f"/{RUNC}": expected}
+    assert node.manifest == hashlib.sha256((tree.root / paths.MANIFEST[1:]).read_bytes()).hexdigest()
+    if shell[0] != "busybox":  # which digests with its own
+        assert RUNC not in digested()
+        assert tree.read(shell, verify_digests="yes").binaries == {f"/{RUNC}": expected}
+        assert RUNC in digested()
+    assert not (tree.root / "usr/local/sbin/ran").exists()
+
+
+def test_a_program_that_was_copied_as_it_is_stays_recorded(tree: Tree, shell: list[str]) -> None:
+    tree.write(RUNC, tell("runc version 9.9.9"), 0o755)
+    manifest(tree, (RUNC, "runc", "1.3.6"))
+    os.utime(tree.root / RUNC, (1, 1))
+    assert tree.read(shell).binaries[f"/{RUNC}"].recorded
+    assert not (tree.root / "usr/local/sbin/ran").exists()
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_program_that_was_replaced_is_asked_for_its_version(tree: Tree, shell: list[str]) -> None:
+    tree.write(RUNC, tell("runc version 1.3.6"), 0o755)
+    manifest(tree, (RUNC, "runc", "1.3.6"))
+    tree.write(RUNC, tell("runc version 1.3.9+ds1\ncommit: 5"), 0o755)
+    tree.write(SHIM, '#!/bin/sh\n[ "$1" = -v ] && printf "x:\\n  Version:  v2.1.9\\n"\n', 0o755)
+    binaries = tree.read(shell).binaries
+    digest = hashlib.sha256((tree.root / RUNC).read_bytes()).hexdigest()
+    assert binaries[f"/{RUNC}"] == Binary(sha256=digest, version="1.3.9", recorded=False, component="runc")
+    assert binaries[f"/{SHIM}"].version == "2.1.9"
+    assert binaries[f"/{SHIM}"].component == "containerd"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o644])
+def test_a_program_that_others_may_write_is_never_run(tree: Tree, mode: int) -> None:
+    tree.write(RUNC, tell("runc version 1.3.6"), mode)
+    assert tree.read().binaries[f"/{RUNC}"].version == ""
+    assert not (tree.root / "usr/local/sbin/ran").exists()
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_program_that_somebody_else_owns_is_never_run(tree: Tree) -> None:
+    os.chown(tree.write(RUNC, tell("runc version 1.3.6"), 0o755), 1000, 1000)
+    assert tree.read().binaries[f"/{RUNC}"].version == ""
+    assert not (tree.root / "usr/local/sbin/ran").exists()
+
+
+def test_programs_elsewhere_on_path_are_found_once(tree: Tree, shell: list[str]) -> None:
+    tree.write("opt/x/bin/containerd", tell("containerd v1.6.0"), 0o755)
+    tree.write("usr/bin/runc", "x", 0o755)
+    tree.write("usr/bin/containerd", "x", 0o755)
+    (tree.root / "bin").symlink_to("usr/bin")
+    (tree.root / "sbin").mkdir()
+    (tree.root / "sbin/runc").hardlink_to(tree.root / "usr/bin/runc")
+    search = f"/opt/x/bin:/usr/local/bin:/usr/bin:/bin:/sbin::relative:/with a blank:{tree.programs}"
+    environment = {"USERNS_NODE_ROOT": str(tree.root), "USERNS_NODE_PATH": search}
+    assert set(read(run(shell, environment)).binaries) == {
+        "/opt/x/bin/containerd",
+        "/usr/bin/containerd",
+        "/usr/bin/runc",
+    }
+
+
+@pytest.mark.parametrize(("content", "expected"), [(None, ""), ("swapping\n", "swapping"), ("", "unknown")])
+def test_an_unfinished_activation_is_seen(tree: Tree, content: str | None, expected: str) -> None:
+    if content is not None:
+        tree.write("var/lib/userns-node/activation", content)
+    assert tree.read().unfinished == expected
+
+
+# --- units and packages ------------------------------------------------------------------------------------------
+
+
+SYSTEMCTL = """
+case $1 in
+--version) echo "systemd 257 (257.9-1)"; echo "+PAM -AUDIT" ;;
+show) cat <<'END'
+LoadState=loaded
+ActiveState=active
+SubState=running
+FragmentPath=/etc/systemd/system/containerd.service
+UnitFileState=enabled
+ExecStart={ path=/usr/local/bin/containerd ; argv[]=/usr/local/bin/containerd --token secret ; ignore_errors=no }
+
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+
+LoadState=loaded
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+END
+;;
+esac
+"""
+
+
+def test_units_are_what_systemd_says(tree: Tree, shell: list[str]) -> None:
+    (tree.root / "run/systemd/system").mkdir(parents=True)
+    tree.program("systemctl", SYSTEMCTL)
+    lines = tree.run(shell)
+    node = read(lines)
+    assert node.systemd == "257"
+    assert node.units["containerd"] == Unit(
+        load="loaded",
+        active="active",
+        sub="running",
+        enabled="enabled",
+        fragment="/etc/systemd/system/containerd.service",
+        exec_start="/usr/local/bin/containerd",
+    )
+    assert node.units["docker"] == Unit()
+    assert node.units["kubelet"].active == "active"
+    assert "secret" not in "\n".join(lines)
+
+
+def test_where_no_systemd_runs_units_are_what_their_files_say(tree: Tree, shell: list[str]) -> None:
+    tree.program("systemctl", SYSTEMCTL)
+    tree.write("usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd --token secret\n")
+    tree.write("usr/lib/systemd/system/docker.service", "[Service]\n")
+    (tree.root / "etc/systemd/system/multi-user.target.wants").mkdir(parents=True)
+    (tree.root / "etc/systemd/system/multi-user.target.wants/containerd.service").symlink_to("/usr/lib/x")
+    (tree.root / "etc/systemd/system/kubelet.service").symlink_to("/dev/null")
+    lines = tree.run(shell)
+    node = read(lines)
+    assert node.systemd == ""
+    assert node.units == {
+        "containerd": Unit(
+            load="loaded",
+            enabled="enabled",
+            fragment="/usr/lib/systemd/system/containerd.service",
+            exec_start="/usr/bin/containerd",
+        ),
+        "docker": Unit(load="loaded", enabled="disabled", fragment="/usr/lib/systemd/system/docker.service"),
+        "kubelet": Unit(load="masked", fragment="/etc/systemd/system/kubelet.service"),
+    }
+    assert "secret" not in "\n".join(lines)
+
+
+def test_packages_are_what_dpkg_says(tree: Tree) -> None:
+    if shutil.which("dpkg-query") is None:
+        unavailable("dpkg is Debian's")
+    entry = "Package: {}\nStatus: {} ok {}\nMaintainer: x\nArchitecture: amd64\nVersion: {}\nDescription: x\n"
+    tree.write(
+        "var/lib/dpkg/status",
+        "\n".join(
+            [
+                entry.format("containerd", "hold", "installed", "1.7.24~ds1-6"),
+                entry.format("runc", "install", "installed", "1.1.15+ds1-2+b4"),
+                entry.format("docker.io", "deinstall", "config-files", "20.10"),
+                entry.format("bash", "install", "installed", "5"),
+            ]
+        ),
+    )
+    (tree.root / "var/lib/dpkg/updates").mkdir()
+    (tree.root / "var/lib/dpkg/info").mkdir()
+    packages = tree.read().packages
+    assert {name: (each.version, each.held) for name, each in packages.items()} == {
+        "containerd": ("1.7.24~ds1-6", True),
+        "runc": ("1.1.15+ds1-2+b4", False),
+    }

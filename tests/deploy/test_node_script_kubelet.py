@@ -1,0 +1,277 @@
+"""What the node script reads of the kubelet: its user and range, who else has IDs, its pods, its config and mounts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.deploy.node_trees import Tree, link
+from userns.node import HostIds, Mounts, PodIds
+
+PODS = "var/lib/kubelet/pods"
+
+
+def test_sub_ids_are_all_there(tree: Tree, shell: list[str]) -> None:
+    lines = [
+        "# mine",
+        "",
+        "# caf\u00e9\tau lait",
+        "\u00fcser:1:2",
+        "  x ",
+        "kubelet:65536:7208960",
+        *(f"u{n}:{n}:1" for n in range(600)),
+    ]
+    tree.write("etc/subuid", "\n".join(lines) + "\n")
+    tree.write("etc/subgid", "a:1:2")
+    link(tree.programs, ["od"])
+    node = tree.read(shell)
+    assert (node.subuid, node.subgid) == (tuple(lines), ("a:1:2",))
+    (tree.programs / "od").unlink()
+    assert [line for line in tree.read(["bash"]).subuid if line.isascii()][2:4] == ["# caf???au lait", "??ser:1:2"]
+
+
+def test_the_kubelet_and_its_user(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/passwd", "root:x:0:0::/:/bin/sh\nkubelet:x:997:997::/:/usr/sbin/nologin\n")
+    tree.program("kubelet", 'echo "Kubernetes v1.34.2"')
+    node = tree.read(shell)
+    assert (node.kubelet_user, node.kubelet_version) == ("997", "1.34.2")
+    tree.program("getent", 'echo "$2:x:42:42::/:/bin/false"')
+    assert tree.read(shell).kubelet_user == "42"
+    tree.program("getent", "exit 2")
+    assert tree.read(shell).kubelet_user == ""
+
+
+@pytest.mark.parametrize("has_timeout", [True, False])
+def test_a_kubelet_that_hangs_costs_a_second(tree: Tree, has_timeout: bool) -> None:
+    tree.program("kubelet", "exec sleep 30")
+    if not has_timeout:
+        (tree.programs / "timeout").unlink()
+    node = tree.read()
+    assert node.kubelet_version == ""
+    assert 0.9 < (node.seconds or 0.0) < 10
+
+
+# --- what getsubids says --------------------------------------------------------------------------------------------
+
+
+def test_getsubids_is_asked_as_the_kubelet_asks(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/passwd", "kubelet:x:997:997::/:/usr/sbin/nologin\n")
+    tree.program(
+        "getsubids",
+        """
+        [ "$*" != "-g kubelet" ] || { echo "0: kubelet 65536 7208960"; exit; }
+        [ "$*" = kubelet ] && printf "0: kubelet * 1\\n1: kubelet \\033[1m 2\\n" """,
+    )
+    assert tree.read(shell).getsubids == {
+        "subuid": ("0: kubelet * 1", "1: kubelet ?[1m 2"),
+        "subgid": ("0: kubelet 65536 7208960",),
+    }
+
+
+def test_a_user_without_a_range_is_told_from_a_node_that_was_not_asked(tree: Tree, shell: list[str]) -> None:
+    tree.program("getsubids", "echo no; exit 1")
+    assert tree.read(shell).getsubids == {}
+    tree.write("etc/passwd", "kubelet:x:997:997::/:/usr/sbin/nologin\n")
+    assert tree.read(shell).getsubids == {"subuid": (), "subgid": ()}
+    (tree.programs / "getsubids").unlink()
+    assert tree.read(shell).getsubids == {}
+
+
+# --- who else has IDs -----------------------------------------------------------------------------------------------
+
+
+def test_users_and_groups_from_65536_on(tree: Tree, shell: list[str]) -> None:
+    tree.write(
+        "etc/passwd",
+        b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/x\nalice:x:65536:1::/:/x\n\xffb:x:4294967295:1::/:/x\n"
+        b"c:x:many:1\nd:x\n\ne:x:99999999999:1::/:/x\n+::::::\n",
+    )
+    tree.write("etc/group", "wheel:x:10:\nstaff:x:70000:alice,bob")
+    assert tree.read(shell).host_ids == (
+        HostIds(kind="user", name="alice", first=65536, last=65536),
+        HostIds(kind="user", name="?b", first=4294967295, last=4294967295),
+        HostIds(kind="group", name="staff", first=70000, last=70000),
+    )
+
+
+def test_a_directory_full_of_users_is_summed_up(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/passwd", "".join(f"u{n}:x:{70_000 + n}:1::/:/x\n" for n in range(3000)))
+    users = tree.read(shell).host_ids
+    assert [each.name for each in users[:200]] == [f"u{n}" for n in range(200)]
+    assert users[200:] == (HostIds(kind="user", first=70_200, last=72_999, count=2800),)
+
+
+# --- pods -----------------------------------------------------------------------------------------------------------
+
+
+def mapping(start: int, length: int = 65536) -> str:
+    """As the kubelet writes it, without a newline."""
+    line = f'{{"hostId":{start},"containerId":0,"length":{length}}}'
+    return f'{{"uidMappings":[{line}],"gidMappings":[{line}]}}'
+
+
+def test_the_ids_of_every_pod_are_read(tree: Tree, shell: list[str]) -> None:
+    tree.write(f"{PODS}/0f6e/userns", mapping(65536 * 7))
+    tree.write(f"{PODS}/1a2b/userns", '{ "uidMappings" : [\n{ "length" : 131072, "hostId" : 4294901760 } ] }\n')
+    tree.write(f"{PODS}/2c3d/etc-hosts", "a pod without a user namespace")
+    tree.write(f"{PODS}/3e4f/userns", "not JSON")
+    tree.write(f"{PODS}/5a6b/userns", "")
+    (tree.root / PODS / "dangling").symlink_to("/nowhere")
+    assert tree.read(shell).pod_ids == (
+        PodIds(pod="0f6e", start=65536 * 7, length=65536),
+        PodIds(pod="1a2b", start=4294901760, length=131072),
+        PodIds(pod="3e4f"),
+    )
+
+
+def test_pods_are_read_under_the_root_that_is_set(tree: Tree, shell: list[str]) -> None:
+    tree.write("srv/my kubelet/pods/a/userns", mapping(65536))
+    assert tree.read(shell).pod_ids == ()
+    assert tree.read(shell, kubelet_root="/srv/my kubelet").pod_ids == (PodIds(pod="a", start=65536, length=65536),)
+
+
+def test_no_number_of_pods_floods_the_answer(tree: Tree, shell: list[str]) -> None:
+    for number in range(600):
+        tree.write(f"{PODS}/pod{number:03}/userns", mapping(65536 * number))
+    node = tree.read(shell)
+    assert (len(node.pod_ids), node.pods_untold) == (500, 100)
+    assert node.pod_ids[499] == PodIds(pod="pod499", start=65536 * 499, length=65536)
+
+
+def test_hostile_names_and_texts_of_pods_break_nothing(tree: Tree, shell: list[str]) -> None:
+    names = (b"new\nline", b"-rf", b"a=b", b"tab\there", b"\xff", b"$(touch pwned)", b"`touch pwned`", b"*", b"%s\\")
+    for name in names:
+        where = Path(os.fsdecode(os.fsencode(tree.root / PODS) + b"/" + name))
+        where.mkdir(parents=True)
+        (where / "userns").write_bytes(b'\0\xff"hostId":65536 "length":65536 userns-node-end\n\nuserns-node-end\n')
+    (tree.root / PODS / "directory/userns").mkdir(parents=True)
+    os.mkfifo(tree.write(f"{PODS}/fifo/other").with_name("userns"))
+    tree.write(f"{PODS}/huge/userns", "x" * 3_000_000)
+    found = {each.pod: each.length for each in tree.read(shell).pod_ids}
+    assert len(found) == len(names) + 1
+    assert found["tab?here"] == 65536
+    assert found["huge"] is None
+    assert not list(tree.root.glob("**/pwned"))
+
+
+# --- its configuration ----------------------------------------------------------------------------------------------
+
+CONFIG = """\
+apiVersion: kubelet.config.k8s.io/v1beta1
+# maxPods: 9
+cgroupDriver: "systemd" # as containerd
+tlsPrivateKeyFile: secret
+featureGates: {Other: false, UserNamespacesSupport: false}
+maxPods: 250
+podsPerCore: 10
+userNamespaces:
+  idsPerPod: 131072\r
+"""
+
+
+def test_of_the_kubelets_configuration_only_what_concerns_us(tree: Tree, shell: list[str]) -> None:
+    tree.write("var/lib/kubelet/config.yaml", CONFIG)
+    assert tree.read(shell).kubelet_config == {
+        "cgroupDriver": "systemd",
+        "UserNamespacesSupport": "false",
+        "maxPods": "250",
+        "idsPerPod": "131072",
+    }
+    assert "secret" not in "".join(tree.run(shell))
+
+
+def test_a_configuration_in_json(tree: Tree, shell: list[str]) -> None:
+    tree.write("var/lib/kubelet/config.yaml", '{"cgroupDriver":"cgroupfs","maxPods": 58, "x":{"idsPerPod" :65536}}')
+    assert tree.read(shell).kubelet_config == {"cgroupDriver": "cgroupfs", "maxPods": "58", "idsPerPod": "65536"}
+
+
+# --- mounts ---------------------------------------------------------------------------------------------------------
+
+
+def mountinfo(*mounts: tuple[str, str]) -> str:
+    """Lines of mountinfo for these mount points, as the kernel escapes them, and their file systems."""
+    shared = ("", "master:7 ", "shared:1 master:2 ")
+    return "".join(
+        f"{number + 20} 19 0:{number} / {path} rw,relatime {shared[number % 3]}- {type_} server:/x - rw\n"
+        for number, (path, type_) in enumerate(mounts)
+    )
+
+
+def test_mounts_below_the_kubelets_root_are_named_by_file_system(tree: Tree, shell: list[str]) -> None:
+    (tree.root / PODS).mkdir(parents=True)
+    tree.write(
+        "proc/self/mountinfo",
+        mountinfo(
+            ("/", "ext4"),
+            ("/var/lib/kubelet", "xfs"),
+            ("/var/lib/kubelet/pods", "xfs"),
+            ("/var/lib/kubelet/pods/a/volumes/kubernetes.io~secret/t", "tmpfs"),
+            ("/var/lib/kubelet/pods/a/volumes/kubernetes.io~nfs/data", "nfs4"),
+            (r"/var/lib/kubelet/plugins/x/with\040blank\134and\011tab", "fuse.sshfs"),
+            ("/var/lib/kubelet/pods/b/volumes/over", "tmpfs"),
+            ("/var/lib/kubelet/pods/b/volumes/over", "nfs4"),
+            ("/var/lib/kubelet2/pods/c", "nfs4"),
+            ("/srv/var/lib/kubelet/x", "nfs4"),
+        ),
+    )
+    assert tree.read(shell).kubelet_mounts == {
+        "fuse.sshfs": Mounts(count=1, paths=("/var/lib/kubelet/plugins/x/with blank\\and?tab",)),
+        "nfs4": Mounts(
+            count=2,
+            paths=(
+                "/var/lib/kubelet/pods/a/volumes/kubernetes.io~nfs/data",
+                "/var/lib/kubelet/pods/b/volumes/over",
+            ),
+        ),
+    }
+
+
+def test_mounts_below_a_root_that_is_a_link(tree: Tree, shell: list[str]) -> None:
+    (tree.root / "data/kubelet").mkdir(parents=True)
+    (tree.root / "var/lib").mkdir(parents=True)
+    (tree.root / "var/lib/kubelet").symlink_to("../../data/kubelet")
+    tree.write("proc/self/mountinfo", mountinfo(("/data/kubelet/pods/a/v", "cifs")))
+    assert tree.read(shell).kubelet_mounts == {"cifs": Mounts(count=1, paths=("/data/kubelet/pods/a/v",))}
+
+
+def test_no_number_of_mounts_floods_the_answer(tree: Tree, shell: list[str]) -> None:
+    volumes = [(f"/var/lib/kubelet/pods/p{n}/volumes/v", "nfs4" if n % 2 else "ext4") for n in range(2000)]
+    tree.write("proc/self/mountinfo", mountinfo(*volumes))
+    mounts = tree.read(shell).kubelet_mounts
+    assert {name: (each.count, len(each.paths)) for name, each in mounts.items()} == {
+        "nfs4": (1000, 20),
+        "ext4": (1000, 20),
+    }
+    assert mounts["nfs4"].paths[0] == volumes[1][0]
+
+
+def test_without_awk_nothing_is_known_of_them(tree: Tree) -> None:
+    tree.write(f"{PODS}/a/userns", mapping(65536))
+    (tree.programs / "awk").unlink(missing_ok=True)
+    assert tree.read().pod_ids == ()
+
+
+@pytest.mark.parametrize("awk", ["mawk", "busybox"])
+def test_every_awk_says_the_same(tree: Tree, awk: str) -> None:
+    tree.write("etc/group", "big:x:70000:\n")
+    tree.write(f"{PODS}/a/userns", mapping(65536))
+    tree.write("var/lib/kubelet/config.yaml", CONFIG)
+    tree.write("proc/self/mountinfo", mountinfo((r"/var/lib/kubelet/pods/a/with\040blank", "nfs4")))
+    before = tree.run()
+    found = shutil.which(awk)
+    if found is None:
+        unavailable(f"{awk} is not installed")
+    (tree.programs / "awk").unlink()
+    (tree.programs / "awk").symlink_to(found)
+    told = ("host-ids", "pod-ids", "kubelet-")
+    assert [line for line in tree.run() if line.startswith(told)] == [each for each in before if each.startswith(told)]
+
+
+def test_the_version_of_zfs(tree: Tree, shell: list[str]) -> None:
+    assert tree.read(shell).zfs_version == ""
+    tree.write("sys/module/zfs/version", "2.1.11-1\n")
+    assert tree.read(shell).zfs_version == "2.1.11"

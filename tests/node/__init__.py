@@ -1,0 +1,1 @@
+"""Real containerd on real systemd nodes."""

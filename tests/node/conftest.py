@@ -1,0 +1,38 @@
+"""Real nodes for the tests below: fresh ones for each test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lab import Lab, LabNode
+
+BootNode = Callable[..., LabNode]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this directory is marked `node`."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("node")
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def fresh_node(lab: Lab) -> Iterator[BootNode]:
+    """A function that boots a node which nothing was done to. The nodes end with the test."""
+    nodes: list[LabNode] = []
+
+    def boot(suite: str = "testing", *, wait: bool = True) -> LabNode:
+        nodes.append(lab.node(f"node{next(_numbers)}", suite, wait=wait))
+        return nodes[-1]
+
+    yield boot
+    for node in nodes:
+        node.stop()

@@ -1,0 +1,1 @@
+"""userns/ alone: no node, no root, no network."""

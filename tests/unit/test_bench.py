@@ -1,0 +1,68 @@
+"""The benchmark's arithmetic: what it says of its figures is never better than what it measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import report
+from bench.ansible import tasks_that_were_ok
+from bench.measure import Cost
+from bench.report import OURS, THEIRS, Fleet
+from lab import LabError
+
+RECAP = """
+PLAY RECAP *********************************************************************
+node1                      : ok=31   changed=0    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+node2                      : ok=31   changed=0    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+"""
+
+
+def cost(wall: float, cpu: float, nodes: float = 1.0) -> Cost:
+    return Cost(wall, cpu, nodes, load=0.5, status=0, output="…")
+
+
+def fleet(hosts: int = 10, *, real: bool = True) -> Fleet:
+    ours = [cost(2.0, 1.0, 1.0), cost(9.0, 1.2, 1.1), cost(1.0, 0.8, 0.9)]
+    return Fleet(hosts, real, {OURS: ours, THEIRS: [cost(119.9, 59.0, 80.0)]})
+
+
+def test_a_ratio_is_of_medians_and_rounded_down() -> None:
+    assert fleet().times("wall") == pytest.approx(59.95)
+    assert report.ratio(fleet().times("wall")) == "59x"
+    assert report.ratio(9.99) == "9.9x"
+
+
+def test_the_table_has_a_row_for_each_fleet_and_says_which_ran_dry() -> None:
+    table = report.markdown([fleet(), fleet(50, real=False)], {OURS: 1, THEIRS: 54}, cores=2)
+    assert "| 10 nodes | 2.00 s | 120 s | 59x | 1.00 s | 59 s | 59x |" in table
+    assert "| 50 addresses, dry | 2.00 s | 120 s | 59x | 1.00 s | 59 s | 59x |" in table
+    assert "1 remote command for userns-node and 54 for Ansible, and spends 0.10 s and 8.00 s of its own CPU" in table
+    assert "share 2 cores" in table
+
+
+def test_the_json_keeps_every_run() -> None:
+    figures = report.as_json([fleet()], {OURS: 1, THEIRS: 54}, 31, {"cores": 2})
+    assert [run["wall"] for run in figures["fleets"][0]["runs"][OURS]] == [2.0, 9.0, 1.0]
+    assert figures["fleets"][0]["times"]["controller_cpu"] == 59.0
+    assert figures["machine"] == {"cores": 2}
+
+
+def test_ansible_counts_only_where_every_task_was_ok_on_every_host() -> None:
+    assert tasks_that_were_ok(RECAP, ["node1", "node2"]) == 31
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        RECAP.replace("changed=0", "changed=1", 1),
+        RECAP.replace("failed=0", "failed=1", 1),
+        RECAP.replace("skipped=0", "skipped=1", 1),
+        RECAP.replace("unreachable=0", "unreachable=1", 1),
+        RECAP.replace("ok=31", "ok=30", 1),
+        RECAP.replace("node2", "node3"),
+        "",
+    ],
+)
+def test_ansible_that_found_anything_to_do_is_no_measurement(output: str) -> None:
+    with pytest.raises(LabError, match="did not find every node"):
+        tasks_that_were_ok(output, ["node1", "node2"])

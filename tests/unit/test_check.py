@@ -1,0 +1,431 @@
+"""The check that stays on the node says what readiness says, of every node that there could be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.files import templates
+from tests import nodes
+from tests.conftest import unavailable
+from tests.strategies import any_node, any_settings, probe
+from userns import check, paths, readiness, readiness_table
+from userns.findings import Severity, apply_allow
+from userns.idmap import release as release_of
+from userns.node import Filesystem, Node, Probe
+from userns.policy import Policy, PolicyError
+from userns.readiness import Readiness
+from userns.tables import BOUNDARIES, FILESYSTEMS, KNOWN_IDS
+
+KEYS = ("containerd-root", "kubelet-root", "tmpfs", "overlay", "containerd-check")
+SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
+
+KERNELS = ["4.19.0", "5.10.0-32", "5.11", "5.12", "5.15.0-1-generic", "5.18.19", "5.19.1", "6.1.0-40-amd64", "6.2.9"]
+kernels = st.sampled_from([*KERNELS, "6.3", "6.6.1", "6.8.0", "6.9", "6.10-rc3", "6.12.5", "6.18.44-x", "7.2-rc1"])
+types = st.sampled_from(["", "new-fs", "fuse.sshfs", "fuseblk.x", *sorted(FILESYSTEMS)])
+STEPS = ["", "unshare", "open_tree", "mount_setattr", "tmpfs", "overlay", "owner", "perl"]
+ERRNOS = ["", "EINVAL", "EPERM", "ENOSYS", "ENOSPC", "EUSERS", "EBUSY", "EOPNOTSUPP", "ENODEV", "EXOTIC"]
+any_probe = probe | st.builds(
+    Probe, result=st.just("cannot"), step=st.sampled_from(STEPS), errno=st.sampled_from(ERRNOS)
+)
+
+
+def policy_of(wanted: dict[str, Any]) -> Policy | None:
+    try:
+        return nodes.policy(**wanted)
+    except PolicyError:
+        return None
+
+
+def place(name: str, type: str) -> Filesystem:
+    return Filesystem(path=f"/var/lib/{name}", parent="/var/lib", type=type)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Node:
+    """A node whose kernel answers anything, on any file system."""
+    return nodes.bare(
+        kernel=draw(kernels),
+        probes=draw(st.dictionaries(st.sampled_from(KEYS), any_probe)),
+        filesystems={name: place(name, draw(types)) for name in ("containerd-root", "kubelet-root")},
+    )
+
+
+def found(ready: Readiness) -> set[tuple[str, Severity]]:
+    return {(each.id, each.severity) for each in ready.findings}
+
+
+# --- the table, walked in Python -----------------------------------------------------------------------------------
+
+
+def answer(node: Node, question: str) -> str:
+    """What the check takes a probe's answer for; the same words in Python."""
+    probe = node.probes.get(question, Probe(result="unknown"))
+    said = {"ok": "ok", "unknown": "unknown"}.get(probe.result)
+    if said is None:
+        named = {(step, errno): name for step, errno, name in readiness_table.errno_answers()}
+        said = named.get((probe.step, probe.errno)) or named.get(("", probe.errno)) or "cannot"
+    if said in ("unknown", "exhausted") and question in readiness_table.ROOTS:
+        release = release_of(node.kernel)
+        type = node.filesystems[question].type
+        rows = dict(readiness_table.since())
+        first = BOUNDARIES["mount_setattr"].since
+        since = rows.get(type, rows.get(type.partition(".")[0], first))
+        can = release is not None and release >= first and since is not None and release >= since
+        return f"{said}-{'can' if can else 'cannot'}"
+    return said
+
+
+def walk(table: readiness_table.Table, node: Node) -> tuple[readiness_table.Outcome, set[tuple[str, Severity]]]:
+    release = release_of(node.kernel)
+    ages = [str(each) for each in readiness_table.boundaries() if release is not None and release >= each]
+    here, met = table.first, set(table.found)
+    while isinstance(here, int):
+        state = table.states[here]
+        said = (ages or [readiness_table.OLDEST])[-1] if state.question == "kernel" else answer(node, state.question)
+        if state.question not in ("kernel", readiness_table.NAMED) and said.startswith("cannot"):
+            said = "cannot"
+        (way,) = [each for each in state.answers if said in each.answers]
+        met |= set(way.found)
+        here = way.next
+    return here, met
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(asked(), any_settings)
+def test_the_table_says_what_readiness_says_of_any_answers(node: Node, wanted: dict[str, Any]) -> None:
+    if policy := policy_of(wanted):
+        ready = readiness.of_node(node, policy)
+        end, met = walk(readiness_table.of_policy(policy), node)
+        assert (end.tier, end.rootfs, end.volumes, end.slow_chown) == (
+            ready.tier,
+            ready.rootfs,
+            ready.volumes,
+            ready.slow_chown,
+        )
+        assert met == found(ready)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(any_node(), any_settings)
+def test_the_table_says_what_readiness_says_of_any_node(node: Node, wanted: dict[str, Any]) -> None:
+    if policy := policy_of(wanted):
+        roots = {name: node.filesystems.get(name, place(name, "")) for name in ("containerd-root", "kubelet-root")}
+        node = node.model_copy(update={"filesystems": roots})
+        ready = readiness.of_node(node, policy)
+        end, met = walk(readiness_table.of_policy(policy), node)
+        assert (end.tier, met) == (ready.tier, found(ready))
+
+
+def test_no_finding_of_the_table_has_two_severities() -> None:
+    for wanted in ({}, {"slow_chown": True}, {"slow_chown": False}, {"snapshotter": "stargz"}):
+        ids = [id for id, _ in readiness_table.of_policy(nodes.policy(**wanted)).findings]
+        assert len(ids) == len(set(ids))
+        assert set(ids) <= set(KNOWN_IDS)
+
+
+# --- the check itself, in each shell -------------------------------------------------------------------------------
+
+
+class Place:
+    """A directory that the check takes for a node's root, whose kernel answers what a node's would."""
+
+    def __init__(self, home: Path) -> None:
+        self.root, self.programs, self.file = home / "root", home / "programs", home / "check"
+        for each in (self.root / "proc/sys/user", self.root / "var/lib/containerd", self.programs):
+            each.mkdir(parents=True)
+        for name in ("awk", "cat", "chmod", "date", "grep", "id", "ls", "mkdir", "mv", "rm", "sed", "sh", "tr"):
+            self._link(name)
+        for name in ("printf", "sha256sum", "sleep", "timeout"):
+            self._link(name)
+        self.program("systemctl", "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled")
+        (self.root / "proc/sys/user/max_user_namespaces").write_text("63000\n")
+
+    def _link(self, name: str) -> None:
+        (self.programs / name).symlink_to(shutil.which(name) or unavailable(f"needs {name}"))
+
+    def program(self, name: str, body: str) -> None:
+        (self.programs / name).unlink(missing_ok=True)
+        (self.programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (self.programs / name).chmod(0o755)
+
+    def be(self, node: Node) -> None:
+        """Answer as this node does."""
+        self.program("uname", f"echo {node.kernel} x86_64")
+        self.program("systemd-detect-virt", f"echo {node.container}; exit 1")
+        lines = [("probe", name, *map(str, each)) for name, each in _fields(node)]
+        text = "".join("\t".join(line) + "\n" for line in lines)
+        (self.programs / "answers").write_text(text)
+        self.program("perl", f"[ \"$1\" = -e ] && [ $# -gt 2 ] && cat '{self.programs}/answers'; exit 0")
+        # Two directories on one mount have one type: the nearest that exist are told apart here.
+        for name in ("containerd", "kubelet"):
+            (self.root / f"var/lib/{name}").mkdir(exist_ok=True)
+        types = {name: node.filesystems[f"{name}-root"].type for name in ("containerd", "kubelet")}
+        cases = " ".join(f"./var/lib/{name}) echo 'space\t1\t1\t{type}\t'$f;;" for name, type in types.items())
+        self.program("stat", f"case $1 in -f) for f; do case $f in {cases} esac; done;; *) exit 1;; esac")
+        self.program("awk", "exit 0")  # no mount table: statfs says the type
+
+    def run(self, text: str, *arguments: str, shell: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+        self.file.write_text(text)
+        environment = {"PATH": os.environ["PATH"]}
+        command = [*(shell or ["sh"]), str(self.file), *arguments]
+        names = {"USERNS_NODE_ROOT": str(self.root), "USERNS_NODE_PATH": str(self.programs)}
+        return subprocess.run(
+            command, env=environment | names, capture_output=True, text=True, timeout=120, check=False
+        )
+
+
+def _fields(node: Node) -> list[tuple[str, tuple[str, str, str, str]]]:
+    return [(name, (each.result, each.step, each.errno, each.detail)) for name, each in node.probes.items()]
+
+
+def rendered(policy: Policy, ready: Readiness, *, metacopy: bool = False) -> str:
+    return check.text(templates(), policy, ready, metacopy=metacopy)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    if os.geteuid() != 0:
+        unavailable("only root is told what the kernel says")
+    return Place(tmp_path_factory.mktemp("check"))
+
+
+@pytest.fixture(params=sorted(SHELLS))
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    if shutil.which(SHELLS[request.param][0]) is None:
+        unavailable(f"needs {request.param}")
+    return SHELLS[request.param]
+
+
+# Findings of the check that are no matter of readiness: the tree has no record.
+APART = {"record-missing", "tier-lowered", "slow-chown-not-configured", "overlay-missing"}
+
+
+def compare(here: Place, node: Node, policy: Policy, shell: list[str] | None = None) -> None:
+    here.be(node)
+    ready = readiness.of_node(node, policy)
+    done = here.run(rendered(policy, ready), shell=shell)
+    told = json.loads(done.stdout)
+    assert (told["tier"], told["rootfs"], told["volumes"]) == (ready.tier, ready.rootfs, ready.volumes)
+    said = {(each["id"], each["severity"]) for each in told["findings"] if each["id"] not in APART}
+    expected = {(each.id, each.severity.value) for each in apply_allow(list(ready.findings), policy.allow)}
+    graver = {("max-user-namespaces-exhausted", "blocker")} if "max-user-namespaces-exhausted" in dict(said) else set()
+    assert said == {each for each in expected if each[0] != "max-user-namespaces-exhausted"} | graver
+    not_ready = told["tier"] == "unsupported" or any(each["severity"] == "blocker" for each in told["findings"])
+    assert done.returncode == (2 if not_ready else 1), done.stderr  # the record is missing: never 0
+
+
+# Few, because each takes a table of its own, which the tests above have for many more.
+POLICIES: list[dict[str, Any]] = [
+    {},
+    {"slow_chown": True, "allow": ["kernel-lacks-tmpfs-idmap", "containerd-root-cannot-idmap"]},
+    {"slow_chown": False},
+    {"snapshotter": "stargz"},
+    {"kubernetes_version": "1.26", "containerd_version": "1.7.34"},
+    {"kubernetes_version": "1.26"},
+]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(asked(), st.sampled_from(POLICIES))
+def test_the_check_says_what_readiness_says(here: Place, node: Node, wanted: dict[str, Any]) -> None:
+    compare(here, node, nodes.policy(**wanted))
+
+
+CASES = {
+    "all probed": nodes.bare(),
+    "6.1": nodes.bare(
+        kernel="6.1.0-50-amd64",
+        probes=nodes.bare().probes | {"tmpfs": Probe(result="cannot", step="mount_setattr", errno="EINVAL")},
+    ),
+    "5.15": nodes.bare(
+        kernel="5.15.0-100-generic",
+        probes=nodes.bare().probes
+        | {
+            name: Probe(result="cannot", step="mount_setattr", errno="EINVAL")
+            for name in ("tmpfs", "overlay", "containerd-check")
+        },
+    ),
+    "5.10": nodes.bare(
+        kernel="5.10.0-32-amd64",
+        probes={
+            name: Probe(result="cannot", step="open_tree" if "root" in name else "mount_setattr", errno="ENOSYS")
+            for name in KEYS
+        },
+    ),
+    "nothing probed": nodes.bare(kernel="6.12.5", probes={}),
+    "a detail for JSON": nodes.bare(
+        probes=nodes.bare().probes | {"tmpfs": Probe(result="cannot", step="owner", detail='a "quoted" \\ one')}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_shell_says_what_readiness_says(here: Place, shell: list[str], name: str) -> None:
+    for wanted in ({}, {"allow": ["kernel-lacks-tmpfs-idmap", "kernel-lacks-idmap"]}):
+        compare(here, CASES[name], nodes.policy(**wanted), shell)
+
+
+# --- what it compares with -----------------------------------------------------------------------------------------
+
+
+def told(here: Place, node: Node, was: Node | None = None, metacopy: bool = False, **wanted: Any) -> dict[str, Any]:
+    """What is told of `node` by a check that was written when it was like `was`."""
+    policy = nodes.policy(**wanted)
+    here.be(node)
+    done = here.run(rendered(policy, readiness.of_node(was or node, policy), metacopy=metacopy))
+    answer: dict[str, Any] = json.loads(done.stdout)
+    ids = {each["id"]: each for each in answer["findings"]}
+    return answer | {"ids": ids, "code": done.returncode}
+
+
+def test_a_kernel_that_can_less_is_told(here: Place) -> None:
+    said = told(here, CASES["6.1"], nodes.bare(), allow=["kernel-lacks-tmpfs-idmap"])
+    assert (said["tier"], said["expected_tier"]) == ("rootfs-only", "idmapped")
+    assert said["ids"]["tier-lowered"]["detail"] == "idmapped at the last deploy, rootfs-only now"
+    assert said["ids"]["kernel-lacks-tmpfs-idmap"]["known"] is False
+
+
+def test_a_kernel_that_needs_slow_chown_under_a_config_without_it_is_not_ready(here: Place) -> None:
+    allow = ["kernel-lacks-tmpfs-idmap"]
+    said = told(here, CASES["5.15"], nodes.bare(), allow=allow)
+    assert (said["tier"], said["code"]) == ("chown", 2)
+    assert "slow-chown-not-configured" in said["ids"]
+    assert "slow-chown-not-configured" not in told(here, CASES["5.15"], allow=allow)["ids"]
+
+
+def test_what_the_last_deploy_had_already_is_known(here: Place) -> None:
+    said = told(here, CASES["5.15"], allow=["kernel-lacks-tmpfs-idmap"])
+    assert {id for id, each in said["ids"].items() if not each["known"]} == {"record-missing"}
+
+
+@pytest.mark.parametrize(
+    ("live", "id", "severity"),
+    [
+        ("16384", "", ""),
+        ("16383", "max-user-namespaces-low", "warning"),
+        ("0", "max-user-namespaces-too-low", "blocker"),
+    ],
+)
+def test_too_few_user_namespaces_are_told(here: Place, live: str, id: str, severity: str) -> None:
+    file = here.root / "proc/sys/user/max_user_namespaces"
+    file.write_text(f"{live}\n")
+    try:
+        ids = told(here, nodes.bare())["ids"]
+    finally:
+        file.write_text("63000\n")
+    assert [name for name in ids if name.startswith("max-user")] == ([id] if id else [])
+    assert not id or ids[id]["severity"] == severity
+
+
+@pytest.mark.parametrize(
+    ("node", "severity"), [(nodes.bare(), "warning"), (CASES["5.15"], "blocker")], ids=["idmapped", "chown"]
+)
+def test_metacopy_that_is_off_matters_most_where_layers_were_chowned(here: Place, node: Node, severity: str) -> None:
+    overlay = here.root / "sys/module/overlay/parameters"
+    overlay.mkdir(parents=True)
+    try:
+        for value in ("N", "Y"):
+            (overlay / "metacopy").write_text(f"{value}\n")
+            ids = told(here, node, metacopy=True, allow=["kernel-lacks-tmpfs-idmap"])["ids"]
+            assert ("metacopy-not-set" in ids) is (value == "N")
+            assert value == "Y" or ids["metacopy-not-set"]["severity"] == severity
+        (overlay / "metacopy").write_text("N\n")
+        assert "metacopy-not-set" not in told(here, node, allow=["kernel-lacks-tmpfs-idmap"])["ids"]
+        shared = node.model_copy(update={"container": "lxc"})
+        ids = told(here, shared, metacopy=True, allow=["kernel-lacks-tmpfs-idmap"])["ids"]
+        assert "metacopy-not-set" not in ids
+        assert ids["kernel-shared"]["severity"] == "warning"
+    finally:
+        shutil.rmtree(here.root / "sys")
+
+
+def test_a_node_that_hangs_is_not_ready_and_the_check_ends(here: Place) -> None:
+    here.be(nodes.bare())
+    here.program("uname", "exec sleep 600")
+    policy = nodes.policy()
+    text = rendered(policy, readiness.of_node(nodes.bare(), policy)).replace("seconds=90", "seconds=2")
+    done = here.run(text)
+    assert done.returncode == 2
+    said = json.loads(done.stdout)
+    assert (said["tier"], said["verdict"]) == ("unknown", "not-ready")
+    assert "check-cut-off" in {each["id"] for each in said["findings"]}
+
+
+def test_a_systemctl_that_says_nothing_is_not_believed_to_say_active(here: Place) -> None:
+    here.program("systemctl", "exit 0")
+    try:
+        assert told(here, nodes.bare())["ids"]["containerd-not-running"]["severity"] == "blocker"
+    finally:
+        here.program("systemctl", "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled")
+
+
+# --- its text ------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_is_the_deploys_own_to_the_letter() -> None:
+    policy = nodes.policy()
+    text = rendered(policy, readiness.of_node(nodes.bare(), policy))
+    for name in ("probe.sh", "node-kernel.sh"):
+        assert templates()[name] in text
+
+
+def test_a_kernel_update_that_changes_nothing_leaves_the_check_alone_and_another_does_not() -> None:
+    converged = nodes.converged()
+    assert nodes.plan(converged.model_copy(update={"kernel": "6.12.99"})).changes == ()
+    slower = converged.model_copy(update={"kernel": "6.1.0", "probes": CASES["6.1"].probes})
+    changed = [each.path for each in nodes.plan(slower).changes if hasattr(each, "path")]
+    assert changed == [paths.CHECK]
+
+
+@pytest.mark.parametrize("root", ["/var/lib/containerd", "/mnt/a b", "/mnt/it's", "/mnt/$(reboot)"])
+def test_any_root_is_quoted(here: Place, root: str) -> None:
+    policy = nodes.policy(containerd_root=root)
+    said = told(here, nodes.bare(), containerd_root=root)
+    assert said["tier"] == "idmapped"
+    assert "shellcheck" not in rendered(policy, readiness.of_node(nodes.bare(), policy))[:200]
+
+
+def test_shellcheck_finds_nothing() -> None:
+    if not shutil.which("shellcheck"):
+        unavailable("needs shellcheck")
+    for wanted in ({}, {"overlay_metacopy": False, "snapshotter": "stargz"}):
+        policy = nodes.policy(**wanted)
+        text = rendered(policy, readiness.of_node(nodes.bare(), policy), metacopy=True)
+        command = ["shellcheck", "--shell=sh", "--severity=warning", "-"]
+        said = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert said.stdout == ""
+
+
+def test_every_finding_of_the_check_is_described() -> None:
+    policy = nodes.policy()
+    text = rendered(policy, readiness.of_node(nodes.bare(), policy))
+    described = text.partition("describe() {")[2].partition("\n}\n")[0]
+    for line in text.splitlines():
+        words = line.split()
+        if (
+            "found" in words
+            and not line.startswith("#")
+            and (after := words[words.index("found") + 1 :])
+            and after[0][0].isalpha()
+        ):
+            assert f"    {after[0].strip(';')}) " in described, line
+
+
+def test_the_unit_starts_after_the_boot_and_runs_what_is_installed() -> None:
+    text = check.service(templates())
+    for line in (
+        "Type=oneshot",
+        "After=containerd.service multi-user.target",
+        "WantedBy=multi-user.target",
+        f"ExecStart={paths.CHECK} --write {paths.READINESS}",
+    ):
+        assert line in text.splitlines()

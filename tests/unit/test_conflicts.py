@@ -1,0 +1,352 @@
+"""What on a node stands in the way: a clean node says nothing, and each trouble is named with its cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userns import conflicts, paths, tables
+from userns.conflicts import Wants
+from userns.findings import Finding, Severity
+from userns.node import Binary, ConfLine, Filesystem, Node, Overlay, Package, Unit
+
+NODE = Node(
+    kernel="6.12.5",
+    machine="x86_64",
+    systemd="257",
+    cgroup="v2",
+    tools=(
+        "flock",
+        "awk",
+        "sha256sum",
+        "systemd-run",
+        "base64",
+        "tar",
+        "gzip",
+        "curl",
+        "getent",
+        "getsubids",
+        "useradd",
+        "apt-get",
+    ),
+    overlay=Overlay(state="loaded", metacopy="Y"),
+    sysctls={"user.max_user_namespaces": 63000},
+    filesystems={
+        "install": Filesystem(path="/usr/local/bin", parent="/usr/local/bin", type="ext4", free_kib=9_000_000),
+        "state": Filesystem(path="/var/lib/userns-node", parent="/var/lib", type="ext4", free_kib=9_000_000),
+    },
+    units={"containerd": Unit(load="loaded", fragment=paths.UNIT, exec_start="/usr/local/bin/containerd")},
+    binaries={"/usr/local/bin/containerd": Binary(version="2.3.4", component="containerd")},
+    kubelet_version="1.36.1",
+    selinux="",
+)
+WANTS = Wants(kubernetes_version="1.36", containerd_version="2.3.4", metacopy=True, max_user_namespaces=16384)
+
+
+def node(**changed: Any) -> Node:
+    return NODE.model_copy(update=changed)
+
+
+def wants(**changed: Any) -> Wants:
+    fields = {name: getattr(WANTS, name) for name in Wants.__dataclass_fields__}
+    return Wants(**(fields | changed))
+
+
+def found(some: Node = NODE, wanted: Wants = WANTS) -> dict[str, Finding]:
+    # The range that the kubelet takes by default is no trouble of a node's, see test_kubelet_range.py.
+    return {each.id: each for each in conflicts.check(some, wanted) if each.id != "kubelet-default-range"}
+
+
+def severities(some: Node = NODE, wanted: Wants = WANTS) -> dict[str, str]:
+    return {id: each.severity.value for id, each in found(some, wanted).items()}
+
+
+def unit(**fields: str) -> dict[str, Unit]:
+    return {"containerd": Unit(**fields)}
+
+
+def test_a_clean_node_says_nothing() -> None:
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "id", "severity"),
+    [
+        ({"root": False}, "not-root", "blocker"),
+        ({"systemd": ""}, "no-systemd", "blocker"),
+        ({"systemd": "219"}, "systemd-too-old", "blocker"),
+        ({"machine": "mips64"}, "architecture-unknown", "blocker"),
+        ({"machine": ""}, "architecture-unknown", "blocker"),
+        ({"cgroup": "v1"}, "cgroup-v1", "warning"),
+        ({"cgroup": "hybrid"}, "cgroup-v1", "warning"),
+        ({"tools": ("awk", "flock", "sha256sum", "systemd-run", "base64", "tar", "gzip")}, "tools-missing", "blocker"),
+        ({"tools": ()}, "tools-missing", "blocker"),
+        ({"sysctls": {}}, "kernel-lacks-user-namespaces", "blocker"),
+        ({"units": unit(load="masked")}, "containerd-masked", "blocker"),
+        ({"units": unit(load="loaded", enabled="masked")}, "containerd-masked", "blocker"),
+        ({"units": {"k3s-agent": Unit(load="loaded")}}, "kubernetes-brings-containerd", "warning"),
+        ({"units": {"crio": Unit(load="loaded", active="active")}}, "crio-runs", "warning"),
+        ({"units": {"docker": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
+        ({"units": {"podman": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
+        ({"overlay": Overlay(state="builtin", metacopy="Y")}, "overlay-builtin", "note"),
+        ({"overlay": Overlay(state="absent")}, "overlay-missing", "blocker"),
+        ({"gpu_hooks": ("nvidia-cdi-hook",)}, "gpu-hooks", "warning"),
+        ({"unfinished": "2026-11-23T10:00:00"}, "unfinished-change", "note"),
+        ({"container": "systemd-nspawn"}, "kernel-shared", "note"),
+    ],
+)
+def test_is_named(changed: dict[str, Any], id: str, severity: str) -> None:
+    assert severities(node(**changed)) == {id: severity}
+
+
+def test_a_missing_program_is_named_with_its_package() -> None:
+    said = found(node(tools=("awk", "sha256sum", "systemd-run", "base64", "tar", "gzip", "wget")))[
+        "tools-missing"
+    ].message
+    assert "flock (package util-linux)" in said
+    assert "curl" not in said
+
+
+def test_packages_need_apt() -> None:
+    without = node(tools=tuple(tool for tool in NODE.tools if tool != "apt-get"), units={}, binaries={})
+    assert "apt-get" in found(without, wants(install_from="package"))["tools-missing"].message
+    assert "tools-missing" not in found(without, wants(install_from="release"))
+
+
+@pytest.mark.parametrize(("install_from", "needed"), [("release", True), ("bundle", False), ("package", False)])
+def test_only_a_release_is_fetched_by_the_node(install_from: str, needed: bool) -> None:
+    without = tuple(tool for tool in NODE.tools if tool != "curl")
+    some = node(tools=without, units={}, binaries={})
+    assert ("tools-missing" in found(some, wants(install_from=install_from))) is needed
+
+
+def test_a_node_that_has_everything_needs_no_program_to_fetch_it_and_no_space() -> None:
+    full = {"install": Filesystem(path="/usr/local/bin", parent="/", type="ext4", free_kib=1024)}
+    some = node(tools=("awk", "flock", "sha256sum", "systemd-run", "base64"), filesystems=full)
+    assert found(some, wants(installs=False)) == {}
+    assert set(found(some)) == {"tools-missing", "no-space"}
+
+
+def test_too_little_space_is_told_with_both_figures() -> None:
+    full = {"state": Filesystem(path="/var/lib/userns-node", parent="/var", type="xfs", free_kib=100 * 1024)}
+    said = found(node(filesystems=full))["no-space"].message
+    assert "/var has 100 MiB free" in said
+    assert "400 MiB" in said
+
+
+def test_a_package_needs_no_architecture_of_ours() -> None:
+    assert "architecture-unknown" not in found(node(machine="loongarch64"), wants(install_from="package"))
+
+
+def test_from_135_on_the_kubelet_does_not_start_on_cgroup_v1() -> None:
+    assert "does not start" in found(node(cgroup="v1"))["cgroup-v1"].message
+    old = found(node(cgroup="v1", kubelet_version="1.34.2"), wants(kubernetes_version="1.34"))
+    assert "does not start" not in old["cgroup-v1"].message
+
+
+# --- containerd's unit and binaries --------------------------------------------------------------------------------
+
+
+def test_a_distributions_own_unit_is_no_conflict_for_a_release_which_hides_it() -> None:
+    packaged = unit(load="loaded", fragment="/lib/systemd/system/containerd.service", exec_start="/usr/bin/containerd")
+    assert found(node(units=packaged)) == {}
+
+
+def test_a_unit_that_starts_another_binary_is_told() -> None:
+    drop_in = unit(load="loaded", fragment=paths.UNIT, exec_start="/opt/containerd/bin/containerd --config /x")
+    said = found(node(units=drop_in))["containerd-unit-starts-another"].message
+    assert "/opt/containerd/bin/containerd" in said
+    stale = unit(load="loaded", fragment=paths.UNIT, exec_start="/usr/local/bin/containerd")
+    assert "containerd-unit-starts-another" in found(node(units=stale), wants(install_from="package"))
+
+
+def test_a_second_containerd_is_left_alone_and_told() -> None:
+    both = NODE.binaries | {"/usr/bin/containerd": Binary(version="1.7.24"), "/usr/bin/ctr": Binary()}
+    said = found(node(binaries=both, packages={"containerd.io": Package(version="1.7.24-1")}))["containerd-second"]
+    assert said.severity is Severity.NOTE
+    assert "/usr/bin/containerd (1.7.24) of the package containerd.io" in said.message
+
+
+def test_a_containerd_of_ours_that_this_run_takes_away_is_no_second_one() -> None:
+    stale = unit(load="loaded", fragment=paths.UNIT, exec_start="/usr/local/bin/containerd")
+    both = NODE.binaries | {"/usr/bin/containerd": Binary(version="1.7.24")}
+    leaving = wants(install_from="package", removes=frozenset({paths.UNIT, "/usr/local/bin/containerd"}))
+    assert found(node(units=stale, binaries=both), leaving) == {}
+
+
+# --- the kubelet ---------------------------------------------------------------------------------------------------
+
+
+def test_a_kubelet_of_another_minor_is_a_warning() -> None:
+    assert severities(node(kubelet_version="1.33.4")) == {"kubernetes-version-mismatch": "warning"}
+
+
+def test_a_kubelet_with_other_requirements_is_a_blocker() -> None:
+    said = found(node(kubelet_version="1.26.15"))["kubernetes-version-mismatch"]
+    assert said.severity is Severity.BLOCKER
+    assert 'kubernetes_version = "1.26"' in said.message
+
+
+@pytest.mark.parametrize("version", ["", "1.36.9"])
+def test_a_kubelet_of_the_same_minor_or_none_yet_is_fine(version: str) -> None:
+    assert found(node(kubelet_version=version)) == {}
+
+
+# --- user.max_user_namespaces at boot ------------------------------------------------------------------------------
+
+OURS = ConfLine(file=paths.SYSCTL, line="user.max_user_namespaces = 16384")
+
+
+def late(file: str, value: str) -> ConfLine:
+    return ConfLine(file=file, line=f"user.max_user_namespaces = {value}")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ((OURS,), False),
+        ((late("/etc/sysctl.d/10-hardening.conf", "0"), OURS), False),
+        ((OURS, late("/etc/sysctl.d/99-hardening.conf", "0")), True),
+        ((OURS, late("/usr/lib/sysctl.d/99-hardening.conf", "0")), True),
+        ((OURS, late("/etc/sysctl.conf", "1000")), True),
+        ((OURS, late("/etc/sysctl.d/99-more.conf", "63000")), False),
+        ((OURS, late("/etc/sysctl.d/98-a.conf", "0"), late("/etc/sysctl.d/99-b.conf", "63000")), False),
+        ((late("/etc/sysctl.d/10-hardening.conf", "0"),), True),  # raised by hand: no file of ours is written
+        ((late("/etc/sysctl.d/10-x.conf", "infinite"),), False),
+        ((), False),
+    ],
+)
+def test_a_file_that_lowers_the_limit_again_at_boot_is_told(lines: tuple[ConfLine, ...], told: bool) -> None:
+    assert ("sysctl-overridden" in found(node(sysctl_lines=lines))) is told
+
+
+def test_a_file_before_ours_is_no_matter_where_ours_is_about_to_be_written() -> None:
+    some = node(sysctls={"user.max_user_namespaces": 0}, sysctl_lines=(late("/etc/sysctl.d/10-hardening.conf", "0"),))
+    assert found(some) == {}
+
+
+def test_a_container_is_told_what_its_host_has_to_set() -> None:
+    shared = node(
+        container="lxc", sysctls={"user.max_user_namespaces": 10}, overlay=Overlay(state="loaded", metacopy="N")
+    )
+    said = found(shared)["kernel-shared"]
+    assert said.severity is Severity.WARNING
+    assert "user.max_user_namespaces is 10, and 16384 are needed" in said.message
+    assert "metacopy is N" in said.message
+
+
+# --- overlay -------------------------------------------------------------------------------------------------------
+
+
+def modprobe(line: str, file: str = "/etc/modprobe.d/site.conf") -> dict[str, Any]:
+    return {"modprobe_lines": (ConfLine(file=file, line=line),)}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("options overlay metacopy=N", {"modprobe-metacopy": "warning"}),
+        ("options overlay metacopy=off index=on", {"modprobe-metacopy": "warning"}),
+        ("options overlay nfs_export=on", {"modprobe-metacopy": "warning"}),
+        ("options overlay redirect_dir=off", {"modprobe-redirect-dir": "note"}),
+        ("options overlay metacopy=Y", {}),
+        ("options overlay metacopy", {}),
+        ("options overlay index=off", {}),
+        ("install overlay /bin/true", {"overlay-not-loadable": "warning"}),
+        ("install overlay /bin/modprobe --ignore-install overlay", {}),
+        ("blacklist overlay", {"overlay-blacklisted": "note"}),
+        ("softdep overlay pre: ext4", {}),
+        ("# unreadable", {}),
+    ],
+)
+def test_other_peoples_lines_in_modprobe_d(line: str, expected: dict[str, str]) -> None:
+    assert severities(node(**modprobe(line))) == expected
+
+
+def test_a_module_that_may_not_be_loaded_is_a_blocker_until_it_is() -> None:
+    some = node(overlay=Overlay(state="module"), **modprobe("install overlay /bin/false"))
+    assert severities(some)["overlay-not-loadable"] == "blocker"
+    locked = node(overlay=Overlay(state="module"), sysctls=NODE.sysctls | {"kernel.modules_disabled": 1})
+    assert severities(locked)["overlay-not-loadable"] == "blocker"
+
+
+def test_our_own_modprobe_file_is_no_conflict() -> None:
+    assert found(node(**modprobe("options overlay metacopy=N", paths.MODPROBE))) == {}
+
+
+def test_another_snapshotter_needs_no_overlay() -> None:
+    assert found(node(overlay=Overlay(state="absent")), wants(snapshotter="devmapper", metacopy=None)) == {}
+
+
+@pytest.mark.parametrize(("snapshots", "refused"), [(True, True), (None, True), (False, False)])
+def test_metacopy_is_not_turned_off_under_snapshots(snapshots: bool | None, refused: bool) -> None:
+    some = found(node(snapshots=snapshots), wants(metacopy=False))
+    assert ("metacopy-off-with-snapshots" in some) is refused
+
+
+def test_metacopy_that_is_left_alone_is_nobodys_conflict() -> None:
+    some = node(units={"docker": Unit(load="loaded")}, **modprobe("options overlay metacopy=N"))
+    assert found(some, wants(metacopy=None)) == {}
+
+
+# --- an image ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_runs_on_the_build_host_is_held_against_an_image() -> None:
+    image = node(systemd="", sysctls={}, container="docker")
+    assert found(image, wants(image=True)) == {}
+
+
+# --- properties ----------------------------------------------------------------------------------------------------
+
+words = st.sampled_from(
+    ["options", "install", "blacklist", "overlay", "metacopy=N", "nfs_export", "=", "", "/bin/false"]
+)
+lines = st.builds(
+    ConfLine,
+    file=st.sampled_from(["/etc/sysctl.conf", "/etc/modprobe.d/a.conf", paths.SYSCTL, paths.MODPROBE, ""]),
+    line=st.lists(words, max_size=5).map(" ".join) | st.text(max_size=20),
+)
+nodes = st.builds(
+    Node,
+    kernel=st.just("6.12"),
+    machine=st.sampled_from(["x86_64", "mips", ""]),
+    container=st.sampled_from(["none", "lxc"]),
+    systemd=st.sampled_from(["", "219", "257", "x"]),
+    cgroup=st.sampled_from(["v1", "v2", "hybrid", "unknown"]),
+    overlay=st.builds(Overlay),
+    sysctls=st.dictionaries(st.sampled_from(["user.max_user_namespaces", "kernel.modules_disabled"]), st.integers()),
+    sysctl_lines=st.tuples(lines, lines),
+    modprobe_lines=st.tuples(lines, lines),
+    units=st.dictionaries(st.sampled_from(["containerd", "docker", "crio", "k3s"]), st.builds(Unit)),
+    binaries=st.dictionaries(st.sampled_from(["/usr/bin/containerd", "/x/containerd", ""]), st.builds(Binary)),
+    subuid=st.tuples(st.text(max_size=12)),
+    kubelet_user=st.sampled_from(["", "997"]),
+    kubelet_version=st.sampled_from(["", "1.26.1", "1.33.1", "1.36.0"]),
+    snapshots=st.none() | st.booleans(),
+)
+
+
+@given(
+    some=nodes,
+    metacopy=st.none() | st.booleans(),
+    install_from=st.sampled_from(["release", "package", "bundle"]),
+    id_range=st.none() | st.just((65536, 7208960)),
+    image=st.booleans(),
+)
+def test_any_node_is_judged_the_same_way_twice(
+    some: Node, metacopy: bool | None, install_from: str, id_range: tuple[int, int] | None, image: bool
+) -> None:
+    wanted = wants(metacopy=metacopy, install_from=install_from, kubelet_id_range=id_range, image=image)
+    findings = conflicts.check(some, wanted)
+    assert findings == conflicts.check(some, wanted)
+    assert all(tables.known(each.id) and each.message for each in findings)
+
+
+def test_containerd_does_not_leave_a_root_that_holds_something() -> None:
+    some = found(node(other_root="/srv/containerd"), wants(containerd_root="/var/lib/containerd"))
+    assert some["containerd-root-moves"].severity is Severity.BLOCKER
+    assert "in /srv/containerd, and containerd_root is /var/lib/containerd" in some["containerd-root-moves"].message

@@ -1,0 +1,221 @@
+"""Managed files: what each should hold on a node, and when one is written, removed, or left alone."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from tasks.files import templates
+from tests import nodes
+from userns import files, paths, readiness
+from userns.changes import RemoveFile, WriteFile
+from userns.node import ConfLine, FileState, Node, Overlay
+
+RANGE = (65536, 65536 * 110)
+EVERYWHERE = {paths.CONFIG, paths.UNIT_DROP_IN, paths.PRE_START, paths.CHECK, paths.CHECK_UNIT}
+
+
+def wanted(node: Node | None = None, **settings: Any) -> files.Wanted:
+    node, policy = node or nodes.bare(), nodes.policy(**settings)
+    return files.wanted(node, policy, readiness.of_node(node, policy), templates())
+
+
+def changed(node: Node | None = None, **settings: Any) -> dict[str, WriteFile | RemoveFile]:
+    node, policy = node or nodes.bare(), nodes.policy(**settings)
+    found = files.wanted(node, policy, readiness.of_node(node, policy), templates())
+    return {each.path: each for each in files.changes(node, policy, found)}
+
+
+def having(path: str, state: FileState, **settings: Any) -> dict[str, WriteFile | RemoveFile]:
+    """What changes on a converged node whose file `path` is like this."""
+    node = nodes.converged(**settings)
+    return changed(node.model_copy(update={"files": {**node.files, path: state}}), **settings)
+
+
+# --- which files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "also"),
+    [
+        ({}, {paths.UNIT, paths.MODPROBE}),
+        ({"install_from": "package"}, {paths.MODPROBE}),
+        ({"overlay_metacopy": "auto"}, {paths.UNIT}),
+        ({"kubelet_id_range": RANGE}, {paths.UNIT, paths.MODPROBE, paths.SUBUID, paths.SUBGID}),
+    ],
+)
+def test_which_files_a_node_has(settings: dict[str, Any], also: set[str]) -> None:
+    assert set(changed(**settings)) == EVERYWHERE | also
+
+
+def test_only_managed_paths_are_ever_written() -> None:
+    """Their digests are what the fact reads, and the slots of the operations."""
+    node = nodes.bare(sysctls={"user.max_user_namespaces": 1})
+    assert set(wanted(node, kubelet_id_range=RANGE).texts) == set(paths.MANAGED)
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    node = nodes.bare(sysctls={"user.max_user_namespaces": 1})
+    for metacopy in (True, False):
+        found = wanted(node, kubelet_id_range=RANGE, overlay_metacopy=metacopy)
+        assert all(found.whys[path] for path in found.texts)
+
+
+def test_a_text_depends_on_no_order() -> None:
+    one = {"debug": {"level": "info", "address": "/x"}, "metrics": {"address": "y", "grpc_histogram": True}}
+    other = {"metrics": {"grpc_histogram": True, "address": "y"}, "debug": {"address": "/x", "level": "info"}}
+    assert wanted(containerd_config=one).texts == wanted(containerd_config=other).texts
+
+
+def test_config_toml_says_what_the_mapping_says() -> None:
+    found = wanted(crun_version="1.17", sandbox_image="r.example/pause:3.10")
+    assert tomllib.loads(found.texts[paths.CONFIG] or "") == found.config
+
+
+# --- whether one differs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (FileState(kind="absent"), "new"),
+        (FileState(kind="link", mode="777", owner="0:0"), "it is a link, not a file"),
+        (FileState(kind="directory", mode="755", owner="0:0"), "it is a directory, not a file"),
+        (FileState(kind="other", mode="666", owner="0:0"), "it is no plain file"),
+        (nodes.file_state("edited"), "its text differs"),
+        (FileState(kind="file", mode="644", owner="0:0"), "its text differs"),
+    ],
+)
+def test_a_file_with_another_text_is_written(state: FileState, why: str) -> None:
+    (change,) = having(paths.CONFIG, state).values()
+    assert isinstance(change, WriteFile)
+    assert change.why.startswith(f"{why} (")
+    assert change.restarts
+
+
+@pytest.mark.parametrize(
+    ("changed_fields", "why"),
+    [
+        ({"mode": "664"}, "its mode is 664, expected 644"),
+        ({"owner": "0:1000"}, "its owner is 0:1000, expected 0:0"),
+    ],
+)
+def test_a_file_with_another_mode_or_owner_is_written_without_a_restart(
+    changed_fields: dict[str, str], why: str
+) -> None:
+    state = nodes.converged().files[paths.CONFIG].model_copy(update=changed_fields)
+    (change,) = having(paths.CONFIG, state).values()
+    assert isinstance(change, WriteFile)
+    assert change.why.startswith(why)
+    assert not change.restarts
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "mode"),
+    [
+        (paths.CONFIG, {}, "644"),
+        (paths.CONFIG, {"containerd_config": {"debug": {"level": "info"}}}, "600"),
+        (paths.PRE_START, {}, "755"),
+        (paths.CHECK, {}, "755"),
+        (paths.CHECK_UNIT, {}, "644"),
+        (paths.UNIT, {}, "644"),
+        (paths.UNIT, {"containerd_config": {"debug": {"level": "info"}}}, "644"),
+    ],
+)
+def test_only_root_reads_a_config_that_may_hold_a_password(path: str, settings: dict[str, Any], mode: str) -> None:
+    change = changed(**settings)[path]
+    assert isinstance(change, WriteFile)
+    assert change.mode == mode
+
+
+def test_only_what_containerd_and_systemd_read_at_a_start_asks_for_a_restart() -> None:
+    node = nodes.bare(sysctls={"user.max_user_namespaces": 1})
+    restarting = {path for path, change in changed(node, kubelet_id_range=RANGE).items() if change.restarts}
+    assert restarting == {paths.CONFIG, paths.UNIT}
+
+
+# --- metacopy ------------------------------------------------------------------------------------------------------
+
+
+def test_the_modprobe_option_is_removed_only_where_metacopy_is_to_be_off() -> None:
+    state = nodes.file_state("options overlay metacopy=Y\n")
+    assert isinstance(having(paths.MODPROBE, state, overlay_metacopy=False)[paths.MODPROBE], RemoveFile)
+    assert paths.MODPROBE not in having(paths.MODPROBE, state, overlay_metacopy="auto")
+    assert changed(overlay_metacopy=False).keys() == EVERYWHERE | {paths.UNIT}
+
+
+@pytest.mark.parametrize(("metacopy", "turns_on"), [(True, True), ("auto", False), (False, False)])
+def test_the_hook_turns_metacopy_on_only_where_it_is_wanted(metacopy: Any, turns_on: bool) -> None:
+    text = wanted(overlay_metacopy=metacopy).texts[paths.PRE_START] or ""
+    assert ("echo Y >" in text) is turns_on
+
+
+# --- the sysctl ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("live", "pods", "figure"),
+    [
+        (63_000, 110, None),
+        (7_000, 110, 16384),
+        (63_000, 1000, 64000),
+        (None, 110, None),
+    ],
+)
+def test_the_sysctl_file_is_there_only_where_the_kernels_own_figure_is_too_low(
+    live: int | None, pods: int, figure: int | None
+) -> None:
+    node = nodes.bare(sysctls={} if live is None else {"user.max_user_namespaces": live})
+    text = wanted(node, max_pods=pods).texts.get(paths.SYSCTL)
+    assert (text is None) is (figure is None)
+    assert figure is None or (text or "").endswith(f"user.max_user_namespaces = {figure}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "figure"),
+    [
+        ("user.max_user_namespaces = 99999", 99999),
+        ("user.max_user_namespaces=99999", 99999),
+        ("user.max_user_namespaces = 5", 16384),
+        ("user.max_user_namespaces = many", 16384),
+    ],
+)
+def test_a_larger_figure_of_an_earlier_run_stays(line: str, figure: int) -> None:
+    there = {paths.SYSCTL: nodes.file_state("x")}
+    node = nodes.bare(sysctl_lines=(ConfLine(file=paths.SYSCTL, line=line),), files=there)
+    assert f"= {figure}\n" in (wanted(node).texts[paths.SYSCTL] or "")
+
+
+def test_somebody_elses_figure_is_not_ours() -> None:
+    line = ConfLine(file="/etc/sysctl.d/99-theirs.conf", line="user.max_user_namespaces = 99999")
+    assert files.max_user_namespaces(nodes.bare(sysctl_lines=(line,)), nodes.policy()) == 16384
+
+
+# --- sub-IDs -------------------------------------------------------------------------------------------------------
+
+
+def test_the_range_of_useradd_for_the_same_user_goes_by_name_and_by_number() -> None:
+    node = nodes.bare(**nodes.sub_ids("kubelet:100000:65536", "997:200000:65536", "bob:1:2"), kubelet_user="997")
+    assert wanted(node, kubelet_id_range=RANGE).texts[paths.SUBUID] == "kubelet:65536:7208960\nbob:1:2\n"
+
+
+def test_without_the_setting_the_files_are_nobodys_business() -> None:
+    node = nodes.bare(**nodes.sub_ids("kubelet:1:1"))
+    assert not {paths.SUBUID, paths.SUBGID} & set(wanted(node).texts)
+
+
+def test_lines_that_are_no_ascii_stay_as_they_are() -> None:
+    node = nodes.bare(**nodes.sub_ids("jürgen:100000000:65536"))
+    text = wanted(node, kubelet_id_range=RANGE).texts[paths.SUBGID]
+    assert text == "jürgen:100000000:65536\nkubelet:65536:7208960\n"
+
+
+def test_where_two_readers_of_toml_disagree_it_is_told() -> None:
+    found = wanted(containerd_config={"x": {"mixed": [1, "a"]}})
+    assert [each.id for each in found.findings] == ["config-toml-dialects"]
+
+
+def test_an_overlay_that_is_not_there_takes_no_option_away() -> None:
+    assert paths.MODPROBE in changed(nodes.bare(overlay=Overlay(state="absent")))

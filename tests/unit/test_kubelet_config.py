@@ -1,0 +1,136 @@
+"""The lines that a kubelet's configuration needs: those, no others, and as they have to be written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import nodes
+from userns.findings import Severity
+from userns.kubelet_config import KubeletSettings, contradictions, gates
+
+GATE = ("featureGates:", "  UserNamespacesSupport: true")
+OLD_GATE = ("featureGates:", "  UserNamespacesStatelessPodsSupport: true")
+
+
+def settings(**changed: Any) -> KubeletSettings:
+    return KubeletSettings(**{"containerd": "2.3.4", **changed})
+
+
+def lines(kubernetes: str, told: dict[str, str] | None = None, **changed: Any) -> tuple[str, ...]:
+    return gates(kubernetes, settings(**changed), told or {})[0].lines
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "expected"),
+    [
+        ("1.25", (*OLD_GATE, "cgroupDriver: systemd")),
+        ("1.27.4", (*OLD_GATE, "cgroupDriver: systemd")),
+        ("1.28", (*GATE, "cgroupDriver: systemd")),
+        ("1.30.2", (*GATE, "cgroupDriver: systemd")),
+        ("1.31", GATE),  # asks containerd for the driver
+        ("1.32", GATE),
+        ("1.33", ()),
+        ("1.35", ()),
+        ("1.36", ()),
+        ("1.40", ()),
+    ],
+)
+def test_each_kubernetes_needs_its_lines(kubernetes: str, expected: tuple[str, ...]) -> None:
+    assert lines(kubernetes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"max_pods": 250}, ("maxPods: 250",)),
+        ({"ids_per_pod": 131072}, ("userNamespaces:", "  idsPerPod: 131072")),
+        ({"containerd": "1.7.34"}, ("cgroupDriver: systemd",)),
+        ({"containerd": "1.7.34", "cgroup_driver": "cgroupfs"}, ("cgroupDriver: cgroupfs",)),
+        ({"cgroup_driver": "cgroupfs"}, ()),
+    ],
+)
+def test_a_setting_that_is_not_the_kubelets_default_is_a_line(
+    changed: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert lines("1.36", **changed) == expected
+
+
+@pytest.mark.parametrize(("kubernetes", "there"), [("1.32", False), ("1.33", True)])
+def test_ids_per_pod_is_a_line_where_the_kubelet_knows_the_field(kubernetes: str, there: bool) -> None:
+    assert ("  idsPerPod: 131072" in lines(kubernetes, ids_per_pod=131072)) is there
+
+
+def test_what_the_node_has_already_is_not_asked_for() -> None:
+    told = {"cgroupDriver": "systemd", "maxPods": "250", "UserNamespacesSupport": "true", "idsPerPod": "131072"}
+    assert lines("1.30", told, max_pods=250) == ()
+    assert lines("1.33", told, max_pods=250, ids_per_pod=131072) == ()
+    assert lines("1.33", {"maxPods": "50"}) == ("maxPods: 110",)
+
+
+def test_the_lines_are_announced_where_there_are_some() -> None:
+    assert "needs these lines" in gates("1.32", settings())[0].message
+    assert "needs these lines" not in gates("1.36", settings())[0].message
+    assert [each.lines for each in gates("1.36", settings(max_pods=9))] == [("maxPods: 9",), ()]
+
+
+def test_versions_alone_ask_for_gates_alone() -> None:
+    assert gates("1.30")[0].lines == GATE
+    assert gates("1.36")[0].lines == ()
+
+
+def test_the_plan_has_the_lines_of_this_nodes_settings() -> None:
+    plan = nodes.plan(nodes.bare(), kubernetes_version="1.32", max_pods=200, kubelet_id_range=None)
+    told = next(each for each in plan.findings if each.id == "kubernetes-feature-gates")
+    assert told.severity is Severity.NOTE
+    assert told.lines == (*GATE, "maxPods: 200")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"UserNamespacesSupport": "false"}, "turns user namespaces off"),
+        ({"UserNamespacesStatelessPodsSupport": "true"}, "a gate that it does not know"),
+        ({"maxPods": "250"}, "maxPods 250, and max_pods"),
+        ({"idsPerPod": "131072"}, "idsPerPod 131072, and ids_per_pod"),
+    ],
+)
+def test_a_config_that_is_at_odds_with_the_settings_is_told(told: dict[str, str], said: str) -> None:
+    (found,) = contradictions("1.36", settings(), told)
+    assert (found.id, found.severity) == ("kubelet-config-differs", Severity.WARNING)
+    assert said in found.message
+
+
+def test_a_cgroup_driver_matters_where_the_kubelet_does_not_ask_containerd() -> None:
+    told = {"cgroupDriver": "cgroupfs"}
+    assert list(contradictions("1.36", settings(), told)) == []
+    assert "pods would not start" in next(contradictions("1.30", settings(), told)).message
+    assert "pods would not start" in next(contradictions("1.36", settings(containerd="1.7.34"), told)).message
+
+
+def test_the_old_gate_is_fine_where_it_is_the_gate() -> None:
+    assert list(contradictions("1.27", settings(), {"UserNamespacesStatelessPodsSupport": "true"})) == []
+
+
+def test_a_config_is_found_by_the_plan() -> None:
+    plan = nodes.plan(nodes.bare(kubelet_config={"maxPods": "30"}))
+    assert "kubelet-config-differs" in {each.id for each in plan.findings}
+
+
+@given(
+    kubernetes=st.sampled_from([f"1.{minor}" for minor in range(25, 40)]),
+    pods=st.integers(1, 5000),
+    ids=st.sampled_from([65536, 131072]),
+    driver=st.sampled_from(["systemd", "cgroupfs"]),
+    containerd=st.sampled_from(["1.7.34", "2.0.0", "2.3.4"]),
+)
+def test_whoever_writes_the_lines_is_asked_for_none_again(
+    kubernetes: str, pods: int, ids: int, driver: str, containerd: str
+) -> None:
+    wanted = KubeletSettings(containerd, driver, pods, ids)
+    written = dict(line.strip().split(": ") for line in gates(kubernetes, wanted)[0].lines if not line.endswith(":"))
+    assert gates(kubernetes, wanted, written)[0].lines == ()
+    assert list(contradictions(kubernetes, wanted, written)) == []

@@ -1,0 +1,174 @@
+"""Readiness beyond the kernel: the snapshotter, a node and its policy, and what holds for any combination.
+
+What each kernel's answers amount to is in test_readiness_kernels.py.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.readiness_cases import ALL_OK, OLD, blockers, ids, message, ready
+from userns import readiness, requirements, tables
+from userns.findings import Severity, apply_allow
+from userns.node import Filesystem, Node, Probe
+from userns.policy import Policy
+
+# --- snapshotters --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("snapshotter", "given", "rootfs"),
+    [
+        ("devmapper", {}, "chown"),
+        ("native", {}, "chown"),
+        ("erofs", {"containerd": "2.3.0"}, "idmapped"),
+        ("erofs", {"containerd": "2.2.8"}, "chown"),
+        ("stargz", {}, "chown"),
+        ("stargz", {"remaps": True}, "idmapped"),
+        ("fuse-overlayfs", {}, "idmapped"),
+        ("somebodys", {}, "chown"),
+        ("somebodys", {"remaps": True}, "idmapped"),
+    ],
+)
+def test_another_snapshotter_is_told_its_consequence(snapshotter: str, given: dict[str, Any], rootfs: str) -> None:
+    found = ready(snapshotter=snapshotter, **given)
+    assert found.rootfs == rootfs
+    assert ("snapshotter-chowns" in ids(found)) is (rootfs == "chown")
+    assert not found.slow_chown
+
+
+def test_erofs_has_no_slow_chown_to_fall_back_on() -> None:
+    assert blockers(ready("5.15", snapshotter="erofs", probes=OLD, kubernetes="1.26")) == {"overlay-cannot-idmap"}
+
+
+def test_slow_chown_is_overlayfs_alone() -> None:
+    found = ready("5.15", snapshotter="devmapper", probes=OLD, kubernetes="1.26", slow_chown=True)
+    assert not found.slow_chown
+    assert "slow-chown-has-no-effect" in ids(found)
+
+
+# --- of a node -----------------------------------------------------------------------------------------------------
+
+
+def policy(**given: Any) -> Policy:
+    values: dict[str, Any] = {
+        "kubernetes_version": "1.36",
+        "containerd_version": "2.3.4",
+        "slow_chown": "auto",
+        "snapshotter": "overlayfs",
+        "containerd_root": "/data/containerd",
+        "kubelet_root": "/var/lib/kubelet",
+        "containerd_config": {},
+        "target_kernel": None,
+    }
+    return cast(Policy, SimpleNamespace(**(values | given)))
+
+
+NODE = Node(
+    kernel="6.12.5",
+    machine="x86_64",
+    probes=ALL_OK,
+    filesystems={"containerd-root": Filesystem(path="/data/containerd", parent="/data", type="ext4")},
+)
+
+
+def test_a_node_is_judged_by_its_probes() -> None:
+    found = readiness.of_node(NODE, policy())
+    assert found.tier == "idmapped"
+    assert "/data/containerd (ext4) can be idmapped" in dict(found.reasons)
+
+
+def test_an_image_is_judged_by_the_kernel_that_it_will_boot_and_not_by_the_build_hosts_probes() -> None:
+    found = readiness.of_node(NODE, policy(target_kernel="6.1.0-50-amd64"))
+    assert found.tier == "rootfs-only"
+    assert found.assumed
+    assert "when it boots" in message(found, "idmap-not-probed")
+
+
+@pytest.mark.parametrize(
+    ("config", "rootfs"),
+    [
+        ({"proxy_plugins": {"nydus": {"capabilities": ["remap-ids"]}}}, "idmapped"),
+        ({"proxy_plugins": {"nydus": {"capabilities": []}}}, "chown"),
+        ({"proxy_plugins": {"nydus": {}}}, "chown"),
+        ({"proxy_plugins": {"nydus": "x"}}, "chown"),
+        ({"proxy_plugins": 3}, "chown"),
+        ({}, "chown"),
+    ],
+)
+def test_a_proxy_snapshotter_idmaps_where_the_config_says_so(config: dict[str, Any], rootfs: str) -> None:
+    assert readiness.of_node(NODE, policy(snapshotter="nydus", containerd_config=config)).rootfs == rootfs
+
+
+# --- properties ----------------------------------------------------------------------------------------------------
+
+probe = st.builds(
+    Probe,
+    result=st.sampled_from(["ok", "cannot", "unknown"]),
+    step=st.sampled_from(["", "unshare", "open_tree", "mount_setattr", "overlay", "tmpfs", "owner"]),
+    errno=st.sampled_from(["", "ENOSYS", "EINVAL", "EPERM", "ENOSPC", "EUSERS", "ENODEV", "EBUSY", "E2BIG"]),
+    detail=st.sampled_from(["", "no perl"]),
+)
+keys = st.sampled_from([*ALL_OK, "containerd-check"])
+
+
+@given(
+    kernel=st.sampled_from(["4.18", "5.10.0", "5.12", "5.15.0-1-amd64", "5.18", "5.19", "6.1", "6.3", "7.2", "?", ""]),
+    kubernetes=st.sampled_from(["1.24", "1.25", "1.26.3", "1.27", "1.33", "1.36", "1.40"]),
+    containerd=st.sampled_from(["1.6.39", "1.7.0", "1.7.34", "2.0.0", "2.1.9", "2.2.8", "2.3.4", "2.4.2"]),
+    slow_chown=st.sampled_from(["auto", True, False]),
+    snapshotter=st.sampled_from([*tables.SNAPSHOTTERS, "somebodys"]),
+    remaps=st.booleans(),
+    probes=st.dictionaries(keys, probe),
+    type=st.sampled_from(["", "ext4", "zfs", "nfs", "fuse.x", "overlay", "new"]),
+)
+def test_any_combination_has_an_answer_that_agrees_with_itself(
+    kernel: str,
+    kubernetes: str,
+    containerd: str,
+    slow_chown: bool | str,
+    snapshotter: str,
+    remaps: bool,
+    probes: dict[str, Probe],
+    type: str,
+) -> None:
+    found = readiness.assess(
+        kernel=kernel,
+        kubernetes=kubernetes,
+        containerd=containerd,
+        slow_chown=slow_chown,
+        snapshotter=snapshotter,
+        remaps=remaps,
+        probes=probes,
+        filesystems={"containerd-root": type, "kubelet-root": type},
+    )
+    unsupported = found.rootfs == "none" or (found.volumes == "none" and found.idmaps_volumes)
+    assert (found.tier == "unsupported") is unsupported
+    assert (found.tier == "chown") <= (found.rootfs == "chown")
+    assert (found.tier == "idmapped") <= (found.rootfs == "idmapped" and found.volumes == "all")
+    assert found.assumed is ("idmap-not-probed" in ids(found))
+    assert all(tables.known(each.id) for each in found.findings)
+    assert found.reasons
+    assert found.summary
+    assert found.slow_chown_reason or not found.slow_chown
+
+    if containerd.startswith("1."):
+        assert not found.slow_chown
+    if slow_chown is False:
+        assert not found.slow_chown
+    if slow_chown == "auto" and kernel in ("5.19", "6.1", "6.3", "7.2"):
+        assert not found.slow_chown
+    if requirements.stack(kubernetes, containerd) is not None:
+        assert (found.tier == "unsupported") <= bool(blockers(found))
+        if found.idmaps_volumes:
+            assert (found.volumes != "all") <= bool(blockers(found))
+
+    allowed = apply_allow(list(found.findings), list(ids(found)))
+    assert {each.id for each in allowed} == ids(found)
+    assert not any(each.severity is Severity.BLOCKER for each in allowed)
+    assert all(each.allowed for each in allowed if each.id in blockers(found))

@@ -1,0 +1,46 @@
+"""Every script for nodes is POSIX sh that shellcheck has nothing to say of, each as the one text that a node gets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tasks import node, verify
+from tasks.files import ROOT, script
+from tasks.operations import activation
+from tests.conftest import unavailable
+
+ALONE = ("fetch.sh", "launch.sh", "package.sh", "text.sh")
+TEXTS = {
+    "node": node.text(),
+    "activation": activation(),
+    "verify": "".join(script(name) for name in (*verify.PARTS, "verify.sh")),
+    **{name: script(name) for name in ALONE},
+}
+PARTS = {*node.PARTS, "previous.sh", "activate.sh", *verify.PARTS, "verify.sh"}
+
+
+def test_every_script_is_looked_at() -> None:
+    assert {path.name for path in (ROOT / "tasks" / "scripts").iterdir()} == {*ALONE, *PARTS}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_shellcheck_finds_nothing(name: str) -> None:
+    if not shutil.which("shellcheck"):
+        unavailable("needs shellcheck")
+    said = subprocess.run(
+        ["shellcheck", "--shell=sh", "--severity=warning", "-"],
+        input=TEXTS[name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_script_fits_into_one_command(name: str) -> None:
+    # Linux takes 128 KiB as one argument; pyinfra quotes the script once more for the login shell and for sudo.
+    assert len(TEXTS[name].encode()) < 60_000

@@ -1,0 +1,98 @@
+"""Virtual machines for the tests below, one for each kernel and shared: what a test changes, it puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lab import Lab, LabError, LabVM, processes
+from lab.kernels import KERNELS
+from lab.mirror import Mirror
+from lab.serving import Served
+from tests.conftest import unavailable
+from tests.node.runs import Operator
+from tests.vm import rollout as rollouts
+from tests.vm.daemons import Beside
+from tests.vm.rollout import Rollout
+
+BootVM = Callable[..., LabVM]
+
+# A deploy takes a minute on a quiet machine.
+SECONDS = 3600.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this directory is marked `vm`."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("vm")
+
+
+@pytest.fixture(scope="session")
+def vm_lab(lab: Lab) -> Lab:
+    """The session's lab, on a machine that can have virtual machines too."""
+    try:
+        for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
+            processes.tool(program)
+    except LabError as error:
+        unavailable(str(error))
+    if not Path("/dev/net/tun").exists():
+        unavailable("virtual machines need /dev/net/tun, which this machine does not have")
+    return lab
+
+
+@pytest.fixture(scope="session")
+def vms(vm_lab: Lab) -> Iterator[dict[str, LabVM]]:
+    """One virtual machine for each kernel, by its name; nothing was done to them but what `rollout` does."""
+    booting = {kernel: vm_lab.vm(f"linux-{kernel}", kernel, wait=False) for kernel in KERNELS}
+    for vm in booting.values():
+        vm.wait()
+    yield booting
+    for vm in booting.values():
+        vm.stop()
+
+
+@pytest.fixture(scope="session")
+def vm_operator(vm_lab: Lab, mirror: Mirror, _releases: Served, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """Somebody who deploys the newest containerd and both runtimes, with every other setting at its default."""
+    crun = mirror.versions("crun")[0]
+    home = tmp_path_factory.mktemp("vms")
+    operator = Operator(vm_lab, home, release_url=_releases.url, artifact_lock=str(mirror.lock), crun_version=crun)
+    operator.timeout = SECONDS
+    return operator
+
+
+@pytest.fixture(scope="session")
+def rollout(vm_operator: Operator, vms: dict[str, LabVM]) -> Rollout:
+    """The real deploy on every kernel: first as it is, then with `allow` where it was refused, then once more.
+
+    After it, containerd runs on every virtual machine.
+    """
+    return rollouts.run(vm_operator, vms)
+
+
+@pytest.fixture(scope="session")
+def beside(vm_lab: Lab) -> Beside:
+    """Containerds of other versions and settings, beside the deployed one."""
+    return Beside(vm_lab)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def fresh_vm(vm_lab: Lab) -> Iterator[BootVM]:
+    """A function that boots a virtual machine which nothing was done to, and which ends with the test."""
+    booted: list[LabVM] = []
+
+    def boot(kernel: str = "newest", *, wait: bool = True) -> LabVM:
+        booted.append(vm_lab.vm(f"vm{next(_numbers)}", kernel, wait=wait))
+        return booted[-1]
+
+    yield boot
+    for vm in booted:
+        vm.stop()

@@ -1,0 +1,80 @@
+"""The lab's virtual machines: real ones, and gone without a trace when their lab is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab import Lab, LabError, traces, vm
+from lab.paths import REPO
+from lab.serving import Served
+from tests.vm.conftest import BootVM
+
+OWNER = """
+import time
+from lab import Lab
+with Lab() as lab:
+    lab.vm("victim", wait=False)
+    print(lab.id, flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_killed_owner_leaves_no_virtual_machine(vm_lab: Lab) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=REPO, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    lab = owner.stdout.readline().strip()
+    emulators = [each for each in traces.left_by(lab) if "qemu-system" in each]
+    owner.kill()
+    owner.wait()
+    end = time.monotonic() + 300
+    while (left := traces.left_by(lab)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert emulators
+    assert left == []
+
+
+def test_a_kernel_that_the_lab_does_not_have_is_named_with_those_that_it_has(vm_lab: Lab) -> None:
+    with pytest.raises(LabError, match=r"no kernel 2\.6, only 5\.10, 6\.1, 6\.12, newest"):
+        vm_lab.vm("ancient", kernel="2.6")
+    assert "ancient" not in vm_lab.nodes
+
+
+def test_without_tun_the_lab_says_so_in_one_line(vm_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vm, "TUN", Path("/nowhere/tun"))
+    with pytest.raises(LabError, match=r"^this machine has no /nowhere/tun, which .* network$"):
+        vm_lab.vm("unplugged")
+    assert "unplugged" not in vm_lab.nodes
+
+
+def test_a_virtual_machine_is_reached_and_reaches_the_lab_and_keeps_its_disk(
+    fresh_vm: BootVM, releases: Served
+) -> None:
+    """One boot for all that a virtual machine has to be: the boots are what takes time here."""
+    machine = fresh_vm("6.12")
+    assert machine.ssh("uname -r").stdout == f"{machine.release}\n"
+    assert machine.ssh("command -v containerd runc crun python3", check=False).stdout == ""
+    assert machine.ssh("systemctl --failed --plain --no-legend; ls /sys/module/overlay 2>/dev/null; :").stdout == ""
+
+    content = bytes(range(256)) * 1000
+    machine.put("/root/new/file", content, 0o600)
+    assert machine.get("/root/new/file") == content
+    assert machine.ssh("stat -c %a /root/new/file; ls -A /root/new").stdout == "600\nfile\n"
+
+    path = "/lock.toml"
+    machine.ssh(f"curl --silent --fail --output /root/asset {releases.url}{path}")
+    assert machine.get("/root/asset") == (releases.root / path.lstrip("/")).read_bytes()
+    assert [request.client for request in releases.requests(path)] == [machine.address]
+
+    boot, identity = "cat /proc/sys/kernel/random/boot_id", "cat /etc/machine-id /etc/ssh/ssh_host_*.pub"
+    first, own = machine.ssh(boot).stdout, machine.ssh(identity).stdout
+    machine.ssh("echo kept >/root/kept; sync /root /root/kept")
+    machine.cut_power()
+    machine.start()
+    machine.wait()
+    assert machine.ssh(boot).stdout != first
+    assert machine.ssh(f"cat /root/kept; {identity}").stdout == f"kept\n{own}"

@@ -1,0 +1,155 @@
+"""A boot brings back what the deploy has set, by each of the two ways alone; and what is lost, the next run finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from lab import Lab, LabVM
+from lab.kernels import KERNELS
+from tests.node.faults import MARK, RECOVERY, Deploying, held, wait_for
+from tests.node.runs import Run, leftovers
+from tests.vm.rollout import Rollout
+from tests.vm.test_kernels import METACOPY, NAMESPACES, TIERS
+
+CONFIG = "/etc/containerd/config.toml"
+HOOK = "/usr/local/libexec/userns-node/pre-start"
+DROP_IN = "/etc/systemd/system/containerd.service.d/50-userns-node.conf"
+MODPROBE = "/etc/modprobe.d/overlay-metacopy.conf"
+SYSCTL = "/etc/sysctl.d/90-userns-node.conf"
+
+# What is taken away before the boot. Where modprobe.d is, a kernel with overlay built in is stood in for, which does
+# not read it; where the hook is, whoever loads overlay before containerd does.
+TAKEN_AWAY: Mapping[str, tuple[str, ...]] = {
+    "5.10": (),
+    "6.1": (HOOK, DROP_IN, MODPROBE, SYSCTL),
+    "6.12": (HOOK, DROP_IN),
+    "newest": (MODPROBE,),
+}
+KEPT = [kernel for kernel in KERNELS if kernel != "6.1"]
+HOOK_SAYS = "journalctl --quiet --boot --unit containerd --output cat --grep ^userns-node:"
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A virtual machine after a boot: overlay's metacopy, user.max_user_namespaces, the service, the hook's words."""
+
+    metacopy: str
+    namespaces: str
+    service: str
+    hook: str
+
+
+@dataclass(frozen=True)
+class Reboots:
+    """What each virtual machine was after its boot, and what a run of the deploy then said of it."""
+
+    booted: Mapping[str, Booted]
+    run: Run
+
+
+def look(vm: LabVM) -> Booted:
+    """Look at a virtual machine after its boot."""
+    service = "systemctl is-enabled containerd; systemctl is-active containerd; systemctl is-system-running"
+    said = vm.ssh(f"{METACOPY}; {NAMESPACES}; echo $({service}); {HOOK_SAYS}", check=False).stdout.splitlines()
+    return Booted(said[0], said[1], said[2], "\n".join(said[3:]))
+
+
+@pytest.fixture(scope="module")
+def reboots(rollout: Rollout) -> Reboots:
+    """Every kernel rebooted once, at the same time, and one run of the deploy for all of them."""
+    vms = rollout.vms
+    for kernel, paths in TAKEN_AWAY.items():
+        if paths:
+            vms[kernel].ssh(f"rm {' '.join(paths)} && systemctl daemon-reload")
+    with ThreadPoolExecutor(len(vms)) as pool:
+        list(pool.map(LabVM.reboot, vms.values()))
+        booted = dict(zip(vms, pool.map(look, vms.values()), strict=True))
+    return Reboots(booted, rollout.deploy(*vms))
+
+
+@pytest.mark.parametrize("kernel", KEPT)
+def test_metacopy_is_on_after_a_boot(reboots: Reboots, kernel: str) -> None:
+    assert reboots.booted[kernel].metacopy == "Y"
+
+
+def test_modprobe_d_alone_turns_metacopy_on(reboots: Reboots) -> None:
+    assert reboots.booted["6.12"] == Booted("Y", "16384", "enabled active running", "")
+
+
+def test_the_hook_alone_turns_metacopy_on_before_containerd_mounts_anything(reboots: Reboots) -> None:
+    booted = reboots.booted["newest"]
+    assert booted.metacopy == "Y"
+    assert booted.hook == "userns-node: overlay is there, metacopy set to Y"
+
+
+def test_with_both_the_hook_finds_it_on(reboots: Reboots) -> None:
+    assert reboots.booted["5.10"].hook == "userns-node: overlay is there, metacopy=Y already"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_containerd_is_enabled_and_runs_after_a_boot(reboots: Reboots, kernel: str) -> None:
+    assert reboots.booted[kernel].service == "enabled active running"
+
+
+@pytest.mark.parametrize("kernel", KEPT)
+def test_the_sysctl_is_as_high_after_a_boot(reboots: Reboots, kernel: str) -> None:
+    assert reboots.booted[kernel].namespaces == "16384"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_tier_is_the_same_after_a_boot(rollout: Rollout, reboots: Reboots, kernel: str) -> None:
+    assert f"tier {TIERS[kernel]}" in reboots.run.said(rollout.vms[kernel])
+
+
+def test_after_a_boot_there_is_nothing_to_do(rollout: Rollout, reboots: Reboots) -> None:
+    vm = rollout.vms["5.10"]
+    assert reboots.run.said(vm).count("nothing to do") == 1
+    assert reboots.run.done(vm) == []
+
+
+def test_what_was_not_kept_over_a_boot_is_found_by_the_next_run(rollout: Rollout, reboots: Reboots) -> None:
+    booted, vm = reboots.booted["6.1"], rollout.vms["6.1"]
+    assert (booted.metacopy, int(booted.namespaces) < 16384, booted.hook) == ("N", True, "")
+    will = [each.partition(": ")[0] for each in reboots.run.will(vm)]
+    assert will == [
+        f"write {DROP_IN}",
+        f"write {HOOK}",
+        f"write {MODPROBE}",
+        f"write {SYSCTL}",
+        "set user.max_user_namespaces = 16384",
+        "set overlay metacopy=Y in the running kernel",
+    ]
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if TAKEN_AWAY[kernel]])
+def test_the_next_run_puts_back_what_was_taken_away(rollout: Rollout, reboots: Reboots, kernel: str) -> None:
+    vm = rollout.vms[kernel]
+    assert vm.name not in reboots.run.failed
+    assert vm.ssh(f"ls {' '.join(TAKEN_AWAY[kernel])} >/dev/null && {METACOPY} && {NAMESPACES}").stdout == "Y\n16384\n"
+
+
+def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(
+    vm_lab: Lab, rollout: Rollout, reboots: Reboots
+) -> None:
+    """What a container can't show: only what has been written to the disk outlives the cut."""
+    vm = rollout.vms["5.10"]
+    look = f"sha256sum {CONFIG} /usr/local/bin/containerd; stat -c %i /usr/local/bin/containerd"
+    before = vm.ssh(look).stdout
+    settings = {"allow": rollout.allowed("5.10"), "sandbox_image": "lab.invalid/pause:2"}
+    with held(vm, "systemctl", "restart containerd") as there:
+        deploying = Deploying(vm_lab, rollout.operator, vm, settings)
+        wait_for(there, seconds=vm.patience)
+        assert "lab.invalid/pause:2" in vm.ssh(f"test -e {MARK} && test -e {RECOVERY} && cat {CONFIG}").stdout
+        vm.cut_power()
+        deploying.kill()
+        vm.start()
+        vm.wait()
+    assert vm.ssh(look).stdout == before
+    assert leftovers(vm) == []
+    assert vm.ssh("systemctl is-active containerd; systemctl is-system-running").stdout == "active\nrunning\n"
+    again = rollout.deploy("5.10")
+    assert (again.code, again.done(vm)) == (0, [])

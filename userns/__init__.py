@@ -1,0 +1,1 @@
+"""What a node needs for Kubernetes user namespaces, and why: plain functions, no I/O, no pyinfra, no clock."""

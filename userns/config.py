@@ -1,0 +1,191 @@
+"""containerd's config.toml, as a mapping and as text: ours, with the operator's `containerd_config` in between."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import toml
+
+from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
+from userns.paths import DROP_INS
+from userns.render import comment_lines, fill
+from userns.toml_text import assignments, inline, key, tables
+
+__all__ = ["IMPORTED", "STATE", "ConfigError", "Settings", "intended", "render", "second_opinion"]
+
+STATE = "/run/containerd"
+IMPORTED = f"{DROP_INS}/*.toml"
+RUNC_V2 = "io.containerd.runc.v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What decides config.toml. `version` is the config's: 2 for containerd 1.7, 3 for 2.x.
+
+    `handlers` maps a runtime handler to the path of its binary. `slow_chown` None leaves the key out, and so does
+    version 2: containerd 1.7 does not know the key and would ignore it without a word. `extra` is the setting
+    `containerd_config`.
+    """
+
+    version: int
+    root: str
+    cgroup_driver: str
+    handlers: Mapping[str, str]
+    default_runtime: str
+    snapshotter: str
+    sandbox_image: str | None = None
+    slow_chown: bool | None = None
+    slow_chown_reason: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a config version keeps what we write (docs/cri/config.md of containerd 1.7 and 2.3)."""
+
+    containerd: Path
+    snapshotter: Path
+    sandbox: Path
+    slow_chown: Path | None
+
+
+_PLACES: Mapping[int, _Places] = {
+    2: _Places(
+        containerd=("plugins", "io.containerd.grpc.v1.cri", "containerd"),
+        snapshotter=("plugins", "io.containerd.grpc.v1.cri", "containerd", "snapshotter"),
+        sandbox=("plugins", "io.containerd.grpc.v1.cri", "sandbox_image"),
+        slow_chown=None,
+    ),
+    3: _Places(
+        containerd=("plugins", "io.containerd.cri.v1.runtime", "containerd"),
+        snapshotter=("plugins", "io.containerd.cri.v1.images", "snapshotter"),
+        sandbox=("plugins", "io.containerd.cri.v1.images", "pinned_images", "sandbox"),
+        slow_chown=("plugins", "io.containerd.snapshotter.v1.overlayfs", "slow_chown"),
+    ),
+}
+
+
+def intended(settings: Settings) -> Table:
+    """The whole of config.toml as a mapping: the one that reading the rendered text gives back.
+
+    Raises ConfigError where `extra` would change a key that we write, or holds what TOML cannot express.
+    """
+    ours = _ours(settings)
+    try:
+        return merged(ours, plain(settings.extra))
+    except ConfigError as error:
+        raise ConfigError(f"containerd_config: {error}") from None
+
+
+def render(templates: Mapping[str, str], settings: Settings) -> str:
+    """The text of config.toml, proved by reading it back. `templates` holds each template's text by file name."""
+    want, ours = intended(settings), _ours(settings)
+    opened: set[Path] = set()
+
+    def more(*path: str) -> str:
+        """The operator's own keys in a table that the template opens."""
+        opened.add(path)
+        inner, known = at(want, path), at(ours, path)
+        return assignments({name: value for name, value in inner.items() if name not in known})
+
+    handlers = at(ours, (*_places(settings).containerd, "runtimes"))
+    slow_chown = _places(settings).slow_chown
+    text = fill(
+        templates,
+        f"config-v{settings.version}.toml.j2",
+        ours=ours,
+        drop_ins=DROP_INS,
+        handlers={name: handlers[name] for name in sorted(handlers, key=_runc_first)},
+        snapshotter=settings.snapshotter,
+        default_runtime=settings.default_runtime,
+        sandbox_image=settings.sandbox_image,
+        slow_chown=settings.slow_chown if slow_chown else None,
+        slow_chown_reason=comment_lines(settings.slow_chown_reason),
+        toml=inline,
+        key=key,
+        more=more,
+        rest=lambda: tables(want, opened),
+    )
+    text = text.rstrip("\n") + "\n"
+    try:
+        wrong = difference(want, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the rendered config.toml is not TOML ({error}): please report this as a bug") from None
+    if wrong is not None:
+        raise ConfigError(
+            f"the rendered config.toml says something else than intended at {spelled(wrong)}: "
+            "please report this as a bug"
+        )
+    return text
+
+
+def second_opinion(text: str, mapping: Mapping[str, Any]) -> str | None:
+    """Where a reader of TOML 0.5 (the PyPI package `toml`) disagrees with the mapping; None where it agrees.
+
+    containerd 1.7 and many tools that edit config.toml are of that age.
+    """
+    try:
+        have = _undressed(toml.loads(text))
+    except Exception as error:  # its reader also fails with IndexError, TypeError and others
+        return f"a reader of TOML 0.5 cannot read config.toml: {type(error).__name__}"
+    wrong = difference(dict(mapping), have)
+    return None if wrong is None else f"a reader of TOML 0.5 reads {spelled(wrong)} of config.toml differently"
+
+
+def _places(settings: Settings) -> _Places:
+    if settings.version not in _PLACES:
+        raise ConfigError(f"config version {settings.version!r} is not known: 2 (containerd 1.7) or 3 (2.x)")
+    return _PLACES[settings.version]
+
+
+def _ours(settings: Settings) -> Table:
+    """What we write ourselves."""
+    places, default = _places(settings), settings.default_runtime
+    if default not in settings.handlers:
+        known = ", ".join(settings.handlers)
+        raise ConfigError(f"default_runtime {default!r} has no handler; those installed: {known}")
+    config: Table = {
+        "version": settings.version,
+        "root": settings.root,
+        "state": STATE,
+        "imports": _imports(settings.extra.get("imports")),
+    }
+    _set(config, (*places.containerd, "default_runtime_name"), default)
+    for name, binary in settings.handlers.items():
+        # Equal for all: containerd reports the default handler's to the kubelet (docs/cri/config.md).
+        options = {"BinaryName": binary, "SystemdCgroup": settings.cgroup_driver == "systemd"}
+        _set(config, (*places.containerd, "runtimes", name), {"runtime_type": RUNC_V2, "options": options})
+    _set(config, places.snapshotter, settings.snapshotter)
+    if settings.sandbox_image is not None:
+        _set(config, places.sandbox, settings.sandbox_image)
+    if settings.slow_chown is not None and places.slow_chown:
+        _set(config, places.slow_chown, settings.slow_chown)
+    ours: Table = plain(config)
+    return ours
+
+
+def _imports(wanted: object) -> list[Any]:
+    """Our drop-ins, or the operator's list where it has them, too."""
+    return list(wanted) if isinstance(wanted, list | tuple) and IMPORTED in wanted else [IMPORTED]
+
+
+def _set(config: Table, path: Path, value: Any) -> None:
+    *above, last = path
+    for each in above:
+        config = config.setdefault(each, {})
+    config[last] = value
+
+
+def _runc_first(name: str) -> tuple[int, str]:
+    known = ("runc", "crun")
+    return (known.index(name) if name in known else len(known), name)
+
+
+def _undressed(value: Any) -> Any:
+    """`toml`'s own subclasses of dict made plain."""
+    if isinstance(value, dict):
+        return {name: _undressed(each) for name, each in value.items()}
+    return [_undressed(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,111 @@
+"""Drop-ins of containerd: what those in conf.d do to our config.toml as soon as `imports` names them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from userns.findings import Finding, blocker, note
+from userns.merge import Path, at, spelled
+from userns.node import DropIn
+
+__all__ = ["lint"]
+
+_VERSION = "containerd v2.3.4 cmd/containerd/server/config/config.go:475-481; containerd/containerd#12891"
+_REPLACED = "containerd v1.7.34 services/server/config/config.go:299-322; containerd/containerd#5837"
+_JOINED = "containerd v2.3.4 cmd/containerd/server/config/config_test.go; containerd/containerd#9982"
+
+
+def lint(drop_ins: Sequence[DropIn], config_version: int, ours: Mapping[str, Any]) -> list[Finding]:
+    """What is wrong with the drop-ins, for a config.toml of `config_version` that holds `ours`.
+
+    They are blockers although the files were there before: without `imports` containerd never read them, and our
+    config.toml wakes them.
+    """
+    return [finding for each in drop_ins for finding in _of(each, config_version, ours)]
+
+
+def _of(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) -> Iterator[Finding]:
+    if drop_in.unreadable:
+        yield blocker(
+            "drop-in-unreadable",
+            f"{drop_in.path} could not be read, so that nobody knows what containerd will do with it: "
+            "look at its mode, or connect as root.",
+        )
+        return
+    if drop_in.version != config_version:
+        yield blocker("drop-in-version-mismatch", _mismatch(drop_in, config_version), _VERSION)
+    opened = tuple(dict.fromkeys(path for header in drop_in.tables if (path := _path(header))))
+    for path in opened:
+        if path in (("root",), ("state",)):
+            yield blocker(
+                "drop-in-moves-root",
+                f"{drop_in.path} sets {path[0]}, and containerd takes its value instead of config.toml's: the node's "
+                "images and containers would be looked for in a directory that nobody probed. "
+                "Take it out; containerd_root is the setting.",
+                _JOINED,
+            )
+    if config_version == 2:
+        yield from _replacing(drop_in, opened, ours)
+    else:
+        yield from _joining(drop_in, opened, ours)
+
+
+def _mismatch(drop_in: DropIn, config_version: int) -> str:
+    has = "names no version, which means 1" if drop_in.version is None else f"has version = {drop_in.version}"
+    return (
+        f"{drop_in.path} {has}; config.toml has version = {config_version}, and every drop-in must have the same: "
+        "else containerd does not start, or loses settings without a word. "
+        f"Write `version = {config_version}` as its first line, with the plugin ids of that version, or remove it."
+    )
+
+
+def _replacing(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -> Iterator[Finding]:
+    """containerd 1.7: a drop-in's plugin section takes the place of the whole one in config.toml."""
+    written = at(ours, ("plugins",))
+    for section in dict.fromkeys(path[1] for path in opened if len(path) > 1 and path[0] == "plugins"):
+        if section in written:
+            yield blocker(
+                "drop-in-replaces-section",
+                f"{drop_in.path} opens {spelled(('plugins', section))}, which config.toml writes too: containerd 1.7 "
+                "takes the drop-in's section instead of the whole one in config.toml and loses what stands there. "
+                "Move its keys into the setting containerd_config.",
+                _REPLACED,
+            )
+
+
+def _joining(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -> Iterator[Finding]:
+    """containerd 2.x joins plugin sections; the drop-in's keys win."""
+    shared = [spelled(path) for path in opened if path[0] == "plugins" and _writes_keys(ours, path)]
+    if shared:
+        yield note(
+            "drop-in-overrides",
+            f"{drop_in.path} opens {', '.join(shared)}, where config.toml has keys, too: "
+            "of a key that both set, containerd takes the drop-in's.",
+            _JOINED,
+        )
+
+
+def _writes_keys(ours: Mapping[str, Any], path: Path) -> bool:
+    """Whether `ours` has a key right inside the table at `path`, or has the key `path` itself."""
+    *above, last = path
+    found = at(ours, tuple(above)).get(last, {})
+    return not isinstance(found, dict) or any(not isinstance(value, dict) for value in found.values())
+
+
+def _path(header: str) -> Path | None:
+    """The keys of `plugins."io.containerd.grpc.v1.cri".containerd`, with or without brackets; None if it is none."""
+    text = header.strip()
+    try:
+        table: Any = tomllib.loads(text if text.startswith("[") else f"[{text}]")
+    except tomllib.TOMLDecodeError:
+        return None
+    path: list[str] = []
+    while table:
+        if isinstance(table, list):
+            table = table[0]
+            continue
+        name, table = next(iter(table.items()))
+        path.append(name)
+    return tuple(path)

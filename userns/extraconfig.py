@@ -1,0 +1,205 @@
+"""`containerd_config`: the operator's own tables of config.toml, checked against the settings that write the rest.
+
+Which plugin ids apply follows containerd's version: 1.x reads configuration version 2, where CRI is one plugin; 2.x
+reads version 3, where it is split in two and only its streaming server keeps the old id (containerd
+docs/cri/config.md; the split of the keys: plugins/cri/images/plugin.go, configMigration).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from userns import paths
+
+__all__ = ["contradictions"]
+
+Path = tuple[str, ...]
+
+CRI = "io.containerd.grpc.v1.cri"
+RUNTIME = "io.containerd.cri.v1.runtime"
+IMAGES = "io.containerd.cri.v1.images"
+OVERLAY = "io.containerd.snapshotter.v1.overlayfs"
+RUNC_TYPE = "io.containerd.runc."
+DROP_INS = f"{paths.DROP_INS}/*.toml"
+
+# A key that a setting writes, and what to do instead.
+TAKEN: Mapping[Path, str] = {
+    ("version",): "leave it out: it follows containerd_version",
+    ("root",): "set containerd_root, which is what gets probed too",
+    ("state",): "leave it out: the node check and the kubelet look for containerd in /run/containerd",
+    ("grpc", "address"): "leave it out: the node check and the kubelet use /run/containerd/containerd.sock",
+    ("plugins", OVERLAY, "slow_chown"): "set slow_chown",
+    ("plugins", OVERLAY, "root_path"): "set containerd_root: the snapshots stay below it, where the probes look",
+    ("plugins", CRI, "sandbox_image"): "set sandbox_image",
+    ("plugins", CRI, "systemd_cgroup"): "set cgroup_driver",
+    ("plugins", CRI, "containerd", "snapshotter"): "set snapshotter",
+    ("plugins", CRI, "containerd", "default_runtime_name"): "set default_runtime",
+    ("plugins", IMAGES, "snapshotter"): "set snapshotter",
+    ("plugins", IMAGES, "pinned_images", "sandbox"): "set sandbox_image",
+    ("plugins", RUNTIME, "containerd", "default_runtime_name"): "set default_runtime",
+}
+# The same within runtimes.runc and runtimes.crun.
+TAKEN_OF_HANDLER: Mapping[Path, str] = {
+    ("runtime_type",): "leave it out: runc and crun are started by the shim io.containerd.runc.v2",
+    ("runtime_path",): "leave it out: the shim is the one installed with containerd",
+    ("snapshotter",): "set snapshotter",
+    (
+        "options",
+        "BinaryName",
+    ): "leave it out: it follows install_from; a program of your own needs a handler of its own",
+    ("options", "SystemdCgroup"): "set cgroup_driver",
+}
+# What keeps the old id of CRI in configuration version 3, and what went to the images plugin; the rest is runtime's.
+STREAMING = {
+    "disable_tcp_service",
+    "stream_server_address",
+    "stream_server_port",
+    "stream_idle_timeout",
+    "enable_tls_streaming",
+    "x509_key_pair_streaming",
+}
+OF_IMAGES = {
+    "registry",
+    "image_decryption",
+    "max_concurrent_downloads",
+    "image_pull_progress_timeout",
+    "image_pull_with_sync_fs",
+    "stats_collect_period",
+    "sandbox_image",
+}
+# Overlay options that switch metacopy off without a word (Linux fs/overlayfs/params.c).
+AGAINST_METACOPY = re.compile(r"userxattr|nfs_export=on|redirect_dir=(?!on$).*")
+
+
+def contradictions(
+    config: Mapping[str, object],
+    *,
+    config_version: int,
+    cgroup_driver: str,
+    snapshotter: str,
+    overlay_metacopy: object,
+    crun: bool,
+) -> Iterator[str]:
+    """Each thing in `config` that a setting says otherwise, with the setting to use."""
+    for path, instead in TAKEN.items():
+        if (value := _at(config, path)) is not None:
+            yield f"{_dotted(path)} = {_literal(value)}: {instead}"
+    yield from _not_tables(config)
+    yield from _lists(config, snapshotter)
+    yield from _plugin_ids(config, config_version)
+    yield from _mount_options(config, overlay_metacopy)
+    for id in (CRI, RUNTIME):
+        runtimes = _at(config, ("plugins", id, "containerd", "runtimes"))
+        if isinstance(runtimes, Mapping):
+            for name, handler in runtimes.items():
+                yield from _handler(("plugins", id, "containerd", "runtimes", name), handler, cgroup_driver, crun)
+
+
+def _not_tables(config: Mapping[str, object]) -> Iterator[str]:
+    """What stands where a table of ours has to be."""
+    runtimes = [("plugins", id, "containerd", "runtimes", "") for id in (CRI, RUNTIME)]
+    above = {path[:length]: None for path in (*TAKEN, *runtimes) for length in range(1, len(path))}
+    for path in above:
+        value = _at(config, path)
+        if value is not None and not isinstance(value, Mapping):
+            yield f"{_dotted(path)}: this must be a table"
+
+
+def _lists(config: Mapping[str, object], snapshotter: str) -> Iterator[str]:
+    """The two lists at the top that could take away what this project relies on."""
+    imports = config.get("imports")
+    if imports is not None and (not isinstance(imports, list) or DROP_INS not in imports):
+        yield f'imports: keep "{DROP_INS}" in the list, or the drop-ins of other tools are no longer read'
+    needed = {CRI: "CRI", "cri": "CRI", RUNTIME: "CRI", IMAGES: "CRI"}
+    needed[f"io.containerd.snapshotter.v1.{snapshotter}"] = "the snapshotter"
+    disabled = config.get("disabled_plugins")
+    for id in disabled if isinstance(disabled, list) else ():
+        if isinstance(id, str) and id in needed:
+            yield f'disabled_plugins: take out "{id}": the kubelet needs {needed[id]}'
+
+
+def _plugin_ids(config: Mapping[str, object], config_version: int) -> Iterator[str]:
+    """Plugin ids that this version of the configuration does not know: containerd would not say a word."""
+    plugins = config.get("plugins", {})
+    for id, table in plugins.items() if isinstance(plugins, Mapping) else ():
+        where = _dotted(("plugins", id))
+        if "." not in id:
+            yield f'{where}: a plugin id is one key with its dots, such as "{OVERLAY}"'
+        elif not isinstance(table, Mapping):
+            if id not in (CRI, RUNTIME, IMAGES, OVERLAY):
+                yield f"{where}: this must be a table"
+        elif config_version == 2 and id in (RUNTIME, IMAGES):
+            yield f'{where}: containerd 1.x reads its CRI settings under "{CRI}"'
+        elif config_version == 3 and id == CRI:
+            for key in table:
+                if key not in STREAMING and ("plugins", id, key) not in TAKEN:
+                    yield f"{where}.{key}: containerd 2.x reads it under {_right_id(key, table[key])}"
+        elif id.startswith("io.containerd.server.v1."):
+            yield f"{where}: this id is of configuration version 4; write the table at the top ([grpc], [debug], …)"
+
+
+def _right_id(key: str, table: object) -> str:
+    if key in OF_IMAGES:
+        return f'"{IMAGES}"'
+    of_images = {"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"}
+    if key == "containerd" and isinstance(table, Mapping) and of_images & set(table):
+        return f'"{RUNTIME}" ({", ".join(sorted(of_images & set(table)))}: "{IMAGES}", without .containerd)'
+    return f'"{RUNTIME}"'
+
+
+def _mount_options(config: Mapping[str, object], overlay_metacopy: object) -> Iterator[str]:
+    options = _at(config, ("plugins", OVERLAY, "mount_options"))
+    for option in options if isinstance(options, list) else ():
+        where = f"{_dotted(('plugins', OVERLAY, 'mount_options'))} has {_literal(option)}"
+        if str(option).startswith("metacopy"):
+            yield f"{where}: set overlay_metacopy"
+        elif overlay_metacopy is not False and AGAINST_METACOPY.fullmatch(str(option)):
+            yield f"{where}, which switches metacopy off: take it out, or set overlay_metacopy = False"
+
+
+def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Iterator[str]:
+    """One runtime handler: ours may be extended, another's must agree on the cgroup driver."""
+    name = path[-1]
+    if not isinstance(handler, Mapping):
+        yield f"{_dotted(path)}: this must be a table"
+        return
+    if not isinstance(handler.get("options", {}), Mapping):
+        yield f"{_dotted((*path, 'options'))}: this must be a table"
+        return
+    if name in ("runc", "crun"):
+        for key, instead in TAKEN_OF_HANDLER.items():
+            if (value := _at(handler, key)) is not None:
+                yield f"{_dotted(path + key)} = {_literal(value)}: {instead}"
+        if name == "crun" and not crun:
+            yield f"{_dotted(path)}: set crun_version, which brings this handler, or give your own another name"
+        return
+    type_ = handler.get("runtime_type")
+    ours = type_ is None or (isinstance(type_, str) and type_.startswith(RUNC_TYPE))
+    wanted = cgroup_driver == "systemd"
+    found = _at(handler, ("options", "SystemdCgroup"))
+    if ours and (False if found is None else found) is not wanted:
+        yield (
+            f"{_dotted((*path, 'options', 'SystemdCgroup'))} must be {_literal(wanted)} as cgroup_driver is "
+            f'"{cgroup_driver}": every handler of the type io.containerd.runc.v2 has to use the same cgroup driver '
+            f"(it is {'not set, which means false' if found is None else _literal(found)})"
+        )
+
+
+def _at(table: object, path: Path) -> object:
+    """The value at `path`, or None where there is none (TOML has no null)."""
+    for key in path:
+        if not isinstance(table, Mapping):
+            return None
+        table = table.get(key)
+    return table
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key) for key in path)
+
+
+def _literal(value: object) -> str:
+    """A TOML scalar as it is written; a table is not shown."""
+    return json.dumps(value)[:80] if isinstance(value, str | int | float) else "…"

@@ -1,0 +1,170 @@
+"""Managed files: the whole text that each should have on this node, and which of them differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from userns import check, config, paths, programs, render, subids
+from userns.changes import RemoveFile, WriteFile
+from userns.findings import Finding, warning
+from userns.node import Node
+from userns.policy import Policy
+from userns.readiness import Readiness
+
+# A new unit takes effect only with a restart; a drop-in that adds a pre-start hook does so at the next one.
+_RESTARTS = frozenset({paths.CONFIG, paths.UNIT})
+MAX_USER_NAMESPACES = "user.max_user_namespaces"
+_EXECUTABLE = frozenset({paths.PRE_START, paths.CHECK})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Every managed file that this node should have: `texts` by path (None: it should not be there).
+
+    `config` is config.toml as a mapping; `whys` says in a few words what each file is for.
+    """
+
+    texts: Mapping[str, str | None]
+    whys: Mapping[str, str]
+    config: Mapping[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+
+def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str, str]) -> Wanted:
+    """The managed files of this node under this policy.
+
+    Raises config.ConfigError where `containerd_config` cannot be put into config.toml.
+    """
+    settings = config.Settings(
+        version=policy.config_version,
+        root=policy.containerd_root,
+        cgroup_driver=policy.cgroup_driver,
+        handlers=programs.handlers(policy),
+        default_runtime=policy.default_runtime,
+        snapshotter=policy.snapshotter,
+        sandbox_image=policy.sandbox_image,
+        slow_chown=ready.slow_chown,
+        slow_chown_reason=ready.slow_chown_reason,
+        extra=policy.containerd_config,
+    )
+    mapping = config.intended(settings)
+    text = config.render(templates, settings)
+    metacopy = wants_metacopy(policy, ready)
+
+    texts: dict[str, str | None] = {
+        paths.CONFIG: text,
+        paths.UNIT_DROP_IN: render.unit_drop_in(templates),
+        paths.PRE_START: render.pre_start(templates, metacopy=bool(metacopy)),
+    }
+    whys = {
+        paths.CONFIG: f"config version {policy.config_version} for containerd {policy.containerd_version}",
+        paths.UNIT_DROP_IN: "runs the pre-start hook before containerd",
+        paths.PRE_START: "loads overlay and sets metacopy before containerd mounts anything",
+        paths.CHECK: "says at any time whether this node is ready, as JSON or metrics",
+        paths.CHECK_UNIT: "runs the check after a boot",
+    }
+    if policy.install_from != "package":
+        texts[paths.UNIT] = render.unit(templates, systemd=node.systemd)
+        whys[paths.UNIT] = "a release brings no unit"
+    if metacopy is not None:
+        texts[paths.MODPROBE] = render.modprobe(templates) if metacopy else None
+        whys[paths.MODPROBE] = (
+            "metacopy=Y at every load of overlay: a layer chowned with it is unreadable without it"
+            if metacopy
+            else "overlay_metacopy is False and no snapshot is left that needs it"
+        )
+    texts.update(_sysctl(node, policy, templates))
+    whys[paths.SYSCTL] = f"{policy.max_pods} pods need more user namespaces than this node allows"
+    if policy.kubelet_id_range is not None:
+        start, count = policy.kubelet_id_range
+        for path, lines in ((paths.SUBUID, node.subuid), (paths.SUBGID, node.subgid)):
+            if subids.whole(node, path):
+                texts[path] = render.subid_text(lines, start=start, count=count, uid=node.kubelet_user)
+                whys[path] = "the kubelet's range of user ids for pods"
+    texts[paths.CHECK] = check.text(templates, policy, ready, metacopy=bool(metacopy))
+    texts[paths.CHECK_UNIT] = check.service(templates)
+
+    findings = []
+    if doubt := config.second_opinion(text, mapping):
+        findings.append(warning("config-toml-dialects", doubt, "TOML 0.5 against TOML 1.0"))
+    return Wanted(texts, whys, mapping, tuple(findings))
+
+
+def wants_metacopy(policy: Policy, ready: Readiness) -> bool | None:
+    """Whether overlay's metacopy is to be on; None leaves it as it is."""
+    if policy.overlay_metacopy == "auto":
+        return True if ready.rootfs == "chown" else None
+    return bool(policy.overlay_metacopy)
+
+
+def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[str, str]:
+    """The sysctl file: only where the kernel's own value is too low, or where the file is already there.
+
+    The default grows with the node's memory, so a file with the figure we need would lower it on most nodes.
+    """
+    needed = max_user_namespaces(node, policy)
+    live = node.sysctls.get(MAX_USER_NAMESPACES)
+    there = _kind(node, paths.SYSCTL) != "absent"
+    if there or (live is not None and live < needed):
+        return {paths.SYSCTL: render.sysctl(templates, needed)}
+    return {}
+
+
+def max_user_namespaces(node: Node, policy: Policy) -> int:
+    """What the sysctl has to be at least. Only raised, never lowered: an earlier run's larger figure stays."""
+    earlier = [
+        int(figure)
+        for line in node.sysctl_lines
+        if line.file == paths.SYSCTL and (figure := line.line.rpartition("=")[2].strip()).isdecimal()
+    ]
+    return max([render.max_user_namespaces(policy.max_pods), *earlier])
+
+
+def _mode(path: str, policy: Policy) -> str:
+    if path in _EXECUTABLE:
+        return "755"
+    # What the operator adds may be a registry's password.
+    return "600" if path == paths.CONFIG and policy.containerd_config else "644"
+
+
+def changes(node: Node, policy: Policy, found: Wanted) -> list[WriteFile | RemoveFile]:
+    """The files that differ in text, mode, owner or kind."""
+    differing: list[WriteFile | RemoveFile] = []
+    for path, text in found.texts.items():
+        mode = _mode(path, policy)
+        if text is None:
+            if _kind(node, path) != "absent":
+                differing.append(RemoveFile(path, found.whys[path]))
+        elif why := _why_write(node, path, text, mode):
+            # Whoever reads the file is root, so that its mode and owner change nothing for what runs.
+            restarts = path in _RESTARTS and not _says(node, path, text)
+            differing.append(WriteFile(path, text, mode, f"{why} ({found.whys[path]})", restarts))
+    return differing
+
+
+def _kind(node: Node, path: str) -> str:
+    state = node.files.get(path)
+    return state.kind if state else "absent"
+
+
+def _says(node: Node, path: str, text: str) -> bool:
+    state = node.files.get(path)
+    return state is not None and state.sha256 == sha256(text.encode()).hexdigest()
+
+
+def _why_write(node: Node, path: str, text: str, mode: str) -> str:
+    state = node.files.get(path)
+    if state is None or state.kind == "absent":
+        return "new"
+    if state.kind != "file":
+        return "it is no plain file" if state.kind == "other" else f"it is a {state.kind}, not a file"
+    if not _says(node, path, text):
+        return "its text differs"
+    if state.mode != mode:
+        return f"its mode is {state.mode}, expected {mode}"
+    if state.owner != "0:0":
+        return f"its owner is {state.owner}, expected 0:0"
+    return ""

@@ -1,0 +1,97 @@
+"""What a kubelet's own configuration has to say so that it goes with the settings: feature gates, maxPods and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from userns.findings import Finding, note, warning
+from userns.idrange import ID_BLOCK
+from userns.kubelet_range import does
+from userns.tables import GATES
+from userns.versions import parse
+
+__all__ = ["KubeletSettings", "contradictions", "gates"]
+
+# KubeletConfiguration's own defaults.
+_MAX_PODS, _IDS_PER_POD = "110", str(ID_BLOCK)
+_GATE, _OLD_GATE = "UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletSettings:
+    """The settings that the kubelet has to share."""
+
+    containerd: str
+    cgroup_driver: str = "systemd"
+    max_pods: int = int(_MAX_PODS)
+    ids_per_pod: int = ID_BLOCK
+
+
+def gates(
+    kubernetes: str, settings: KubeletSettings | None = None, told: Mapping[str, str] = MappingProxyType({})
+) -> list[Finding]:
+    """What to do about feature gates, with the lines that a kubelet's configuration needs.
+
+    Without `settings`, only what the version asks for. `told`: what config.yaml on the node says already.
+    """
+    version = parse(kubernetes)
+    rows = [row for row in GATES if version in row.kubernetes]
+    gate = next((row.gate for row in rows if row.gate), "")
+    lines = tuple(_lines(kubernetes, gate, settings, told))
+    findings = []
+    for row in rows:
+        message = row.message.format(kubernetes=kubernetes)
+        if row is rows[0] and lines:
+            message += ". The configuration of each kubelet (KubeletConfiguration) needs these lines"
+        findings.append(note("kubernetes-feature-gates", message, row.source, lines if row is rows[0] else ()))
+    return findings
+
+
+def _lines(kubernetes: str, gate: str, settings: KubeletSettings | None, told: Mapping[str, str]) -> Iterator[str]:
+    """In YAML: only what differs from the kubelet's own defaults, and is not there yet."""
+    if gate and told.get(gate) != "true":
+        yield "featureGates:"
+        yield f"  {gate}: true"
+    if settings is None:
+        return
+    driver = settings.cgroup_driver
+    if not _finds_cgroup_driver(kubernetes, settings.containerd) and told.get("cgroupDriver") != driver:
+        yield f"cgroupDriver: {driver}"
+    pods = str(settings.max_pods)
+    if pods != told.get("maxPods", _MAX_PODS):
+        yield f"maxPods: {pods}"
+    ids = str(settings.ids_per_pod)
+    if does("has-ids-per-pod", kubernetes) and ids != told.get("idsPerPod", _IDS_PER_POD):
+        yield "userNamespaces:"
+        yield f"  idsPerPod: {ids}"
+
+
+def _finds_cgroup_driver(kubernetes: str, containerd: str) -> bool:
+    """Whether the kubelet asks containerd for the driver, and gets an answer."""
+    return does("asks-containerd-for-cgroup-driver", kubernetes) and parse(containerd) >= parse("2.0")
+
+
+def contradictions(kubernetes: str, settings: KubeletSettings, told: Mapping[str, str]) -> Iterator[Finding]:
+    """What a kubelet's config.yaml says against the settings."""
+    wrong = []
+    if told.get(_GATE) == "false":
+        wrong.append(f"{_GATE}: false, which turns user namespaces off (from 1.36 on the kubelet does not start then)")
+    if _OLD_GATE in told and does("has-one-gate", kubernetes):
+        wrong.append(f"{_OLD_GATE}, which is gone: the kubelet does not start with a gate that it does not know")
+    driver = told.get("cgroupDriver", settings.cgroup_driver)
+    if driver != settings.cgroup_driver and not _finds_cgroup_driver(kubernetes, settings.containerd):
+        wrong.append(f"cgroupDriver {driver}, and cgroup_driver is {settings.cgroup_driver}: pods would not start")
+    for name, setting, value in (
+        ("maxPods", "max_pods", settings.max_pods),
+        ("idsPerPod", "ids_per_pod", settings.ids_per_pod),
+    ):
+        if told.get(name, str(value)) != str(value):
+            wrong.append(f"{name} {told[name]}, and {setting}, by which ranges and limits are sized, is {value}")
+    if wrong:
+        yield warning(
+            "kubelet-config-differs",
+            f"config.yaml in the kubelet's root has {'; '.join(wrong)}. Make the two agree",
+            "Kubernetes docs, kubelet-config.v1beta1",
+        )

@@ -1,0 +1,365 @@
+"""The kubelet's range of IDs on a node: whether the kubelet starts with it, and whether what is there agrees.
+
+A kubelet that finds a user `kubelet` asks getsubids for its range; one that finds none takes all IDs from the first
+block on. It refuses to start with a range that breaks the rules of userns.idrange, and with pods on record whose IDs
+are not in its range.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from userns import paths, subids
+from userns.findings import Finding, Severity, blocker, note, warning
+from userns.idrange import ID_BLOCK, ID_SPACE, IdRange, free_range, inside, overlap, range_problems
+from userns.node import Node, PodIds, Unit
+from userns.tables import GETSUBIDS, KUBELETS, NEWEST_KUBERNETES, Range
+from userns.versions import parse
+
+__all__ = ["RangeWanted", "does", "findings"]
+
+_RULES = "kubernetes/kubernetes pkg/kubelet/userns/userns_manager.go, kubelet_pods.go"
+_SHOWN = 5
+_BEFORE_PODS = (
+    ", before a pod with hostUsers: false starts on this node: one that gets its IDs from the old range keeps the "
+    "kubelet from starting again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RangeWanted:
+    """The settings that concern the range. `image`: the node is a root directory that boots later."""
+
+    range: IdRange | None = None
+    kubernetes: str = ""
+    ids_per_pod: int = ID_BLOCK
+    max_pods: int = 110
+    image: bool = False
+
+
+def does(behaviour: str, kubernetes: str) -> bool:
+    """Whether a kubelet of this version does what the table `kubelet` knows by this name."""
+    return parse(kubernetes or NEWEST_KUBERNETES) in KUBELETS[behaviour].kubernetes
+
+
+def findings(node: Node, wanted: RangeWanted) -> Iterator[Finding]:
+    """What is wrong with the range that the kubelet has, or is to get."""
+    yield from _Kubelet(node, wanted).findings()
+
+
+@dataclass(frozen=True)
+class _Kubelet:
+    """The kubelet of a node: the one that is installed, else the one that the settings name."""
+
+    node: Node
+    wanted: RangeWanted
+
+    @cached_property
+    def version(self) -> str:
+        return self.node.kubelet_version or self.wanted.kubernetes
+
+    @cached_property
+    def ids_per_pod(self) -> int:
+        return self.wanted.ids_per_pod if does("reads-ids-per-pod", self.version) else ID_BLOCK
+
+    @cached_property
+    def max_pods(self) -> int:
+        told = self.node.kubelet_config.get("maxPods", "")
+        return int(told) if re.fullmatch(r"\d{1,6}", told, re.ASCII) else self.wanted.max_pods
+
+    @cached_property
+    def default(self) -> IdRange:
+        return self.ids_per_pod, ID_SPACE - self.ids_per_pod
+
+    def findings(self) -> Iterator[Finding]:
+        wanted = self.wanted.range
+        yield from self._ids_per_pod()
+        if not does("asks-for-range", self.version):
+            if wanted:
+                yield warning(
+                    "kubelet-id-range-ignored",
+                    f"kubelet_id_range has no effect: the kubelet of Kubernetes {self.version} asks for no range, it "
+                    "does from 1.30 on",
+                    KUBELETS["asks-for-range"].source,
+                )
+                yield from subids.unreadable(self.node)
+                yield from self._taken(wanted)
+            return
+        yield from self._programs()
+        if wanted:
+            yield from subids.unreadable(self.node)
+            yield from self._taken(wanted)
+            yield from self._outcome(wanted)
+            yield from self._running(wanted)
+        elif self.node.kubelet_user:
+            yield from self._existing()
+        else:
+            yield from self._default()
+
+    # --- the programs that the kubelet asks ---
+
+    def _programs(self) -> Iterator[Finding]:
+        wanted, dies = self.wanted.range, does("dies-without-getsubids", self.version)
+        if "getsubids" not in self.node.tools and (wanted or (self.node.kubelet_user and dies)):
+            who = "kubelet_id_range is set" if wanted else "there is a user kubelet"
+            without = "it does not start" if dies else "it takes its default range, whatever is set"
+            cure = "" if wanted else ", or remove the user kubelet if nothing needs it (userdel kubelet)"
+            yield blocker(
+                "getsubids-missing",
+                f"{who}, and the kubelet asks getsubids for its range: without that program {without}. "
+                f"{self._package()}{cure}",
+                KUBELETS["dies-without-getsubids"].source,
+            )
+        if "getent" not in self.node.tools and (wanted or self.node.kubelet_user):
+            asks = does("asks-getent", self.version)
+            text = (
+                "there is no getent, and a kubelet that is built statically (upstream's from 1.38 on) finds no user "
+                "kubelet without it and takes its default range. Install it (libc-bin, glibc-common, musl-utils) "
+                "where the kubelet's PATH has it"
+            )
+            yield (warning if asks else note)("getent-missing", text, KUBELETS["asks-getent"].source)
+
+    def _package(self) -> str:
+        for row in GETSUBIDS:
+            if self.node.os_id not in row.os or not _fits(row.versions, self.node.os_version):
+                continue
+            if row.package:
+                return f"Install the package {row.package}"
+            return f"No package of {self.node.os_id} {self.node.os_version} has it: take a newer release of it"
+        return (
+            "Install it (Debian 12 and later, Ubuntu 24.04: uidmap; Fedora and EL: shadow-utils-subid; Alpine: "
+            "shadow-subids; Ubuntu 22.04 has none)"
+        )
+
+    def _ids_per_pod(self) -> Iterator[Finding]:
+        if self.wanted.ids_per_pod != self.ids_per_pod:
+            yield warning(
+                "ids-per-pod-ignored",
+                f"ids_per_pod = {self.wanted.ids_per_pod} has no effect: the kubelet of Kubernetes {self.version} "
+                f"gives every pod {self.ids_per_pod} IDs, and reads idsPerPod from 1.35 on",
+                KUBELETS["reads-ids-per-pod"].source,
+            )
+
+    # --- who else has those IDs ---
+
+    def _others(self) -> Iterator[tuple[IdRange, str]]:
+        """The IDs that belong to somebody else, and who that is."""
+        ours = {"kubelet", self.node.kubelet_user}
+        for file, lines in ((paths.SUBUID, self.node.subuid), (paths.SUBGID, self.node.subgid)):
+            for owner, start, count in subids.ranges(lines):
+                if owner not in ours:
+                    yield (start, count), f"{file} gives {start} to {start + count - 1} to {owner}"
+        yield from self._accounts()
+
+    def _accounts(self) -> Iterator[tuple[IdRange, str]]:
+        for ids in self.node.host_ids:
+            file = "/etc/passwd" if ids.kind == "user" else "/etc/group"
+            who = f"{ids.kind} {ids.name} ({ids.first})" if ids.name else f"{ids.count} more, {ids.first} to {ids.last}"
+            yield (ids.first, ids.last - ids.first + 1), f"{file} has {who}"
+
+    def _taken(self, wanted: IdRange) -> Iterator[Finding]:
+        if clashes := [who for theirs, who in self._others() if overlap(theirs, wanted)]:
+            yield blocker(
+                "kubelet-id-range-overlaps",
+                f"kubelet_id_range takes {_shown(wanted)}, and part of that is somebody else's: {_some(clashes)}. A "
+                f"pod's users would be theirs. {self._suggestion()}, or take away what nobody uses",
+                _RULES,
+            )
+
+    def _suggestion(self) -> str:
+        free = free_range(
+            (ids for ids, _ in self._others()), ids_per_pod=self.wanted.ids_per_pod, max_pods=self.max_pods
+        )
+        return f"Set kubelet_id_range to one that is free, such as {free}" if free else "Choose another range"
+
+    # --- what getsubids says ---
+
+    @cached_property
+    def printed(self) -> IdRange | None:
+        """The one range that getsubids prints for both, or None."""
+        return None if self.answer_problem else _range(self.node.getsubids["subuid"][0])
+
+    @cached_property
+    def answer_problem(self) -> str:
+        """What the kubelet cannot read in the answer of getsubids."""
+        answer = self.node.getsubids
+        if not answer:
+            return "getsubids was not asked"
+        uids, gids = answer.get("subuid", ()), answer.get("subgid", ())
+        if not uids and not gids:
+            return "getsubids prints no range for it, and it takes exactly one"
+        if uids != gids:
+            return f"its range of UIDs ({_answer(uids)}) is not that of GIDs ({_answer(gids)})"
+        if len(uids) != 1:
+            return f"there are {len(uids)} ranges ({_answer(uids)}), and it takes exactly one"
+        return "" if _range(uids[0]) else f"getsubids prints {uids[0]!r}, which is no range"
+
+    def _problems(self, ids: IdRange | None) -> list[str]:
+        if ids is None:
+            return [self.answer_problem]
+        return range_problems(*ids, ids_per_pod=self.ids_per_pod, max_pods=self.max_pods)
+
+    def _existing(self) -> Iterator[Finding]:
+        """A range that is not ours to write."""
+        if not self.node.getsubids:
+            return
+        if problems := self._problems(self.printed):
+            yield blocker(
+                "kubelet-id-range-invalid",
+                "there is a user kubelet, whose range the kubelet takes, and with this one it does not start, or pods "
+                f"fail: {'; '.join(problems)}. (useradd adds such ranges by itself.) Set kubelet_id_range, which "
+                f"writes a good one, or correct {paths.SUBUID} and {paths.SUBGID}",
+                _RULES,
+            )
+            return
+        assert self.printed is not None
+        if clashes := [who for theirs, who in self._others() if overlap(theirs, self.printed)]:
+            yield warning(
+                "kubelet-id-range-overlaps",
+                f"the kubelet's range is {_shown(self.printed)}, and part of that is somebody else's: "
+                f"{_some(clashes)}. A pod's users are theirs. {self._suggestion()}",
+                _RULES,
+            )
+        yield from self._stranded(self.printed, "the kubelet's range")
+
+    def _outcome(self, wanted: IdRange) -> Iterator[Finding]:
+        """Whether what is written has the effect that it should have."""
+        short = range_problems(*wanted, ids_per_pod=self.wanted.ids_per_pod, max_pods=self.max_pods)
+        if short and self.max_pods > self.wanted.max_pods:
+            yield blocker(
+                "kubelet-id-range-invalid",
+                f"the kubelet's config.yaml has maxPods {self.max_pods}, and with kubelet_id_range it does not start: "
+                f"{'; '.join(short)}. Set max_pods to what the kubelet has and a range for so many, or lower maxPods",
+                _RULES,
+            )
+        if not self.node.getsubids or self.printed == wanted:
+            return
+        if subids.kubelets(self.node) == (wanted, wanted):
+            yield blocker(
+                "kubelet-id-range-invalid",
+                f"{paths.SUBUID} and {paths.SUBGID} give the kubelet {_shown(wanted)}, and getsubids says otherwise: "
+                f"{self.answer_problem or _shown(self.printed or wanted)}. It asks what nsswitch.conf names under "
+                '"subid": give the user kubelet the same range there, or take that line out',
+                "getsubids(1), nsswitch.conf(5)",
+            )
+
+    # --- what runs ---
+
+    def _running(self, wanted: IdRange) -> Iterator[Finding]:
+        """Whether the kubelet, when it starts again, takes the pods that are there."""
+        if self.wanted.image:
+            return
+        if self.printed == wanted:
+            yield from self._stranded(wanted, "kubelet_id_range")
+            return
+        before = self.printed if self.node.kubelet_user else self.default
+        grows = (
+            before is not None and inside(before, wanted) and not self._outside(wanted) and not self.node.pods_untold
+        )
+        if (self.node.pod_ids or self.node.pods_untold) and not grows:
+            yield blocker(
+                "kubelet-id-range-in-use",
+                f"the kubelet's range would change{f' from {_shown(before)}' if before else ''} to {_shown(wanted)} "
+                f"under {self._pods(self.node.pod_ids)} with a user namespace: the kubelet would not start again "
+                f'("id … is out of range"). {self._drain()}',
+                "kubernetes/kubernetes#132966",
+            )
+        elif self.node.units.get("kubelet", Unit()).active == "active":
+            yield warning(
+                "kubelet-restart-needed",
+                "the kubelet runs, and reads its range only when it starts: restart it right after this run"
+                + ("" if grows else _BEFORE_PODS),
+                "kubernetes/kubernetes#132966",
+            )
+
+    def _outside(self, ids: IdRange) -> tuple[PodIds, ...]:
+        """The pods on record that a kubelet with this range refuses."""
+        return tuple(
+            each
+            for each in self.node.pod_ids
+            if each.start is None
+            or each.length != self.ids_per_pod
+            or each.start % self.ids_per_pod
+            or not inside((each.start, each.length), ids)
+        )
+
+    def _stranded(self, ids: IdRange, what: str) -> Iterator[Finding]:
+        if outside := self._outside(ids):
+            yield warning(
+                "kubelet-id-range-in-use",
+                f"{self._pods(outside, untold=False)} with a user namespace have IDs that do not fit {what}, "
+                f"{_shown(ids)} in blocks of {self.ids_per_pod}: the kubelet will not start again "
+                f'("out of range", "wrong user namespace length"). {self._drain()}',
+                "kubernetes/kubernetes#132966",
+            )
+
+    def _pods(self, pods: tuple[PodIds, ...], *, untold: bool = True) -> str:
+        names = [each.pod for each in pods[:_SHOWN]]
+        count = len(pods) + (self.node.pods_untold if untold else 0)
+        more = ", …" if count > len(names) else ""
+        return f"{count} pod{'s' if count > 1 else ''} ({', '.join(names)}{more})"
+
+    def _drain(self) -> str:
+        place = self.node.filesystems.get("kubelet-root")
+        root = place.path if place else "/var/lib/kubelet"
+        return (
+            "Cordon and drain this node, delete what is left of these pods (DaemonSets and static pods stay after a "
+            f"drain) until no file {root}/pods/*/userns is there, and run again"
+        )
+
+    # --- no range at all ---
+
+    def _default(self) -> Iterator[Finding]:
+        """What the kubelet takes where nobody gave it a range."""
+        if self.wanted.image:
+            return
+        yield from self._stranded(self.default, "the kubelet's default range")
+        users = [who for theirs, who in self._accounts() if overlap(theirs, self.default)]
+        last = does("hands-out-last-block", self.version)
+        faults = []
+        if users:
+            faults.append(f"part of that is of users of this node, and a pod's users could be theirs ({_some(users)})")
+        if last:
+            faults.append(
+                "the kernel never maps the last block, and a pod that gets it fails for ever "
+                '("fork/exec /proc/self/exe: invalid argument"; Kubernetes 1.38 leaves it out)'
+            )
+        if faults:
+            yield Finding(
+                "kubelet-default-range",
+                Severity.WARNING if users else Severity.NOTE,
+                f"without kubelet_id_range the kubelet takes {_shown(self.default)} for pods: {'; '.join(faults)}. "
+                f"{self._suggestion()}",
+                KUBELETS["hands-out-last-block"].source,
+            )
+
+
+def _fits(versions: Range | None, version: str) -> bool:
+    if versions is None:
+        return True
+    try:
+        return parse(version) in versions
+    except ValueError:
+        return False
+
+
+def _range(line: str) -> IdRange | None:
+    match = re.fullmatch(r"\s*\S+\s+\S+\s+(\d{1,10})\s+(\d{1,10})\s*", line, re.ASCII)
+    ids = (int(match[1]), int(match[2])) if match else None
+    return ids if ids and max(ids) < ID_SPACE else None
+
+
+def _answer(lines: tuple[str, ...]) -> str:
+    return _some([line.partition(": ")[2] or line for line in lines]) if lines else "none"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return "; ".join(names[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _shown(ids: IdRange) -> str:
+    return f"{ids[0]} to {sum(ids) - 1}"

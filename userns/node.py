@@ -1,0 +1,178 @@
+"""What a node is: the text that the one remote command prints, parsed and checked."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Probe(_Frozen):
+    """What a live probe of the kernel said.
+
+    `cannot` carries the step that failed and the kernel's errno by name (`EINVAL`); `unknown` means that the
+    probe could not be made (no tool for it, not root, a read-only directory), with the reason in `detail`.
+    """
+
+    result: Literal["ok", "cannot", "unknown"]
+    step: str = ""
+    errno: str = ""
+    detail: str = ""
+
+
+class Filesystem(_Frozen):
+    """The file system that serves `path`: looked up on `parent`, the nearest directory that exists."""
+
+    path: str
+    parent: str
+    type: str
+    free_kib: int | None = None
+
+
+class FileState(_Frozen):
+    """A managed file as it is. `mode` is octal without a leading zero (`"644"`), `owner` is `"uid:gid"`."""
+
+    kind: Literal["absent", "file", "link", "directory", "other"]
+    sha256: str = ""
+    mode: str = ""
+    owner: str = ""
+
+
+class Binary(_Frozen):
+    """An installed program. `recorded` says that its stat (or digest) agrees with the manifest, so that
+    `version` and `sha256` come from there; else both were taken from the file itself."""
+
+    sha256: str = ""
+    version: str = ""
+    recorded: bool = False
+    component: str = ""
+    # SHA-256 of the release asset that it came from; "package" for a package's own.
+    asset: str = ""
+
+
+class Unit(_Frozen):
+    """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState)."""
+
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    enabled: str = ""
+    fragment: str = ""
+    exec_start: str = ""
+
+
+class Package(_Frozen):
+    """An installed package: the distribution's full version, and whether it is held."""
+
+    version: str
+    held: bool = False
+
+
+class ConfLine(_Frozen):
+    """One line of somebody's configuration that concerns us."""
+
+    file: str
+    line: str
+
+
+class DropIn(_Frozen):
+    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens."""
+
+    path: str
+    version: int | None = None
+    tables: tuple[str, ...] = ()
+    unreadable: bool = False
+
+
+class HostIds(_Frozen):
+    """IDs from 65536 on that users or groups of this node have: one with its name, or several without."""
+
+    kind: Literal["user", "group"]
+    name: str = ""
+    first: int
+    last: int
+    count: int = 1
+
+
+class PodIds(_Frozen):
+    """The block of IDs that the kubelet gave a pod, from its file `userns`; None where that could not be read."""
+
+    pod: str
+    start: int | None = None
+    length: int | None = None
+
+
+class Mounts(_Frozen):
+    """The mounts of one file system below the kubelet's root: how many, and the first of them by name."""
+
+    count: int
+    paths: tuple[str, ...] = ()
+
+
+class Overlay(_Frozen):
+    """The kernel's overlayfs: `loaded` and `module` (on disk, not loaded) are a module's states."""
+
+    state: Literal["builtin", "loaded", "module", "absent", "unknown"] = "unknown"
+    metacopy: Literal["Y", "N", ""] = ""
+
+
+class Node(_Frozen):
+    """Everything the plan needs to know of one node, as one remote command found it."""
+
+    kernel: str
+    machine: str
+    os_id: str = ""
+    os_version: str = ""
+    container: str = "none"
+    systemd: str = ""
+    cgroup: Literal["v2", "v1", "hybrid", "unknown"] = "unknown"
+    tools: tuple[str, ...] = ()
+    root: bool = True
+    overlay: Overlay = Overlay()
+    # Keys: containerd-root, kubelet-root, tmpfs, overlay (an overlay over an idmapped lower, in the containerd
+    # root), containerd-check (containerd's own test, in its TMPDIR; only below Linux 5.19, where it makes it).
+    probes: dict[str, Probe] = {}
+    # Keys: containerd-root, kubelet-root, state, install (/usr/local/bin).
+    filesystems: dict[str, Filesystem] = {}
+    sysctls: dict[str, int] = {}
+    sysctl_lines: tuple[ConfLine, ...] = ()
+    modprobe_lines: tuple[ConfLine, ...] = ()
+    files: dict[str, FileState] = {}
+    # By path; a path that is not there is absent.
+    binaries: dict[str, Binary] = {}
+    # Keys: containerd, docker, kubelet, podman and so on, without ".service".
+    units: dict[str, Unit] = {}
+    packages: dict[str, Package] = {}
+    manifest: str = ""
+    unfinished: str = ""
+    drop_ins: tuple[DropIn, ...] = ()
+    snapshots: bool | None = None
+    # The root that containerd uses now, where that is not the wanted one and holds snapshots or containers.
+    other_root: str = ""
+    gpu_hooks: tuple[str, ...] = ()
+    subuid: tuple[str, ...] = ()
+    subgid: tuple[str, ...] = ()
+    # IDs from 65536 on in /etc/passwd and /etc/group.
+    host_ids: tuple[HostIds, ...] = ()
+    kubelet_user: str = ""
+    # What getsubids prints for the user kubelet, line by line. Keys: subuid, subgid; none where it was not asked.
+    getsubids: dict[str, tuple[str, ...]] = {}
+    # The pods with a user namespace, as the kubelet records them, and how many more there are.
+    pod_ids: tuple[PodIds, ...] = ()
+    pods_untold: int = 0
+    # By file system; neither tmpfs, nor the root and its pods, which are probed.
+    kubelet_mounts: dict[str, Mounts] = {}
+    # What config.yaml in the kubelet's root says. Keys: cgroupDriver, maxPods, idsPerPod, and the feature gates.
+    kubelet_config: dict[str, str] = {}
+    zfs_version: str = ""
+    kubelet_version: str = ""
+    selinux: str = ""
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The node as JSON values; pyinfra prints a fact through this method."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,113 @@
+"""What on a node stands in the way of overlay and its metacopy: the module, modprobe.d, builders of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from userns import paths
+from userns.findings import Finding, blocker, note, warning
+from userns.node import ConfLine, Node
+
+__all__ = ["metacopy_conflicts", "module_conflicts"]
+
+_ON = ("y", "1", "on", "true", "")
+
+
+def module_conflicts(node: Node, *, image: bool) -> Iterator[Finding]:
+    """What keeps overlay from being loaded."""
+    if node.overlay.state == "absent":
+        yield blocker(
+            "overlay-missing",
+            f"Linux {node.kernel} has no overlay, built in or as a module: install the kernel's modules package "
+            "(linux-modules-extra on some clouds), or reboot if the kernel was upgraded and its modules went",
+        )
+    if node.overlay.state == "module" and node.sysctls.get("kernel.modules_disabled") == 1 and not image:
+        yield blocker(
+            "overlay-not-loadable",
+            "overlay is a module and not loaded, and kernel.modules_disabled is 1 until the next boot: let it load at "
+            "boot (modules-load.d) before that is set",
+        )
+    for each, kind, rest in _statements(node):
+        if kind == "install" and re.search(r"/(false|true)\b", rest):
+            there = node.overlay.state in ("loaded", "builtin")
+            when = "at the next boot" if there else "now"
+            yield (warning if there else blocker)(
+                "overlay-not-loadable",
+                f"{each.file} keeps overlay from being loaded ({each.line!r}), which hits {when}; containerd's "
+                "overlayfs snapshotter needs it: take the line out",
+                "modprobe.d(5)",
+            )
+        elif kind == "blacklist":
+            yield note(
+                "overlay-blacklisted",
+                f"{each.file} keeps overlay from loading by itself ({each.line!r}); containerd's pre-start hook loads "
+                "it by name, which still works",
+                "modprobe.d(5)",
+            )
+
+
+def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
+    """What is at odds with metacopy on, or off."""
+    if not metacopy and node.overlay.metacopy == "Y" and node.snapshots is not False:
+        held = "holds snapshots" if node.snapshots else "may hold snapshots (that could not be read)"
+        yield blocker(
+            "metacopy-off-with-snapshots",
+            f"overlay_metacopy = False, but metacopy is on and containerd {held}: each file whose owner was changed "
+            'while it was on would give EPERM. Leave it on (True or "auto"), or drain the node and remove '
+            "containerd's containers and images first",
+            "measured; containers/storage#815; Linux Documentation/filesystems/overlayfs.rst",
+        )
+    for each, kind, rest in _statements(node):
+        if kind == "options":
+            yield from _options(each, rest, metacopy)
+    if not metacopy:
+        return
+    builders = [name for name in ("docker", "podman") if (unit := node.units.get(name)) and unit.load == "loaded"]
+    if builders:
+        yield warning(
+            "metacopy-and-builds",
+            f"{' and '.join(builders)} on this node: with metacopy on, image builds fall back to a slow diff and may "
+            'put whole files into layers. Build elsewhere, or set overlay_metacopy = "auto", which leaves it as it is '
+            "where the image of a pod is idmapped",
+            "containers/storage#640; flatcar#403; home-assistant/operating-system#2773",
+        )
+    if node.overlay.state == "builtin":
+        yield note(
+            "overlay-builtin",
+            "overlay is built into this kernel, so that modprobe.d says nothing to it: containerd's pre-start hook "
+            "sets metacopy at each boot. overlay.metacopy=Y on the kernel's command line does so for all mounts",
+        )
+
+
+def _statements(node: Node) -> Iterator[tuple[ConfLine, str, str]]:
+    """Other people's lines about overlay: the line, its command, and what follows the module's name."""
+    for each in node.modprobe_lines:
+        words = each.line.split(maxsplit=2)
+        if each.file != paths.MODPROBE and len(words) > 1:
+            yield each, words[0], words[2] if len(words) > 2 else ""
+
+
+def _options(each: ConfLine, rest: str, metacopy: bool) -> Iterator[Finding]:
+    values = dict(word.partition("=")[::2] for word in rest.split())
+    on = {name: value.strip("\"'").lower() in _ON for name, value in values.items()}
+    if on.get("metacopy", metacopy) is not metacopy:
+        yield warning(
+            "modprobe-metacopy",
+            f"{each.file} sets overlay's metacopy to another value ({each.line!r}) than the settings do "
+            f"({'Y' if metacopy else 'N'}), and the names of the files decide which one counts: take the line out",
+            "modprobe.d(5)",
+        )
+    if metacopy and on.get("nfs_export"):
+        yield warning(
+            "modprobe-metacopy",
+            f"{each.file} turns overlay's nfs_export on ({each.line!r}), which silently turns metacopy off: "
+            "choose one of them",
+            "Linux fs/overlayfs/params.c",
+        )
+    if metacopy and on.get("redirect_dir") is False:
+        yield note(
+            "modprobe-redirect-dir",
+            f"{each.file} turns overlay's redirect_dir off ({each.line!r}); metacopy turns it on again for each mount",
+            "Linux fs/overlayfs/params.c",
+        )

@@ -1,0 +1,40 @@
+"""Where things live on a node. These paths are public: operators, monitoring and other tools rely on them."""
+
+CONFIG = "/etc/containerd/config.toml"
+DROP_INS = "/etc/containerd/conf.d"
+UNIT = "/etc/systemd/system/containerd.service"
+UNIT_DROP_IN = "/etc/systemd/system/containerd.service.d/50-userns-node.conf"
+MODPROBE = "/etc/modprobe.d/overlay-metacopy.conf"
+SYSCTL = "/etc/sysctl.d/90-userns-node.conf"
+SUBUID = "/etc/subuid"
+SUBGID = "/etc/subgid"
+
+STATE = "/var/lib/userns-node"
+MANIFEST = f"{STATE}/manifest"
+LIBEXEC = "/usr/local/libexec/userns-node"
+PRE_START = f"{LIBEXEC}/pre-start"
+CHECK = f"{LIBEXEC}/check"
+CHECK_UNIT = "/etc/systemd/system/userns-node-check.service"
+# What the check found after the last boot, for monitoring.
+READINESS = "/run/userns-node/readiness.json"
+
+# From a release or a bundle. A package keeps its own places (PACKAGED).
+INSTALLED = {
+    "containerd": "/usr/local/bin/containerd",
+    "ctr": "/usr/local/bin/ctr",
+    "containerd-shim-runc-v2": "/usr/local/bin/containerd-shim-runc-v2",
+    "runc": "/usr/local/sbin/runc",
+    "crun": "/usr/local/bin/crun",
+}
+PACKAGED = {
+    "containerd": "/usr/bin/containerd",
+    "ctr": "/usr/bin/ctr",
+    "containerd-shim-runc-v2": "/usr/bin/containerd-shim-runc-v2",
+    "runc": "/usr/sbin/runc",
+    "crun": "/usr/bin/crun",
+}
+
+# Files whose digest, mode and owner every reading of a node brings back.
+MANAGED = (CONFIG, UNIT, UNIT_DROP_IN, MODPROBE, SYSCTL, PRE_START, CHECK, CHECK_UNIT, SUBUID, SUBGID)
+# Of these, the files in which other people's lines stay as they are.
+SHARED = (SUBUID, SUBGID)

@@ -1,0 +1,204 @@
+"""The plan: from what a node is and what is wanted to decisions, findings and the exact changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from userns import advisories, conflicts, dropins, files, programs, readiness, requirements
+from userns.changes import (
+    AddKubeletUser,
+    Change,
+    EnableService,
+    InstallArtifact,
+    InstallPackage,
+    RemoveFile,
+    RestartService,
+    SetMetacopy,
+    SetSysctl,
+    WriteFile,
+)
+from userns.findings import Finding, Severity, apply_allow
+from userns.node import Node, Unit
+from userns.paths import CHECK_UNIT
+from userns.policy import Policy
+from userns.readiness import Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Something decided for this node, with its reason and where the rule comes from."""
+
+    name: str
+    value: str
+    reason: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.name} {self.value}{reason}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen on one node, and why.
+
+    `programs` maps a program's name to its path after the change; `handlers` maps a runtime handler to the path
+    of its binary; `manifest` is the digest of the record that the plan was made from ("" where there is none).
+    """
+
+    node: Node
+    policy: Policy
+    readiness: Readiness
+    decisions: tuple[Decision, ...]
+    findings: tuple[Finding, ...]
+    changes: tuple[Change, ...]
+    programs: Mapping[str, str]
+    handlers: Mapping[str, str]
+
+    @property
+    def blockers(self) -> tuple[Finding, ...]:
+        """The findings that refuse this node."""
+        return tuple(each for each in self.findings if each.severity is Severity.BLOCKER)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the node must be left as it is."""
+        return bool(self.blockers)
+
+    @property
+    def manifest(self) -> str:
+        """The digest of the node's record when the plan was made, "" where there was none."""
+        return self.node.manifest
+
+    @property
+    def snapshotter(self) -> str:
+        """The snapshotter whose plugin must be healthy."""
+        return self.policy.snapshotter
+
+    def exists(self, path: str) -> bool:
+        """Whether the node has this managed file already."""
+        state = self.node.files.get(path)
+        return state is not None and state.kind != "absent"
+
+    def digest(self, path: str) -> str:
+        """The digest of this managed file when the plan was made, "" where there was none."""
+        state = self.node.files.get(path)
+        return state.sha256 if state else ""
+
+
+def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
+    """The plan for `node` under `policy`. The same input gives the same plan, in the same order.
+
+    `templates` holds the text of each file in templates/ by name; `today` dates end-of-life findings (None: no
+    such findings).
+    """
+    ready = readiness.of_node(node, policy)
+    paths = programs.paths(policy)
+    handlers = programs.handlers(policy)
+    wanted = files.wanted(node, policy, ready, templates)
+
+    findings = [
+        *ready.findings,
+        *requirements.of_policy(node, policy),
+        *advisories.of_policy(policy, today),
+        *programs.missing(node, policy),
+        *conflicts.of_node(node, policy, ready),
+        *wanted.findings,
+        *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
+    ]
+    changes = _changes(node, policy, ready, wanted)
+    return Plan(
+        node=node,
+        policy=policy,
+        readiness=ready,
+        decisions=_decisions(policy, ready, wanted),
+        findings=apply_allow(list(dict.fromkeys(findings)), policy.allow),
+        changes=changes,
+        programs=paths,
+        handlers=handlers,
+    )
+
+
+def _changes(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted) -> tuple[Change, ...]:
+    installs = programs.changes(node, policy)
+    written = files.changes(node, policy, wanted)
+    live = _live(node, policy, ready)
+    users: list[Change] = []
+    if policy.kubelet_id_range is not None and not node.kubelet_user:
+        users.append(AddKubeletUser("the kubelet looks up its range of ids by this name"))
+    return (*installs, *users, *written, *live, *_service(node, [*installs, *written]))
+
+
+def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:
+    """Values of the running kernel. A container shares its kernel with others: there they are left alone."""
+    if node.container != "none":
+        return []
+    live: list[Change] = []
+    key = files.MAX_USER_NAMESPACES
+    needed, value = files.max_user_namespaces(node, policy), node.sysctls.get(key)
+    if value is not None and value < needed:
+        live.append(SetSysctl(key, needed, f"it is {value}, too few for {policy.max_pods} pods"))
+    metacopy = files.wants_metacopy(policy, ready)
+    if metacopy is not None and node.overlay.state != "absent":
+        wanted = "Y" if metacopy else "N"
+        # Of a module that is not loaded, modprobe.d decides; the hook loads it before containerd.
+        if node.overlay.metacopy not in ("", wanted) or (wanted == "Y" and node.overlay.metacopy == ""):
+            live.append(SetMetacopy(wanted, "only mounts made from now on follow it"))
+    return live
+
+
+def _service(node: Node, changes: Sequence[Change]) -> list[Change]:
+    service: list[Change] = []
+    for name in ("containerd", CHECK_UNIT.rpartition("/")[2].removesuffix(".service")):
+        enabled = node.units.get(name, Unit()).enabled
+        if enabled not in ("enabled", "static"):
+            service.append(EnableService(f"it is {enabled or 'not there yet'}", f"{name}.service"))
+    unit = node.units.get("containerd", Unit())
+    if reason := _why_restart(node, unit, changes):
+        service.append(RestartService(reason))
+    return service
+
+
+def _why_restart(node: Node, unit: Unit, changes: Sequence[Change]) -> str:
+    installed = [each.component for each in changes if isinstance(each, InstallArtifact | InstallPackage)]
+    if unit.active != "active":
+        return f"it is {unit.active}"
+    if installed:
+        # containerd asks a runtime once, when it starts, what it can do.
+        return f"new {', '.join(installed)}"
+    if rewritten := [each.path for each in changes if isinstance(each, WriteFile | RemoveFile) and each.restarts]:
+        return f"new {', '.join(rewritten)}"
+    if node.unfinished:
+        return "an earlier change was cut off"
+    return ""
+
+
+def _decisions(policy: Policy, ready: Readiness, wanted: files.Wanted) -> tuple[Decision, ...]:
+    metacopy = files.wants_metacopy(policy, ready)
+    why_metacopy = {
+        True: "a rootfs that is chowned copies inodes then, not data; it costs nothing where none is",
+        False: "the settings turn it off",
+        None: "the settings leave it as it is where no rootfs is chowned",
+    }[metacopy]
+    decisions = [
+        Decision("tier", ready.tier, ready.summary),
+        *(
+            Decision(component, version, f"from a {policy.install_from}")
+            for component, version in programs.versions(policy).items()
+        ),
+        Decision(
+            "config.toml version",
+            str(policy.config_version),
+            "containerd 1.x reads at most 2" if policy.config_version == 2 else "every containerd 2.x reads it",
+            "containerd RELEASES.md, configuration versions",
+        ),
+    ]
+    if policy.config_version > 2:
+        decisions.append(Decision("slow_chown", str(ready.slow_chown).lower(), ready.slow_chown_reason))
+    decisions.append(
+        Decision("metacopy", {True: "Y", False: "N", None: "unchanged"}[metacopy], why_metacopy, "overlayfs.rst")
+    )
+    decisions += [Decision("because", statement, "", source) for statement, source in ready.reasons]
+    return tuple(decisions)

@@ -1,0 +1,354 @@
+"""The records that the node script prints, read into a `Node`. Pure: text in, a checked value out.
+
+A record is one line of TAB-separated fields, its kind first. Everything before the first line (a login's banner) is
+ignored, as are lines of a kind that is not known; an answer without its last line was cut off and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from userns import paths
+from userns.node import (
+    Binary,
+    ConfLine,
+    DropIn,
+    FileState,
+    Filesystem,
+    HostIds,
+    Mounts,
+    Node,
+    Overlay,
+    Package,
+    PodIds,
+    Probe,
+    Unit,
+)
+from userns.versions import upstream
+
+BEGIN, END = "userns-node-begin", "userns-node-end"
+FORMAT = "1"
+
+_PROBES = ("containerd-root", "kubelet-root", "tmpfs", "overlay")
+_UNIT_FIELDS = {
+    "LoadState": "load",
+    "ActiveState": "active",
+    "SubState": "sub",
+    "UnitFileState": "enabled",
+    "FragmentPath": "fragment",
+    "ExecStart": "exec_start",
+}
+_VERSION = re.compile(r"(?<![\w.])v?\d+\.\d+")
+
+_Records = list[tuple[str, ...]]
+
+
+class ReadingError(ValueError):
+    """The node's answer can't be read; the message says which line, what it holds and what was expected."""
+
+
+def read(lines: Iterable[str]) -> Node:
+    """The node that the script's output describes.
+
+    Raises ReadingError, and nothing else, whatever the text is.
+    """
+    by_kind: dict[str, _Records] = {}
+    for kind, *fields in _records(list(lines)):
+        by_kind.setdefault(kind, []).append(tuple(fields))
+    values: dict[str, Any] = {}
+    for name, reader in _READERS.items():
+        try:
+            values[name] = reader(by_kind)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ReadingError(f"the node script's answer on {name} makes no sense: {error}") from error
+    try:
+        return Node(**values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ReadingError(f"the node script's answer makes no sense: {wrong}") from error
+
+
+def _records(lines: list[str]) -> Iterable[list[str]]:
+    split = [line.rstrip("\r\n").split("\t") for line in lines]
+    begins = [number for number, fields in enumerate(split) if fields[0] == BEGIN]
+    if not begins:
+        shown = f"; it begins with {lines[0][:80]!r}" if lines else ": there is none"
+        raise ReadingError(f"the node script's answer lacks its first line{shown}")
+    answer = split[begins[-1] :]
+    if answer[0][1:] != [FORMAT]:
+        raise ReadingError(f"the node script speaks format {answer[0][1:]}, expected {FORMAT!r}")
+    for number, fields in enumerate(answer):
+        if fields[0] == END:
+            return answer[1:number]
+    raise ReadingError(
+        f"the node script's answer was cut off after {len(answer)} lines; the last begins with {answer[-1][0][:40]!r}. "
+        "The connection broke or the script was killed: run it again"
+    )
+
+
+_ByKind = dict[str, _Records]
+
+
+def _one(kind: str, position: int = 0) -> Callable[[_ByKind], str]:
+    """A reader of one field; "" where the node gave no answer."""
+
+    def reader(by_kind: _ByKind) -> str:
+        for fields in by_kind.get(kind, []):
+            return fields[position].strip()
+        return ""
+
+    return reader
+
+
+def _pairs(by_kind: _ByKind, kind: str) -> dict[str, str]:
+    return {fields[0]: fields[1] for fields in by_kind.get(kind, [])}
+
+
+def _kernel(by_kind: _ByKind) -> str:
+    kernel = _one("kernel")(by_kind)
+    if upstream(kernel) is None:
+        raise ValueError(f"{kernel!r} is no kernel release such as 6.12.5")
+    return kernel
+
+
+def _os(name: str) -> Callable[[_ByKind], str]:
+    return lambda by_kind: _pairs(by_kind, "os").get(name, "").strip("\"'")
+
+
+def _systemd(by_kind: _ByKind) -> str:
+    match = re.search(r"\d+", _one("systemd")(by_kind))
+    return match[0] if match else ""
+
+
+def _strings(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
+    return lambda by_kind: tuple(fields[0] for fields in by_kind.get(kind, []))
+
+
+def _overlay(by_kind: _ByKind) -> Overlay:
+    for state, metacopy in by_kind.get("overlay", []):
+        return Overlay.model_validate({"state": state, "metacopy": metacopy if metacopy in ("Y", "N") else ""})
+    return Overlay()
+
+
+def _probes(by_kind: _ByKind) -> dict[str, Probe]:
+    probes = {name: Probe(result="unknown", detail="the probe gave no answer") for name in _PROBES}
+    for name, result, step, errno, detail in by_kind.get("probe", []):
+        probes[name] = Probe.model_validate({"result": result, "step": step, "errno": errno, "detail": detail})
+    return probes
+
+
+def _filesystems(by_kind: _ByKind) -> dict[str, Filesystem]:
+    mounts = _pairs(by_kind, "mount")
+    space = {fields[-1].removeprefix("."): fields for fields in by_kind.get("space", [])}
+    found = {}
+    for name, path, parent, mount in by_kind.get("filesystem", []):
+        blocks, size, type_, *_ = space.get(parent, ("", "", "", ""))
+        free = int(blocks) * int(size) // 1024 if blocks.isdecimal() and size.isdecimal() else None
+        found[name] = Filesystem(path=path, parent=parent, type=mounts.get(mount, type_), free_kib=free)
+    return found
+
+
+def _sysctls(by_kind: _ByKind) -> dict[str, int]:
+    values = _pairs(by_kind, "sysctl-live")
+    return {key.replace("/", "."): int(value) for key, value in values.items() if re.fullmatch(r"-?\d{1,19}", value)}
+
+
+def _sysctl_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
+    """In the order in which they take effect: by file name over all directories, sysctl.conf last."""
+    lines = [ConfLine(file=file, line=line) for file, line in by_kind.get("sysctl", [])]
+    return tuple(sorted(lines, key=lambda each: (each.file == "/etc/sysctl.conf", each.file.rpartition("/")[2])))
+
+
+def _modprobe_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
+    found = []
+    for file, line in by_kind.get("modprobe", []):
+        words = line.split()
+        about = words[1:2] if words[:1] != ["alias"] else words[1:3]
+        if file != paths.MODPROBE and (words[:1] == ["#"] or {"overlay", "fs-overlay"} & set(about)):
+            found.append(ConfLine(file=file, line=line))
+    return tuple(found)
+
+
+def _files(by_kind: _ByKind) -> dict[str, FileState]:
+    digests = {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}
+    stats = {path: (mode, owner) for mode, owner, path in by_kind.get("stat", [])}
+    found = {}
+    for path, kind in by_kind.get("file", []):
+        mode, owner = stats.get(path, ("", ""))
+        digest = digests.get(path, "") if kind == "file" else ""
+        found[path] = FileState.model_validate({"kind": kind, "sha256": digest, "mode": _octal(mode), "owner": owner})
+    return found
+
+
+def _octal(mode: str) -> str:
+    """`-rwxr-xr-x`, which `ls` says where there is no `stat`, as `755`."""
+    if len(mode) < 10:
+        return mode
+    bits = sum(1 << (8 - place) for place, letter in enumerate(mode[1:10]) if letter not in "-ST")
+    bits |= sum(1 << (11 - place) for place in range(3) if mode[3 + 3 * place] in "sStT")
+    return f"{bits:o}"
+
+
+def _binaries(by_kind: _ByKind) -> dict[str, Binary]:
+    digests = {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}
+    found = {
+        path: Binary(sha256=digest, version=version, recorded=True, component=component, asset=asset)
+        for path, component, version, digest, asset in by_kind.get("binary", [])
+    }
+    for path, text in by_kind.get("program", []):
+        name = path.rpartition("/")[2]
+        component = name if name in ("runc", "crun") else "containerd"
+        found[path] = Binary(sha256=digests.get(path, ""), version=_version(text), component=component)
+    return found
+
+
+def _version(text: str) -> str:
+    """The first version in what a program printed; containerd's module path ends in "/v2" before it."""
+    match = _VERSION.search(text)
+    return (upstream(text[match.start() :]) or "") if match else ""
+
+
+def _units(by_kind: _ByKind) -> dict[str, Unit]:
+    found: dict[str, dict[str, str]] = {}
+    for name, field, value in by_kind.get("unit", []):
+        if field in _UNIT_FIELDS:
+            unit = found.setdefault(name.rpartition(".")[0] or name, {})
+            unit.setdefault(_UNIT_FIELDS[field], value)
+    return {name: Unit(**fields) for name, fields in found.items()}
+
+
+def _packages(by_kind: _ByKind) -> dict[str, Package]:
+    """Those that are installed: dpkg's second letter; its first is "h" for a held one."""
+    return {
+        name: Package(version=version, held=status[0] == "h")
+        for name, version, status in by_kind.get("package", [])
+        if status[1:2] == "i"
+    }
+
+
+def _manifest(by_kind: _ByKind) -> str:
+    return {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}.get(paths.MANIFEST, "")
+
+
+def _drop_ins(by_kind: _ByKind) -> tuple[DropIn, ...]:
+    versions = {path: value.partition("#")[0].strip() for path, value in by_kind.get("drop-in-version", [])}
+    tables: dict[str, list[str]] = {}
+    for path, table in by_kind.get("table", []):
+        tables.setdefault(path, []).append(table.strip())
+    return tuple(
+        DropIn(
+            path=path,
+            version=int(versions[path]) if re.fullmatch(r"\d{1,9}", versions.get(path, "")) else None,
+            tables=tuple(dict.fromkeys(tables.get(path, []))),
+            unreadable=state == "unreadable",
+        )
+        for path, state in by_kind.get("drop-in", [])
+    )
+
+
+def _sub_ids(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
+    """Whole lines. One that is not plain ASCII comes as the hexadecimal numbers of its bytes."""
+
+    def line(text: str, form: str = "") -> str:
+        return bytes.fromhex(text).decode(errors="replace") if form == "hex" else text
+
+    return lambda by_kind: tuple(line(*fields) for fields in by_kind.get(kind, []))
+
+
+def _snapshots(by_kind: _ByKind) -> bool | None:
+    return {"yes": True, "no": False}.get(_one("snapshots")(by_kind))
+
+
+def _kubelet_user(by_kind: _ByKind) -> str:
+    """Its uid; the record is a line of the passwd database."""
+    fields = _one("kubelet-user")(by_kind).split(":")
+    return fields[2] if len(fields) > 2 else ""
+
+
+def _getsubids(by_kind: _ByKind) -> dict[str, tuple[str, ...]]:
+    """What it printed, for both files where there is a user to ask for and a program to ask."""
+    if not _kubelet_user(by_kind) or not any("getsubids" in fields for fields in by_kind.get("tools", [])):
+        return {}
+    lines = by_kind.get("getsubids", [])
+    return {name: tuple(line for kind, line in lines if kind == name) for name in ("subuid", "subgid")}
+
+
+def _host_ids(by_kind: _ByKind) -> tuple[HostIds, ...]:
+    """In the order of the files, those without a name last."""
+    found = [
+        HostIds.model_validate(
+            {"kind": kind, "name": name, "first": int(first), "last": int(last), "count": int(count)}
+        )
+        for kind, name, first, last, count in by_kind.get("host-ids", [])
+    ]
+    return tuple(sorted(found, key=lambda each: (each.kind != "user", each.count > 1)))
+
+
+def _pod_ids(by_kind: _ByKind) -> tuple[PodIds, ...]:
+    def number(text: str) -> int | None:
+        return int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else None
+
+    return tuple(
+        PodIds(pod=pod, start=number(start), length=number(length)) for pod, start, length in by_kind.get("pod-ids", [])
+    )
+
+
+def _kubelet_mounts(by_kind: _ByKind) -> dict[str, Mounts]:
+    paths = by_kind.get("kubelet-mount", [])
+    return {
+        type_: Mounts(count=int(count), paths=tuple(path for each, path in paths if each == type_))
+        for type_, count in sorted(by_kind.get("kubelet-mounts", []))
+    }
+
+
+def _seconds(by_kind: _ByKind) -> float | None:
+    times = [float(fields[0]) for fields in by_kind.get("uptime", [])]
+    took = times[-1] - times[0] if len(times) > 1 else math.nan
+    return round(took, 2) if math.isfinite(took) else None
+
+
+_READERS: dict[str, Callable[[_ByKind], Any]] = {
+    "kernel": _kernel,
+    "machine": _one("kernel", 1),
+    "os_id": _os("ID"),
+    "os_version": _os("VERSION_ID"),
+    "container": lambda by_kind: _one("container")(by_kind) or "none",
+    "systemd": _systemd,
+    "cgroup": lambda by_kind: _one("cgroup")(by_kind) or "unknown",
+    "tools": lambda by_kind: tuple(name for fields in by_kind.get("tools", []) for name in fields),
+    "root": lambda by_kind: _one("user")(by_kind) == "0",
+    "overlay": _overlay,
+    "probes": _probes,
+    "filesystems": _filesystems,
+    "sysctls": _sysctls,
+    "sysctl_lines": _sysctl_lines,
+    "modprobe_lines": _modprobe_lines,
+    "files": _files,
+    "binaries": _binaries,
+    "units": _units,
+    "packages": _packages,
+    "manifest": _manifest,
+    "unfinished": _one("unfinished"),
+    "drop_ins": _drop_ins,
+    "snapshots": _snapshots,
+    "other_root": _one("other-root"),
+    "gpu_hooks": _strings("gpu-hook"),
+    "subuid": _sub_ids("subuid"),
+    "subgid": _sub_ids("subgid"),
+    "host_ids": _host_ids,
+    "kubelet_user": _kubelet_user,
+    "getsubids": _getsubids,
+    "pod_ids": _pod_ids,
+    "pods_untold": lambda by_kind: int(_one("pods-untold")(by_kind) or 0),
+    "kubelet_mounts": _kubelet_mounts,
+    "kubelet_config": lambda by_kind: _pairs(by_kind, "kubelet-config"),
+    "zfs_version": lambda by_kind: _version(_one("zfs-version")(by_kind)),
+    "kubelet_version": lambda by_kind: _version(_one("kubelet-version")(by_kind)),
+    "selinux": _one("selinux"),
+    "seconds": _seconds,
+}

@@ -1,0 +1,140 @@
+"""What the versions of Kubernetes, containerd and the OCI runtimes ask of each other: tables/requirements.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from userns.findings import Finding, Severity, blocker, warning
+from userns.kubelet_config import KubeletSettings, contradictions, gates
+from userns.node import Node
+from userns.policy import Policy
+from userns.tables import NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
+from userns.versions import Version, parse
+
+__all__ = ["check", "gates", "of_policy", "stack"]
+
+
+def of_policy(node: Node, policy: Policy) -> list[Finding]:
+    """What the versions in `policy` ask of each other, on this node."""
+    kubelet = KubeletSettings(policy.containerd_version, policy.cgroup_driver, policy.max_pods, policy.ids_per_pod)
+    found = check(
+        kubernetes=policy.kubernetes_version,
+        containerd=policy.containerd_version,
+        runc=policy.runc_version,
+        crun=policy.crun_version,
+        default_runtime=policy.default_runtime,
+        selinux=node.selinux.casefold() == "enforcing",
+        drop_ins=bool(node.drop_ins),
+        kubelet=kubelet,
+        told=node.kubelet_config,
+    )
+    return [*found, *contradictions(node.kubelet_version or policy.kubernetes_version, kubelet, node.kubelet_config)]
+
+
+def check(
+    *,
+    kubernetes: str,
+    containerd: str,
+    runc: str | None = None,
+    crun: str | None = None,
+    default_runtime: str = "runc",
+    selinux: bool = False,
+    drop_ins: bool = False,
+    kubelet: KubeletSettings | None = None,
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> list[Finding]:
+    """The findings about these versions together. A runtime that is None is not installed, or not known.
+
+    `selinux`: it is enforced; `drop_ins`: there are files in conf.d; `kubelet`: the settings that it has to share;
+    `told`: what its config.yaml says.
+
+    Raises ValueError where a text is not a version.
+    """
+    texts = {"kubernetes": kubernetes, "containerd": containerd, "runc": runc, "crun": crun}
+    shown = {name: text for name, text in texts.items() if text}
+    versions = {name: parse(text) for name, text in shown.items()}
+    return [
+        *_rules(shown, versions, default_runtime, {"selinux": selinux, "drop_ins": drop_ins}),
+        *_runtimes(shown, versions, default_runtime),
+        *_tested(kubernetes, containerd),
+        *gates(kubernetes, kubelet, told),
+    ]
+
+
+def stack(kubernetes: str, containerd: str) -> Stack | None:
+    """The requirement set of containerd's document that holds for these two, or None where there is none."""
+    wanted, runs = parse(kubernetes), parse(containerd)
+    return next((row for row in STACKS if wanted in row.kubernetes and runs in row.containerd), None)
+
+
+def _rules(
+    shown: dict[str, str], versions: dict[str, Version], default_runtime: str, conditions: dict[str, bool]
+) -> Iterator[Finding]:
+    for row in RULES:
+        asks = [name for name in conditions if getattr(row, name)]
+        if all(conditions[name] for name in asks) and _fits(row, versions):
+            finding = Finding(row.id, row.severity, row.message.format(**shown), row.source)
+            for runtime in ("runc", "crun"):
+                if getattr(row, runtime) is not None:
+                    finding = _of_handler(finding, runtime, default_runtime)
+            yield finding
+
+
+def _fits(row: Rule, versions: dict[str, Version]) -> bool:
+    for name in ("kubernetes", "containerd", "runc", "crun"):
+        wanted: Range | None = getattr(row, name)
+        if wanted is not None and (name not in versions or versions[name] not in wanted):
+            return False
+    return True
+
+
+def _runtimes(shown: dict[str, str], versions: dict[str, Version], default_runtime: str) -> Iterator[Finding]:
+    """Each runtime against the requirement set; where there is none, something else has been said already."""
+    row = stack(shown["kubernetes"], shown["containerd"])
+    for runtime in ("runc", "crun"):
+        if row is None or runtime not in versions:
+            continue
+        oldest = getattr(row, runtime)
+        if versions[runtime] >= parse(oldest):
+            continue
+        advised = row.crun_recommended if runtime == "crun" else None
+        finding = blocker(
+            f"{runtime}-too-old",
+            f"{runtime} {shown[runtime]} is too old for user namespaces in pods: {row.name} needs {runtime} {oldest} "
+            f"or later. Set {runtime}_version to a newer one" + (f" ({advised} is recommended)" if advised else ""),
+            row.source,
+        )
+        yield _of_handler(finding, runtime, default_runtime)
+
+
+def _of_handler(finding: Finding, runtime: str, default_runtime: str) -> Finding:
+    """A runtime that is not the default one refuses no node: only pods that name its handler are concerned."""
+    if runtime == default_runtime or finding.severity is not Severity.BLOCKER:
+        return finding
+    limit = f"{finding.message}. Only pods whose RuntimeClass names the handler {runtime} are concerned"
+    return replace(finding, severity=Severity.WARNING, message=limit)
+
+
+def _tested(kubernetes: str, containerd: str) -> Iterator[Finding]:
+    """Whether upstream recommends this containerd for this Kubernetes."""
+    minor, runs = branch(parse(kubernetes)), parse(containerd)
+    if parse(minor) > parse(NEWEST_KUBERNETES):
+        yield warning(
+            "kubernetes-newer-than-known",
+            f"the tables know Kubernetes up to {NEWEST_KUBERNETES} and judge {kubernetes} by the same requirements: "
+            "read its release notes, or update userns-node",
+        )
+    for row in TESTED:
+        if branch(row.kubernetes) != minor:
+            continue
+        tested = [parse(text) for text in row.containerd]
+        enough = [each for each in tested if branch(each) == branch(runs)] or [max(tested)]
+        if runs < enough[0]:
+            yield warning(
+                "containerd-not-tested-with-kubernetes",
+                f"containerd {containerd} is not among the releases that upstream recommends for Kubernetes {minor}: "
+                f"{', '.join(f'{text} or a later patch' for text in row.containerd)}, or a later minor",
+                row.source,
+            )

@@ -1,0 +1,126 @@
+"""The settings: the public names of group and host data, each with its default, its reader and what it allows."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from userns import values
+from userns.idrange import ID_BLOCK, ID_SPACE
+from userns.tables import NEWEST_KUBERNETES
+from userns.values import Reader, choice, integer, optional
+
+__all__ = ["DEFAULTS", "NEWEST_KUBERNETES", "NOT_YET", "OLDEST_KUBERNETES", "SETTINGS", "Problem", "Setting", "mask"]
+
+# Pods with user namespaces begin with 1.25 (KEP-127).
+OLDEST_KUBERNETES = "1.25"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `allowed` ends the sentence that refuses a value."""
+
+    default: object
+    read: Reader
+    allowed: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "kubernetes_version": Setting(
+        NEWEST_KUBERNETES,
+        values.kubernetes(OLDEST_KUBERNETES, NEWEST_KUBERNETES),
+        f'a string from "{OLDEST_KUBERNETES}" to "{NEWEST_KUBERNETES}", with or without a patch level ("1.33.4")',
+    ),
+    "containerd_version": Setting(
+        None, optional(values.release(3)), 'an exact upstream version such as "2.3.4", or None: the newest locked one'
+    ),
+    "runc_version": Setting(
+        None, optional(values.release(3)), 'an exact upstream version such as "1.4.3", or None: the newest locked one'
+    ),
+    "crun_version": Setting(
+        None, optional(values.release(2)), 'an exact upstream version such as "1.31", or None: not installed'
+    ),
+    "default_runtime": Setting("runc", choice("runc", "crun"), '"runc" or "crun"'),
+    "install_from": Setting("release", choice("release", "package", "bundle"), '"release" or "package"'),
+    "release_url": Setting(
+        "https://github.com", values.url, "an http or https URL, the base of a mirror that keeps the upstream paths"
+    ),
+    "artifact_lock": Setting(
+        "artifacts/lock.toml", values.text, "the path of a lock file on the controller, absolute or from here"
+    ),
+    "snapshotter": Setting(
+        "overlayfs", values.plugin, 'the id of a snapshotter as `ctr plugins ls` prints it ("overlayfs")'
+    ),
+    "slow_chown": Setting("auto", choice("auto", True, False), '"auto", True or False'),
+    "overlay_metacopy": Setting(True, choice(True, "auto", False), 'True, "auto" or False'),
+    "cgroup_driver": Setting(
+        "systemd", choice("systemd", "cgroupfs"), '"systemd" or "cgroupfs", as the kubelet has it'
+    ),
+    "sandbox_image": Setting(
+        None,
+        optional(values.image),
+        'an image such as "registry.k8s.io/pause:3.10", or None: containerd\'s own default',
+    ),
+    "containerd_config": Setting(
+        {}, values.toml_table, "a mapping of config.toml tables, of strings, numbers, bools, lists and mappings"
+    ),
+    "containerd_root": Setting("/var/lib/containerd", values.layer_path, "an absolute, normalised path on the node"),
+    "kubelet_root": Setting("/var/lib/kubelet", values.path, "an absolute, normalised path on the node"),
+    "max_pods": Setting(110, integer(1, 65535), "a whole number of pods, as the kubelet's maxPods has it"),
+    "ids_per_pod": Setting(
+        ID_BLOCK,
+        integer(ID_BLOCK, ID_SPACE // 4, ID_BLOCK),
+        f"a multiple of {ID_BLOCK}, as the kubelet's idsPerPod has it",
+    ),
+    "kubelet_id_range": Setting(
+        None,
+        optional(values.id_range),
+        "None (the kubelet's own range) or a pair (start, count) such as (65536, 7208960)",
+    ),
+    "target_kernel": Setting(None, optional(values.text), "None"),
+    "verify_digests": Setting(False, values.boolean, "True or False"),
+    "allow": Setting((), values.finding_ids, "a list of ids of findings, as the refusal printed them"),
+}
+
+DEFAULTS: Mapping[str, object] = {name: setting.default for name, setting in SETTINGS.items()}
+
+# No setting is accepted before its code exists. The line goes when the code comes.
+NOT_YET: Mapping[str, Callable[[object], bool]] = {
+    "install_from": lambda value: value == "bundle",
+    "target_kernel": lambda value: value is not None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a setting is refused. `value` is as it was given; printing it masks a password in a URL."""
+
+    setting: str
+    value: object
+    message: str
+
+    def __str__(self) -> str:
+        if self.setting == "containerd_config":  # the message names the key; the rest may hold a registry's password
+            return f"{self.setting}: {self.message}"
+        return f"{self.setting} = {_shown(self.setting, self.value)}: {self.message}"
+
+
+def mask(url: str) -> str:
+    """A URL without its user, password and query, for people and logs."""
+    masked = re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]*:/*)?.*@", r"\1***@", url, count=1, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?***", masked, count=1, flags=re.DOTALL)
+
+
+def _shown(setting: str, value: object) -> str:
+    if isinstance(value, str) and ("://" in value or setting == "release_url"):
+        value = mask(value)
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an int of more than 4300 digits
+        return f"<{type(value).__name__}>"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120

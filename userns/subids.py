@@ -1,0 +1,67 @@
+"""/etc/subuid and /etc/subgid as they are on a node: who has which IDs, and whether they can be written anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+
+from userns import paths
+from userns.findings import Finding, blocker
+from userns.idrange import IdRange
+from userns.node import Node
+
+__all__ = ["kubelets", "ranges", "unreadable", "whole"]
+
+
+def whole(node: Node, file: str) -> bool:
+    """Whether the lines that were read of /etc/subuid or /etc/subgid are the file, byte for byte, or there is none.
+
+    The file is written anew with every line in it: one that was not read as it is would be another user's loss.
+    """
+    state = node.files.get(file)
+    if state is None or state.kind == "absent":
+        return True
+    text = "".join(f"{line}\n" for line in _lines(node, file))
+    texts = (text, text.removesuffix("\n"))
+    return state.sha256 in [sha256(each.encode(errors="replace")).hexdigest() for each in texts]
+
+
+def unreadable(node: Node) -> Iterator[Finding]:
+    """The files that cannot be written anew without harm."""
+    for file in (paths.SUBUID, paths.SUBGID):
+        if not whole(node, file):
+            yield blocker(
+                "sub-id-unreadable",
+                f"{file} is not what could be read of it ({_oddity(node, file)}), and to add the kubelet's range to it "
+                "would change lines of others: it is left alone, and the kubelet does not get kubelet_id_range. Make "
+                "it a file of plain text, or write the kubelet's line there yourself and take the setting out",
+            )
+
+
+def ranges(lines: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
+    """Owner, start and count of each line that has them; the owner is a name or a number."""
+    for line in lines:
+        owner, *numbers = line.strip().split(":")
+        if len(numbers) == 2 and all(re.fullmatch(r"\d{1,10}", each, re.ASCII) for each in numbers):
+            yield owner, int(numbers[0]), int(numbers[1])
+
+
+def kubelets(node: Node) -> tuple[IdRange | None, IdRange | None]:
+    """The kubelet's range in each of the two files; None where it has none, or several."""
+
+    def of(file: str) -> IdRange | None:
+        owners = {"kubelet", node.kubelet_user}
+        found = [(start, count) for owner, start, count in ranges(_lines(node, file)) if owner in owners]
+        return found[0] if len(found) == 1 else None
+
+    return of(paths.SUBUID), of(paths.SUBGID)
+
+
+def _lines(node: Node, file: str) -> tuple[str, ...]:
+    return node.subuid if file == paths.SUBUID else node.subgid
+
+
+def _oddity(node: Node, file: str) -> str:
+    kind = node.files[file].kind
+    return f"it is a {kind}" if kind != "file" else "it has bytes that are no text, or changed while it was read"

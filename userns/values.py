@@ -1,0 +1,296 @@
+"""Values of settings: each reader takes what an inventory or `--data` hands over and returns the clean value.
+
+pyinfra turns `--data k=v` into a bool, an int or whatever JSON says, else a string (pyinfra_cli.util.parse_cli_arg),
+so a reader takes the JSON text of a list or a mapping too. It refuses with ValueError, which says what is wrong with
+the value; the caller adds the setting, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from userns.idrange import ID_SPACE
+from userns.releases import VERSION
+from userns.versions import upstream
+
+Reader = Callable[[object], object]
+
+_KUBERNETES = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?(?:-(?:alpha|beta|rc)\.\d{1,3})?", re.ASCII)
+_PLUGIN = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
+_FINDING = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_HOST = r"[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*(?::\d{1,5})?"
+_NAME = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+# Deeper than any containerd configuration; a mapping that holds itself would have no end.
+_DEEPEST = 24
+
+
+def optional(reader: Reader) -> Reader:
+    """What `reader` takes, or None."""
+    return lambda value: None if value is None else reader(value)
+
+
+def choice(*choices: object) -> Reader:
+    """One of `choices`, by value and type: 1 is not True."""
+
+    def read(value: object) -> object:
+        if not any(value == one and type(value) is type(one) for one in choices):
+            raise ValueError("it is none of the choices" + _quotes(value))
+        return value
+
+    return read
+
+
+def boolean(value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(_not("a bool", value))
+    return value
+
+
+def integer(at_least: int, at_most: int, multiple_of: int = 1) -> Reader:
+    """An int within limits; a bool is none."""
+
+    def read(value: object) -> int:
+        number = _int(value)
+        if not at_least <= number <= at_most:
+            raise ValueError(f"it must be {at_least} to {at_most}")
+        if number % multiple_of:
+            lower = max(number // multiple_of * multiple_of, at_least)
+            raise ValueError(f"it is not a multiple of {multiple_of}: try {lower} or {lower + multiple_of}")
+        return number
+
+    return read
+
+
+def id_range(value: object) -> tuple[int, int]:
+    """A pair of start and count."""
+    pair = _json(value, list)
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise ValueError(_not("a pair of start and count", value))
+    start, count = (_int(number) for number in pair)
+    if not (0 <= start < ID_SPACE and 0 < count < ID_SPACE):
+        raise ValueError(f"user IDs are 0 to {ID_SPACE - 1}, and the count is at least one block")
+    return start, count
+
+
+def release(parts: int) -> Reader:
+    """The exact version of an upstream release, of at least so many numbers, without the v of its tag."""
+
+    def read(value: object) -> str:
+        text = _version_text(value)
+        if not VERSION.fullmatch(text):
+            base = upstream(text)
+            hint = f": the release that it was built from is {base}" if base and base != text else ""
+            raise ValueError(f"it is not the version of an upstream release{hint}")
+        if len(text.partition("-")[0].split(".")) < parts:
+            raise ValueError(f"it is not exact: write {parts} numbers")
+        return text
+
+    return read
+
+
+def kubernetes(oldest: str, newest: str) -> Reader:
+    """A Kubernetes version, with or without a patch level, between the minors `oldest` and `newest`."""
+
+    def read(value: object) -> str:
+        text = _version_text(value)
+        match = _KUBERNETES.fullmatch(text)
+        if not match:
+            raise ValueError("it is not a Kubernetes version")
+        minor = (int(match[1]), int(match[2]))
+        if minor < _minor(oldest):
+            raise ValueError(f"user namespaces for pods begin with Kubernetes {oldest}: upgrade the cluster first")
+        if minor > _minor(newest):
+            raise ValueError(
+                f"the tables know Kubernetes up to {newest} and nothing of what a newer one asks of a node: "
+                "update userns-node, or name the newest known minor if you accept its requirements"
+            )
+        return text
+
+    return read
+
+
+def text(value: object) -> str:
+    """Printable text that is not empty."""
+    if not isinstance(value, str):
+        raise ValueError(_not("a string", value))
+    if not value.strip():
+        raise ValueError("it is empty")
+    if not value.isprintable():
+        raise ValueError("it holds a control character (a line break?) or another one that cannot be printed")
+    return value
+
+
+def path(value: object) -> str:
+    """An absolute, normalised path on a node; spaces and any other printable characters are fine."""
+    where = text(value)
+    if not where.startswith("/"):
+        raise ValueError("it is not absolute: begin with /")
+    normal = "/" + posixpath.normpath(where).lstrip("/")
+    if normal != where or ".." in where.split("/"):
+        raise ValueError(f"it is not normalised (no .., no double or trailing slash): write {normal}")
+    if where == "/":
+        raise ValueError("the root directory cannot be it: name a directory below")
+    return where
+
+
+def layer_path(value: object) -> str:
+    """A path that can hold overlay layers: the kernel's lowerdir= separates with colon, comma and backslash."""
+    where = path(value)
+    if set(where) & set(":,\\"):
+        raise ValueError("overlay mount options cannot hold a path with a colon, a comma or a backslash")
+    return where
+
+
+def url(value: object) -> str:
+    """An http(s) URL, without its trailing slash."""
+    base = text(value)
+    try:
+        parts = urlsplit(base)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError("it is not a URL: check the host and the port") from error
+    if parts.scheme not in {"http", "https"} or not host or "@" in parts.path:
+        raise ValueError("it is not an http or https URL with a host")
+    if "?" in base or "#" in base or " " in base or not base.isascii():
+        raise ValueError("it must be the plain base of a mirror: no query, no fragment, no space")
+    return base.rstrip("/")
+
+
+def image(value: object) -> str:
+    """A container image reference."""
+    reference = text(value)
+    if len(reference) > 400 or not _IMAGE.fullmatch(reference):
+        raise ValueError("it is not an image reference")
+    return reference
+
+
+def plugin(value: object) -> str:
+    """The id of a containerd plugin, as `ctr plugins ls` prints it."""
+    name = text(value)
+    if len(name) > 76 or not _PLUGIN.fullmatch(name):
+        raise ValueError("it is not the id of a snapshotter")
+    return name
+
+
+def finding_ids(value: object) -> tuple[str, ...]:
+    """Ids of findings, each once; a single one may be given as a string."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        value = [value]
+    ids = _json(value, list)
+    if not isinstance(ids, list | tuple):
+        raise ValueError(_not("a list", value))
+    for id in ids:
+        if not isinstance(id, str) or not _FINDING.fullmatch(id):
+            raise ValueError(f"{id!r} is not the id of a finding: lower-case words joined by hyphens")
+    return tuple(dict.fromkeys(ids))
+
+
+def toml_table(value: object) -> dict[str, Any]:
+    """A mapping that TOML can express, copied."""
+    table = _json(value, dict)
+    if not isinstance(table, dict):
+        raise ValueError(_not("a mapping", value))
+    return {_key(key, "it"): _toml(item, str(key), 1) for key, item in table.items()}
+
+
+def _toml(value: object, where: str, depth: int) -> object:
+    if depth > _DEEPEST:
+        raise ValueError(f"{where} is nested deeper than {_DEEPEST} tables")
+    match value:
+        case bool():
+            return value
+        case int() if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{where} is a number beyond 64 bits")
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{where} is not a finite number")
+        case str() if "\0" in value or not _encodable(value):
+            raise ValueError(f"{where} holds a NUL or half of a surrogate pair, which TOML cannot express")
+        case int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_toml(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        case dict():
+            return {_key(k, where): _toml(v, f"{where}.{k}", depth + 1) for k, v in value.items()}
+        case None:
+            raise ValueError(f"{where} is None, which TOML cannot express: leave the key out")
+    raise ValueError(f"{where} is of type {type(value).__name__}: write strings, numbers, bools, lists and mappings")
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"{where} has the key {key!r}: keys must be strings")
+    if not key or not key.isprintable():
+        raise ValueError(f"{where} has the key {key!r}: keys must be printable and not empty")
+    return key
+
+
+def _encodable(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _int(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(_not("an int", value))
+    return value
+
+
+def _json(value: object, wanted: type) -> object:
+    """The value itself, or what its text says where that is JSON for `wanted`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return parsed if isinstance(parsed, wanted) else value
+
+
+def _version_text(value: object) -> str:
+    """A version as text. `--data kubernetes_version=1.33` arrives as a float, and 1.30 as the float 1.3."""
+    if isinstance(value, float) and re.fullmatch(r"\d+\.\d\d+", repr(value)):
+        return repr(value)
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        raise ValueError(
+            "a number loses its last zero (1.30 is 1.3): write it as a string, "
+            """"1.30" in an inventory and '"1.30"' or v1.30 behind --data"""
+        )
+    version = text(value)
+    return version[1:] if re.match(r"v\d", version) else version
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _not(wanted: str, value: object) -> str:
+    """What the value is instead of what was wanted."""
+    return f"it is {_KINDS.get(type(value), type(value).__name__)} and not {wanted}" + _quotes(value)
+
+
+def _quotes(value: object) -> str:
+    """The cure for a number, a bool or None in quotes."""
+    quoted = isinstance(value, str) and re.fullmatch(r"\d+|true|false|none", value.strip(), re.IGNORECASE)
+    return ": write it without quotes" if quoted else ""
+
+
+_KINDS: dict[type, str] = {
+    type(None): "None",
+    bool: "a bool",
+    int: "an int",
+    float: "a float",
+    str: "a string",
+    list: "a list",
+    tuple: "a tuple",
+    dict: "a mapping",
+}

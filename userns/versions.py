@@ -1,0 +1,39 @@
+"""Versions of kernels, containerd, runc, crun and Kubernetes, as their own tools and distributions print them."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from packaging.version import InvalidVersion, Version
+
+__all__ = ["Version", "parse", "upstream"]
+
+# What distributions put behind the upstream version: 2.1.9~ds1, 1.3.6+ds1, 2.1.9+unknown, 6.1.0-50-cloud-amd64.
+_UPSTREAM = re.compile(r"v?(?P<base>\d+(?:\.\d+)*)(?P<pre>[-~]?(?:rc|beta|alpha)[.-]?\d+)?")
+
+
+def upstream(text: str) -> str | None:
+    """The upstream version at the start of `text` (`"2.1.9~ds1-1"` gives `"2.1.9"`), or None where there is none.
+
+    A release candidate keeps its mark (`"1.2.0-rc.3"`): it sorts below the release.
+    """
+    match = _UPSTREAM.match(text.strip())
+    if not match:
+        return None
+    return match["base"] + (match["pre"] or "").replace("~", "-")
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Version:
+    """The comparable version in `text`, whatever a distribution appended to it.
+
+    Raises ValueError where `text` does not start with a version.
+    """
+    version = upstream(text)
+    if version is None:
+        raise ValueError(f"{text!r} does not start with a version such as 2.3.4")
+    try:
+        return Version(version)
+    except InvalidVersion as error:
+        raise ValueError(str(error)) from error
