@@ -30,11 +30,16 @@ def base64(text: str) -> str:
     return b64encode(text.encode()).decode()
 
 
-def run(name: str, *arguments: str | HiddenValue, parts: Sequence[str] = ()) -> StringCommand:
+def run(name: str, *arguments: str | HiddenValue, parts: Sequence[str] = (), stdin: str | None = None) -> StringCommand:
     """The command that runs `tasks/scripts/NAME`, with other `parts` of it first, on a node with quoted arguments.
 
     The script travels inside the command: nothing is left on the node, and one round trip does it. `-vv` prints
-    the script's name in the place of its text.
+    the script's name in the place of its text. `stdin` is for what may be secret: all users of a node can read the
+    arguments of its processes, and pyinfra prints a stdin nowhere. (It ends it with a line end and closes it.)
     """
     text = HiddenValue("".join(script(each) for each in (*parts, name)), name)
-    return StringCommand("sh", "-c", QuoteString(text), name, *(QuoteString(each) for each in arguments))
+    words = ("sh", "-c", QuoteString(text), name, *(QuoteString(each) for each in arguments))
+    if stdin is None:
+        return StringCommand(*words)
+    # A terminal would echo it, and takes no line of more than 4096 bytes.
+    return StringCommand(*words, _stdin=stdin, _get_pty=False)

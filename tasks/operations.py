@@ -13,9 +13,7 @@ from pyinfra.api import HiddenValue, QuoteString, StringCommand, operation
 
 from tasks.files import base64, run, script
 from tasks.telling import WarningCommand
-
-# The kernel takes at most 128 KiB as one argument, and a whole command is one; /etc/subuid may be long.
-CHUNK = 60_000
+from userns.settings import mask
 
 
 @operation()
@@ -24,7 +22,8 @@ def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Genera
 
     `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
     """
-    yield run("fetch.sh", stage, _secret_url(url), sha256, *(f"{member}={name}" for member, name in programs.items()))
+    members = (f"{member}={name}" for member, name in programs.items())
+    yield run("fetch.sh", stage, mask(url), sha256, *members, stdin=url)
 
 
 @operation()
@@ -35,13 +34,8 @@ def download_packages(stage: str, packages: Iterable[tuple[str, str]]) -> Genera
 
 @operation()
 def put(stage: str, filename: str, content: str) -> Generator[StringCommand, None, None]:
-    """Lay a text into the stage. It travels in the command, in base64: no temporary file, and no log shows it."""
-    file = QuoteString(f"{stage}/{filename}")
-    text = base64(content)
-    for start in range(0, len(text) or 1, CHUNK):
-        chunk = QuoteString(HiddenValue(text[start : start + CHUNK], "<text>"))
-        write = StringCommand("printf", "%s", chunk, "|", "base64", "-d", ">>" if start else ">", file)
-        yield _or_drop(stage, StringCommand("umask", "077", "&&", "mkdir", "-p", QuoteString(stage), "&&", write))
+    """Lay a text into the stage."""
+    yield run("put.sh", stage, filename, str(len(content.encode())), stdin=content)
 
 
 @operation()
@@ -65,9 +59,3 @@ def activation() -> str:
 def _or_drop(stage: str, command: StringCommand) -> StringCommand:
     """`command`, which takes the stage with it where it fails: the run ends then for this host."""
     return StringCommand("{", command, ";", "}", "||", "{", "rm", "-rf", QuoteString(stage), ";", "exit", "1", ";", "}")
-
-
-def _secret_url(url: str) -> str | HiddenValue:
-    scheme, separator, rest = url.partition("://")
-    userinfo, at, host = rest.rpartition("@")
-    return HiddenValue(url, f"{scheme}{separator}***@{host}") if at and userinfo else url

@@ -1,11 +1,17 @@
-# fetch.sh STAGE URL SHA256 MEMBER=NAME… : download one release asset, verify it, and lay its programs into STAGE.
+# fetch.sh STAGE SHOWN SHA256 MEMBER=NAME… : download one release asset, verify it, and lay its programs into STAGE.
+# The URL is the line on stdin: it may hold a mirror's password, and whoever is on a node can read the arguments of all
+# its processes. SHOWN is the URL for people.
 # MEMBER is a path inside a .tar.gz, or empty for a bare binary. Nothing is unpacked before the digest agrees,
 # and nothing outside STAGE is touched, so a cut at any line leaves the node as it was. A failure ends the run for
 # this node, so it takes the whole stage along: 90 MB a try would fill the disk of a node that is tried every hour.
 set -eu
 umask 077
-stage=$1 url=$2 sha256=$3
+stage=$1 show=$2 sha256=$3
 shift 3
+IFS= read -r url || {
+    echo "no URL came on stdin: does a profile of this node's shell read from it?" >&2
+    exit 1
+}
 mkdir -p "$stage"
 asset=$stage/.asset.$sha256
 done=no
@@ -16,18 +22,22 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT HUP TERM
 
-show=$(printf '%s' "$url" | sed 's#://[^/@]*@#://***@#')
+fail() {
+    echo "could not download $show" >&2
+    exit 1
+}
 if command -v curl >/dev/null 2>&1; then
-    curl --fail --silent --show-error --location --retry 3 --retry-delay 1 --connect-timeout 15 \
-        --speed-limit 1024 --speed-time 30 --output "$asset" -- "$url" || {
-        echo "could not download $show" >&2
+    printf 'url = "%s"\n' "$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')" |
+        curl --fail --silent --show-error --location --retry 3 --retry-delay 1 --connect-timeout 15 \
+            --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
+elif wget --version 2>/dev/null | grep -q '^GNU Wget'; then
+    printf '%s\n' "$url" | wget -q -T 30 -t 3 -O "$asset" -i - || fail
+elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone
+    [ "$url" = "$show" ] || {
+        echo "this node's wget would show the password of release_url to its users: install curl" >&2
         exit 1
     }
-elif command -v wget >/dev/null 2>&1; then
-    wget -q -T 30 -t 3 -O "$asset" -- "$url" || {
-        echo "could not download $show" >&2
-        exit 1
-    }
+    wget -q -T 30 -O "$asset" -- "$url" </dev/null || fail
 else
     echo "neither curl nor wget is on this node; install one, or use install_from = \"package\"" >&2
     exit 1

@@ -12,7 +12,7 @@ from tasks.files import ROOT, script
 from tasks.operations import activation
 from tests.conftest import unavailable
 
-ALONE = ("fetch.sh", "launch.sh", "package.sh", "text.sh")
+ALONE = ("fetch.sh", "launch.sh", "package.sh", "put.sh", "text.sh")
 TEXTS = {
     "node": node.text(),
     "activation": activation(),

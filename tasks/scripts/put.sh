@@ -1,0 +1,16 @@
+# put.sh STAGE NAME BYTES : lay the text on stdin into the stage, for root alone from its first byte.
+# Not as an argument, for it may hold a registry's password, and whoever is on a node can read the arguments of all its
+# processes. What follows the last byte (pyinfra ends every stdin with a line end) is dropped.
+set -eu
+umask 077
+stage=$1 file=$1/$2 bytes=$3
+trap 'rm -rf "$stage"' EXIT # the run ends for this node where its text does not come
+trap 'exit 130' INT HUP TERM
+mkdir -p "$stage"
+head -c "$bytes" >"$file"
+came=$(wc -c <"$file")
+[ "$came" -eq "$bytes" ] || {
+    echo "of $bytes bytes $((came)) came on stdin: was the connection cut, or does a profile of its shell read them?" >&2
+    exit 1
+}
+trap - EXIT

@@ -1,0 +1,228 @@
+"""What travels to a node on stdin, because it may be secret: the text of a file, and the URL of an asset.
+
+The scripts run here as they do on a node, against directories and a mirror of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.files import script
+from tests.conftest import unavailable
+from tests.deploy.node_trees import link
+
+TOOLS = ("cat", "grep", "head", "mkdir", "mv", "rm", "rmdir", "sed", "sha256sum", "tar", "wc", "chmod")
+PASSWORD = 'hunter2 of"the\\robot$(touch canary)`touch canary`'
+QUOTED = quote(PASSWORD, safe="")
+ASSET = b"#!/bin/sh\n" * 1000
+DIGEST = sha256(ASSET).hexdigest()
+
+
+def run(
+    shell: list[str], name: str, *arguments: str | Path, stdin: str | bytes, path: str = os.environ["PATH"]
+) -> subprocess.CompletedProcess[str]:
+    """The script as pyinfra runs it. Its login shell is `sh` here."""
+    interpreter = shutil.which(shell[0])
+    assert interpreter
+    done = subprocess.run(
+        [interpreter, *shell[1:], "-c", script(name), name, *map(str, arguments)],
+        env={"PATH": path},
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+# --- the text of a file ----------------------------------------------------------------------------------------------
+
+
+def put(shell: list[str], stage: Path, text: str, behind: str = "\n") -> subprocess.CompletedProcess[str]:
+    return run(shell, "put.sh", stage, "text0", str(len(text.encode())), stdin=text + behind)
+
+
+def test_a_text_arrives_byte_for_byte_in_every_shell(shell: list[str], tmp_path: Path) -> None:
+    text = "ünïcode \\n $(touch canary) `touch canary` 'quoted' \"too\"\n\n\ttail without an end"
+    stage = tmp_path / "state" / "staged" / "token"
+    assert put(shell, stage, text).returncode == 0
+    assert (stage / "text0").read_text() == text
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_any_text_arrives_byte_for_byte(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    stage = tmp_path_factory.mktemp("stage")
+    assert put(["sh"], stage, text).returncode == 0
+    assert (stage / "text0").read_bytes() == text.encode()
+
+
+def test_a_long_text_arrives_which_no_argument_could_hold(shell: list[str], tmp_path: Path) -> None:
+    text = "user:100000:65536\n" * 60_000
+    assert put(shell, tmp_path / "stage", text).returncode == 0
+    assert (tmp_path / "stage" / "text0").read_text() == text
+
+
+def test_nobody_else_can_read_it(shell: list[str], tmp_path: Path) -> None:
+    """Whatever the umask of the login is."""
+    before = os.umask(0)
+    try:
+        put(shell, tmp_path / "state" / "staged" / "token", "secret")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "state", *(tmp_path / "state").rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("came", ["", "half of i"])
+def test_a_text_that_does_not_come_whole_is_told_and_takes_the_stage_with_it(
+    shell: list[str], tmp_path: Path, came: str
+) -> None:
+    stage = tmp_path / "stage"
+    done = run(shell, "put.sh", stage, "text0", "9999", stdin=came)
+    assert (done.returncode, stage.exists()) == (1, False)
+    assert f"of 9999 bytes {len(came)} came on stdin" in done.stderr
+
+
+# --- the URL of an asset ---------------------------------------------------------------------------------------------
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """A mirror with a password."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        wanted = "Basic " + b64encode(f"robot:{PASSWORD}".encode()).decode()
+        if self.path.startswith("/open") or self.headers.get("Authorization") == wanted:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(ASSET)))
+            self.end_headers()
+            self.wfile.write(ASSET)
+            return
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not on this test's stderr."""
+
+
+@pytest.fixture
+def mirror() -> Iterator[str]:
+    """Where the mirror listens."""
+    Mirror.seen.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# A wget that takes a URL as an argument alone, as busybox has it. It is played: `wget -q -T SECONDS -O FILE -- URL`.
+PLAIN_WGET = 'case $1 in --version) echo "wget: unrecognized option"; exit 1 ;; esac; exec curl -sfo "$5" "$7"'
+
+
+class Programs:
+    """A PATH with one program that downloads, which notes the arguments that it is started with."""
+
+    def __init__(self, directory: Path, download: str) -> None:
+        self.directory, self.noted = directory / "bin", directory / "arguments"
+        self.hides = download != "plain wget"  # whether it can be given a URL in another way than as an argument
+        self.directory.mkdir()
+        link(self.directory, TOOLS)
+        name = download.removeprefix("plain ")
+        real = shutil.which(name if self.hides else "curl")
+        if real is None:
+            unavailable(f"{download} is not installed")
+        does = f"exec '{real}' \"$@\"" if self.hides else PLAIN_WGET.replace("exec curl", f"exec '{real}'")
+        body = f"printf '%s\\n' \"$@\" >>'{self.noted}'\n{does}\n"
+        (self.directory / name).write_text(f"#!{shutil.which('sh')}\n{body}")
+        (self.directory / name).chmod(0o755)
+
+    @property
+    def arguments(self) -> str:
+        return self.noted.read_text()
+
+
+@pytest.fixture(params=["curl", "wget", "plain wget"])
+def programs(request: pytest.FixtureRequest, tmp_path: Path) -> Programs:
+    return Programs(tmp_path, request.param)
+
+
+def fetch(
+    programs: Programs, stage: Path, url: str, shown: str, digest: str = DIGEST, shell: tuple[str, ...] = ("sh",)
+) -> subprocess.CompletedProcess[str]:
+    path = str(programs.directory)
+    return run(list(shell), "fetch.sh", stage, shown, digest, "=runc", stdin=f"{url}\n", path=path)
+
+
+def test_an_asset_of_an_open_mirror_comes_with_every_program(programs: Programs, mirror: str, tmp_path: Path) -> None:
+    url = f"http://{mirror}/open/runc.amd64"
+    done = fetch(programs, tmp_path / "stage", url, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "stage" / "runc").read_bytes() == ASSET
+    assert Mirror.seen == ["/open/runc.amd64"]
+
+
+def test_a_mirrors_password_reaches_the_mirror_and_no_argument(
+    programs: Programs, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = fetch(programs, tmp_path / "stage", f"http://robot:{QUOTED}@{mirror}/runc", f"http://***@{mirror}/runc")
+    assert "hunter2" not in done.stderr + done.stdout + programs.arguments
+    assert not (tmp_path / "canary").exists()
+    if programs.hides:
+        assert (done.returncode, (tmp_path / "stage" / "runc").read_bytes()) == (0, ASSET), done.stderr
+    else:
+        assert done.returncode == 1
+        assert "install curl" in done.stderr
+        assert Mirror.seen == []
+
+
+def test_a_wrong_password_is_told_without_it(programs: Programs, mirror: str, tmp_path: Path) -> None:
+    shown = f"http://***@{mirror}/runc"
+    done = fetch(programs, tmp_path / "stage", f"http://robot:hunter2@{mirror}/runc", shown)
+    assert (done.returncode, (tmp_path / "stage").exists()) == (1, False)
+    assert (f"could not download {shown}" if programs.hides else "install curl") in done.stderr
+    assert "hunter2" not in done.stderr + programs.arguments
+
+
+@pytest.mark.parametrize("path", ['/open/"quoted"', "/open/back\\slash", "/open/$(touch canary)", "/open/`x`;touch x"])
+def test_a_hostile_path_is_a_path(path: str, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"http://{mirror}{path.replace(' ', '%20')}"
+    done = fetch(Programs(tmp_path, "curl"), tmp_path / "stage", url, url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Mirror.seen == [path.replace(" ", "%20")]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["arguments", "bin", "stage"]
+
+
+def test_what_the_lock_does_not_pin_is_not_taken(shell: list[str], mirror: str, tmp_path: Path) -> None:
+    url = f"http://{mirror}/open/runc"
+    done = fetch(Programs(tmp_path, "curl"), tmp_path / "stage", url, url, "0" * 64, tuple(shell))
+    assert (done.returncode, (tmp_path / "stage").exists()) == (1, False)
+    assert f"{url} is not what the lock file pins: its SHA-256 is {DIGEST}" in done.stderr
+
+
+def test_a_url_that_does_not_come_is_told(shell: list[str], tmp_path: Path) -> None:
+    done = run(shell, "fetch.sh", tmp_path / "stage", "http://mirror.example/runc", DIGEST, "=runc", stdin="")
+    assert done.returncode == 1
+    assert "no URL came on stdin" in done.stderr
