@@ -49,21 +49,10 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, *, meta
     table = readiness_table.of_policy(policy)
     names = {outcome: f"e{number}" for number, outcome in enumerate(_outcomes(table))}
     installed = programs.paths(policy)
-    return render.fill(
+    deciding = render.fill(
         templates,
-        "check.sh.j2",
+        "check-decide.sh.j2",
         quote=shlex.quote,
-        probe=templates["probe.sh"],
-        node_kernel=templates["node-kernel.sh"],
-        containerd_root=policy.containerd_root.removeprefix("/"),
-        kubelet_root=policy.kubelet_root.removeprefix("/"),
-        expected_tier=ready.tier,
-        slow_chown="yes" if ready.slow_chown else "no",
-        metacopy="Y" if metacopy else "any",
-        user_namespaces=render.max_user_namespaces(policy.max_pods),
-        max_pods=policy.max_pods,
-        known=_known(policy, ready),
-        vital=[installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)],
         named=readiness_table.NAMED,
         errnos=[(f"{step or '*'}:{errno}", answer) for step, errno, answer in readiness_table.errno_answers()],
         types=list(_types()),
@@ -74,6 +63,24 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, *, meta
         certain=[id for id, _ in table.found],
         rows=list(_rows(table, names)),
         descriptions=list(_descriptions(table, policy, metacopy_is_vital=ready.rootfs == "chown")),
+    )
+    return render.fill(
+        templates,
+        "check.sh.j2",
+        quote=shlex.quote,
+        probe=templates["probe.sh"],
+        node_kernel=templates["node-kernel.sh"],
+        deciding=deciding,
+        telling=templates["check-tell.sh"],
+        containerd_root=policy.containerd_root.removeprefix("/"),
+        kubelet_root=policy.kubelet_root.removeprefix("/"),
+        expected_tier=ready.tier,
+        slow_chown="yes" if ready.slow_chown else "no",
+        metacopy="Y" if metacopy else "any",
+        user_namespaces=render.max_user_namespaces(policy.max_pods),
+        max_pods=policy.max_pods,
+        known=_known(policy, ready),
+        vital=[installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)],
         seconds=_SECONDS,
     )
 

@@ -12,6 +12,7 @@ import pytest
 from lab import Lab, LabNode
 from lab.mirror import Mirror
 from lab.serving import Served
+from tests import boot
 from tests.node.runs import Operator, differences, must, tree
 
 CHECK = "/usr/local/libexec/userns-node/check"
@@ -163,44 +164,106 @@ def test_without_perl_another_way_is_found_or_versions_decide(node: LabNode) -> 
     assert {each["result"] for each in said.told["probes"].values()} <= {"unknown"}
 
 
+def metrics(node: LabNode, *, before: str = ":", after: str = ":") -> dict[str, str]:
+    """The values that the check writes after a change of the node, which is undone again."""
+    read = "cat metrics/userns_node.prom; rm -r metrics"
+    told = node.ssh(
+        f"cd /root && mkdir metrics; {before}; {CHECK} --metrics metrics >/dev/null; {after}; {read}"
+    ).stdout
+    lines = told.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    typed = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(typed) == len(set(typed))
+    assert {name.partition("{")[0] for name in values} <= set(typed)
+    return values
+
+
+def test_metrics_say_that_a_node_is_ready_and_with_what(node: LabNode, mirror: Mirror) -> None:
+    values = metrics(node)
+    assert (values["userns_node_ready"], values["userns_node_degraded"]) == ("1", "0")
+    assert values['userns_node_tier_info{tier="idmapped",expected="idmapped"}'] == "1"
+    components = {name for name in values if name.startswith("userns_node_component_info")}
+    assert components == {
+        f'userns_node_component_info{{component="{name}",version="{mirror.versions(name)[0]}"}}'
+        for name in ("containerd", "runc")
+    }
+    now = int(node.ssh("date +%s").stdout)
+    assert 0 <= now - int(values["userns_node_check_timestamp_seconds"]) < 600
+
+
+@pytest.mark.parametrize("name", ["ctr replaced", "containerd stopped"])
+def test_metrics_say_that_a_node_is_degraded_or_not_ready_and_why(node: LabNode, name: str) -> None:
+    before, after, code, id = CHANGES[name]
+    values = metrics(node, before=before, after=after)
+    assert (values["userns_node_ready"], values["userns_node_degraded"]) == {1: ("1", "1"), 2: ("0", "0")}[code]
+    severity = {1: "warning", 2: "blocker"}[code]
+    assert values[f'userns_node_finding{{id="{id}",severity="{severity}"}}'] == "1"
+
+
 def test_metrics_are_written_at_once_and_readable(node: LabNode) -> None:
     node.ssh("mkdir /root/metrics")
     try:
         node.ssh(f"cd /root && {CHECK} --metrics metrics >/dev/null")
         listed = node.ssh("stat -c '%n %a' /root/metrics/* /root/metrics/.[a-z]* 2>/dev/null", check=False).stdout
         assert listed == "/root/metrics/userns_node.prom 644\n"
-        lines = node.ssh("cat /root/metrics/userns_node.prom").stdout.splitlines()
     finally:
         node.ssh("rm -r /root/metrics")
-    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert values["userns_node_ready"] == "1"
-    assert values["userns_node_degraded"] == "0"
-    assert values['userns_node_tier_info{tier="idmapped",expected="idmapped"}'] == "1"
-    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert {name.partition("{")[0] for name in values} <= names
 
 
-@pytest.mark.parametrize("arguments", ["--metrics /nowhere", "--write /proc/x/y", "--write", "what"])
-def test_what_cannot_be_written_or_understood_is_told(node: LabNode, arguments: str) -> None:
+def test_a_drop_in_of_the_unit_names_the_directory_for_metrics(node: LabNode) -> None:
+    """As the unit's own text says."""
+    drop_in, directory = "/etc/systemd/system/userns-node-check.service.d", "/root/metrics"
+    text = f"[Service]\nEnvironment=USERNS_NODE_METRICS={directory}\n"
+    node.ssh(f"mkdir {directory} {drop_in} && cat >{drop_in}/metrics.conf && systemctl daemon-reload", input=text)
+    try:
+        node.ssh("systemctl start userns-node-check")
+        assert "userns_node_ready 1\n" in node.ssh(f"cat {directory}/userns_node.prom").stdout
+        node.ssh(f"rm -r {directory}")
+        done = node.ssh(f"rm {READINESS}; systemctl start userns-node-check", check=False)
+        assert done.returncode == 1  # and still the answer is there for all who ask
+        assert json.loads(node.ssh(f"cat {READINESS}").stdout)["verdict"] == "ready"
+    finally:
+        node.ssh(f"rm -rf {directory} {drop_in}; systemctl daemon-reload; systemctl reset-failed userns-node-check")
+
+
+@pytest.mark.parametrize("arguments", ["--write", "what"])
+def test_what_cannot_be_understood_is_told(node: LabNode, arguments: str) -> None:
     done = node.ssh(f"{CHECK} {arguments}", check=False)
-    assert done.returncode in (64, 73)
-    assert "check" in done.stderr
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "usage: check" in done.stderr
 
 
-def test_after_a_boot_it_has_run_and_the_boot_did_not_wait_for_it(node: LabNode) -> None:
+def test_without_a_place_for_its_metrics_it_still_answers(node: LabNode) -> None:
+    done = node.ssh(f"{CHECK} --metrics /nowhere", check=False)
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (73, "ready")
+    assert done.stderr == "check: /nowhere/userns_node.prom cannot be written\n"
+    done = node.ssh(
+        f"cd /root && {CHECK} --metrics /nowhere --write answer.json; echo $?; cat answer.json; rm answer.json"
+    )
+    journal, code, *answer = done.stdout.splitlines()
+    assert (journal.startswith("userns-node: ready, tier "), code) == (True, "73")
+    assert json.loads("".join(answer))["verdict"] == "ready"
+
+
+def test_without_a_place_for_its_answer_it_still_writes_the_metrics(node: LabNode) -> None:
+    done = node.ssh(
+        f"cd /root && {CHECK} --write /proc/x/y --metrics .; echo $?; cat userns_node.prom; rm userns_node.prom"
+    )
+    assert done.stdout.splitlines()[1] == "73"
+    assert "userns_node_ready 1\n" in done.stdout
+    assert done.stderr == "check: /proc/x/y cannot be written\n"
+
+
+def test_after_a_boot_it_has_run_by_itself_and_the_boot_did_not_wait_for_it(node: LabNode) -> None:
+    assert node.ssh("systemctl is-enabled userns-node-check").stdout == "enabled\n"
     node.reboot()  # /run is empty then
-    # A start waits for the run of the boot, or is another one.
-    node.ssh("systemctl start userns-node-check")
+    told = boot.told(node)
     assert node.ssh(f"stat -c '%a %u:%g' {READINESS}").stdout == "644 0:0\n"
-    told = json.loads(node.ssh(f"cat {READINESS}").stdout)
     assert told["verdict"] == "ready"
-    times = "systemctl show --value --property {} {}"
-    booted = times.format("ActiveEnterTimestampMonotonic", "multi-user.target")
-    began = times.format("InactiveExitTimestampMonotonic", "userns-node-check")
-    reached, started = map(int, node.ssh(f"{booted}; {began}").stdout.split())
+    reached, started = boot.times(node)
     assert 0 < reached <= started
-    ran = "journalctl --quiet --boot --unit userns-node-check --output cat --grep '^userns-node: '"
-    assert node.ssh(ran).stdout.startswith("userns-node: ready, tier idmapped")
+    [said] = boot.journal(node).splitlines()
+    assert said.startswith("userns-node: ready, tier idmapped")
 
 
 def test_a_node_that_is_not_ready_is_a_failed_unit_and_a_degraded_one_is_not(node: LabNode) -> None:

@@ -1,4 +1,4 @@
-"""The check that stays on the node says what readiness says, of every node that there could be."""
+"""The check that stays on the node says what a deploy says, in every shell, and notices what changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,175 +15,14 @@ from hypothesis import strategies as st
 from tasks.files import templates
 from tests import nodes
 from tests.conftest import unavailable
-from tests.strategies import any_node, any_settings, probe
-from userns import check, paths, readiness, readiness_table
-from userns.findings import Severity, apply_allow
-from userns.idmap import release as release_of
-from userns.node import Filesystem, Node, Probe
-from userns.policy import Policy, PolicyError
+from tests.unit.check_place import KEYS, Place, asked
+from userns import check, paths, readiness
+from userns.findings import apply_allow
+from userns.node import Node, Probe
+from userns.policy import Policy
 from userns.readiness import Readiness
-from userns.tables import BOUNDARIES, FILESYSTEMS, KNOWN_IDS
 
-KEYS = ("containerd-root", "kubelet-root", "tmpfs", "overlay", "containerd-check")
 SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
-
-KERNELS = ["4.19.0", "5.10.0-32", "5.11", "5.12", "5.15.0-1-generic", "5.18.19", "5.19.1", "6.1.0-40-amd64", "6.2.9"]
-kernels = st.sampled_from([*KERNELS, "6.3", "6.6.1", "6.8.0", "6.9", "6.10-rc3", "6.12.5", "6.18.44-x", "7.2-rc1"])
-types = st.sampled_from(["", "new-fs", "fuse.sshfs", "fuseblk.x", *sorted(FILESYSTEMS)])
-STEPS = ["", "unshare", "open_tree", "mount_setattr", "tmpfs", "overlay", "owner", "perl"]
-ERRNOS = ["", "EINVAL", "EPERM", "ENOSYS", "ENOSPC", "EUSERS", "EBUSY", "EOPNOTSUPP", "ENODEV", "EXOTIC"]
-any_probe = probe | st.builds(
-    Probe, result=st.just("cannot"), step=st.sampled_from(STEPS), errno=st.sampled_from(ERRNOS)
-)
-
-
-def policy_of(wanted: dict[str, Any]) -> Policy | None:
-    try:
-        return nodes.policy(**wanted)
-    except PolicyError:
-        return None
-
-
-def place(name: str, type: str) -> Filesystem:
-    return Filesystem(path=f"/var/lib/{name}", parent="/var/lib", type=type)
-
-
-@st.composite
-def asked(draw: st.DrawFn) -> Node:
-    """A node whose kernel answers anything, on any file system."""
-    return nodes.bare(
-        kernel=draw(kernels),
-        probes=draw(st.dictionaries(st.sampled_from(KEYS), any_probe)),
-        filesystems={name: place(name, draw(types)) for name in ("containerd-root", "kubelet-root")},
-    )
-
-
-def found(ready: Readiness) -> set[tuple[str, Severity]]:
-    return {(each.id, each.severity) for each in ready.findings}
-
-
-# --- the table, walked in Python -----------------------------------------------------------------------------------
-
-
-def answer(node: Node, question: str) -> str:
-    """What the check takes a probe's answer for; the same words in Python."""
-    probe = node.probes.get(question, Probe(result="unknown"))
-    said = {"ok": "ok", "unknown": "unknown"}.get(probe.result)
-    if said is None:
-        named = {(step, errno): name for step, errno, name in readiness_table.errno_answers()}
-        said = named.get((probe.step, probe.errno)) or named.get(("", probe.errno)) or "cannot"
-    if said in ("unknown", "exhausted") and question in readiness_table.ROOTS:
-        release = release_of(node.kernel)
-        type = node.filesystems[question].type
-        rows = dict(readiness_table.since())
-        first = BOUNDARIES["mount_setattr"].since
-        since = rows.get(type, rows.get(type.partition(".")[0], first))
-        can = release is not None and release >= first and since is not None and release >= since
-        return f"{said}-{'can' if can else 'cannot'}"
-    return said
-
-
-def walk(table: readiness_table.Table, node: Node) -> tuple[readiness_table.Outcome, set[tuple[str, Severity]]]:
-    release = release_of(node.kernel)
-    ages = [str(each) for each in readiness_table.boundaries() if release is not None and release >= each]
-    here, met = table.first, set(table.found)
-    while isinstance(here, int):
-        state = table.states[here]
-        said = (ages or [readiness_table.OLDEST])[-1] if state.question == "kernel" else answer(node, state.question)
-        if state.question not in ("kernel", readiness_table.NAMED) and said.startswith("cannot"):
-            said = "cannot"
-        (way,) = [each for each in state.answers if said in each.answers]
-        met |= set(way.found)
-        here = way.next
-    return here, met
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(asked(), any_settings)
-def test_the_table_says_what_readiness_says_of_any_answers(node: Node, wanted: dict[str, Any]) -> None:
-    if policy := policy_of(wanted):
-        ready = readiness.of_node(node, policy)
-        end, met = walk(readiness_table.of_policy(policy), node)
-        assert (end.tier, end.rootfs, end.volumes, end.slow_chown) == (
-            ready.tier,
-            ready.rootfs,
-            ready.volumes,
-            ready.slow_chown,
-        )
-        assert met == found(ready)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(any_node(), any_settings)
-def test_the_table_says_what_readiness_says_of_any_node(node: Node, wanted: dict[str, Any]) -> None:
-    if policy := policy_of(wanted):
-        roots = {name: node.filesystems.get(name, place(name, "")) for name in ("containerd-root", "kubelet-root")}
-        node = node.model_copy(update={"filesystems": roots})
-        ready = readiness.of_node(node, policy)
-        end, met = walk(readiness_table.of_policy(policy), node)
-        assert (end.tier, met) == (ready.tier, found(ready))
-
-
-def test_no_finding_of_the_table_has_two_severities() -> None:
-    for wanted in ({}, {"slow_chown": True}, {"slow_chown": False}, {"snapshotter": "stargz"}):
-        ids = [id for id, _ in readiness_table.of_policy(nodes.policy(**wanted)).findings]
-        assert len(ids) == len(set(ids))
-        assert set(ids) <= set(KNOWN_IDS)
-
-
-# --- the check itself, in each shell -------------------------------------------------------------------------------
-
-
-class Place:
-    """A directory that the check takes for a node's root, whose kernel answers what a node's would."""
-
-    def __init__(self, home: Path) -> None:
-        self.root, self.programs, self.file = home / "root", home / "programs", home / "check"
-        for each in (self.root / "proc/sys/user", self.root / "var/lib/containerd", self.programs):
-            each.mkdir(parents=True)
-        for name in ("awk", "cat", "chmod", "date", "grep", "id", "ls", "mkdir", "mv", "rm", "sed", "sh", "tr"):
-            self._link(name)
-        for name in ("printf", "sha256sum", "sleep", "timeout"):
-            self._link(name)
-        self.program("systemctl", "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled")
-        (self.root / "proc/sys/user/max_user_namespaces").write_text("63000\n")
-
-    def _link(self, name: str) -> None:
-        (self.programs / name).symlink_to(shutil.which(name) or unavailable(f"needs {name}"))
-
-    def program(self, name: str, body: str) -> None:
-        (self.programs / name).unlink(missing_ok=True)
-        (self.programs / name).write_text(f"#!/bin/sh\n{body}\n")
-        (self.programs / name).chmod(0o755)
-
-    def be(self, node: Node) -> None:
-        """Answer as this node does."""
-        self.program("uname", f"echo {node.kernel} x86_64")
-        self.program("systemd-detect-virt", f"echo {node.container}; exit 1")
-        lines = [("probe", name, *map(str, each)) for name, each in _fields(node)]
-        text = "".join("\t".join(line) + "\n" for line in lines)
-        (self.programs / "answers").write_text(text)
-        self.program("perl", f"[ \"$1\" = -e ] && [ $# -gt 2 ] && cat '{self.programs}/answers'; exit 0")
-        # Two directories on one mount have one type: the nearest that exist are told apart here.
-        for name in ("containerd", "kubelet"):
-            (self.root / f"var/lib/{name}").mkdir(exist_ok=True)
-        types = {name: node.filesystems[f"{name}-root"].type for name in ("containerd", "kubelet")}
-        cases = " ".join(f"./var/lib/{name}) echo 'space\t1\t1\t{type}\t'$f;;" for name, type in types.items())
-        self.program("stat", f"case $1 in -f) for f; do case $f in {cases} esac; done;; *) exit 1;; esac")
-        self.program("awk", "exit 0")  # no mount table: statfs says the type
-
-    def run(self, text: str, *arguments: str, shell: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-        self.file.write_text(text)
-        environment = {"PATH": os.environ["PATH"]}
-        command = [*(shell or ["sh"]), str(self.file), *arguments]
-        names = {"USERNS_NODE_ROOT": str(self.root), "USERNS_NODE_PATH": str(self.programs)}
-        return subprocess.run(
-            command, env=environment | names, capture_output=True, text=True, timeout=120, check=False
-        )
-
-
-def _fields(node: Node) -> list[tuple[str, tuple[str, str, str, str]]]:
-    return [(name, (each.result, each.step, each.errno, each.detail)) for name, each in node.probes.items()]
 
 
 def rendered(policy: Policy, ready: Readiness, *, metacopy: bool = False) -> str:

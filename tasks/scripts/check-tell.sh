@@ -1,0 +1,87 @@
+# check-tell.sh: how the check tells what it found, as JSON and as metrics. Functions only, in the text of
+# templates/check.sh.j2, whose variables they read.
+
+# shellcheck disable=SC2034,SC2154 # that text sets what is read here, and reads what is set
+
+# quote TEXT: in $quoted, as a JSON string; all of it is printable ASCII
+quote() {
+    quoted=$1
+    case $quoted in
+    *[\\\"]*) quoted=$(printf "%s\n" "$quoted" | sed 's/[\\"]/\\&/g') ;;
+    esac
+    quoted=\"$quoted\"
+}
+
+json() {
+    quote "$kernel" && kernel_quoted=$quoted
+    quote "$container" && container_quoted=$quoted
+    list=
+    for each in $versions; do
+        quote "${each%%=*}" && list="$list${list:+, }$quoted: "
+        quote "${each#*=}" && list="$list$quoted"
+    done
+    case $user_namespaces in "" | *[!0-9]*) user_namespaces=null ;; esac
+    cat <<JSON
+{
+  "format": 1,
+  "verdict": "$verdict",
+  "tier": "$tier",
+  "expected_tier": "$expected_tier",
+  "rootfs": "$rootfs",
+  "volumes": "$volumes",
+  "time": ${time:-0},
+  "kernel": $kernel_quoted,
+  "container": $container_quoted,
+  "containerd": {"active": "$active", "enabled": "$enabled"},
+  "versions": {$list},
+  "metacopy": "$metacopy",
+  "max_user_namespaces": $user_namespaces,
+  "probes": {$probes${probes:+
+  }},
+  "findings": [$findings${findings:+
+  }]
+}
+JSON
+}
+
+metrics() {
+    is_ready=1 is_degraded=0
+    [ "$code" != 2 ] || is_ready=0
+    [ "$code" != 1 ] || is_degraded=1
+    cat <<METRICS
+# HELP userns_node_ready Whether pods with hostUsers: false can run on this node.
+# TYPE userns_node_ready gauge
+userns_node_ready $is_ready
+# HELP userns_node_degraded Whether they can, but something is not as the last deploy left it.
+# TYPE userns_node_degraded gauge
+userns_node_degraded $is_degraded
+# HELP userns_node_tier_info What pods with hostUsers: false get here, and what they got at the last deploy.
+# TYPE userns_node_tier_info gauge
+userns_node_tier_info{tier="$tier",expected="$expected_tier"} 1
+# HELP userns_node_finding What was noticed, by its stable id.
+# TYPE userns_node_finding gauge
+${metrics_of_findings}# HELP userns_node_component_info The versions that the last deploy installed.
+# TYPE userns_node_component_info gauge
+METRICS
+    for each in $versions; do
+        printf 'userns_node_component_info{component="%s",version="%s"} 1\n' "${each%%=*}" "${each#*=}"
+    done
+    cat <<METRICS
+# HELP userns_node_check_timestamp_seconds When this was found.
+# TYPE userns_node_check_timestamp_seconds gauge
+userns_node_check_timestamp_seconds ${time:-0}
+METRICS
+}
+
+# put FILE: standard input, by rename, readable for all
+put() {
+    case $1 in
+    */*) beside=${1%/*}/.${1##*/}.$$ ;;
+    *) beside=.$1.$$ ;;
+    esac
+    # shellcheck disable=SC2094 # another file
+    if cat >"$beside" && chmod 644 "$beside" && mv -f "$beside" "$1"; then return; fi
+    rm -f "$beside"
+    echo "check: $1 cannot be written" >&4
+    return 1
+}

@@ -1,0 +1,95 @@
+"""A place that the check takes for a node, whose kernel answers what a test's node would, and nodes to be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from tests import nodes
+from tests.conftest import unavailable
+from tests.strategies import probe
+from userns.node import Filesystem, Node, Probe
+from userns.tables import FILESYSTEMS
+
+KEYS = ("containerd-root", "kubelet-root", "tmpfs", "overlay", "containerd-check")
+
+KERNELS = ["4.19.0", "5.10.0-32", "5.11", "5.12", "5.15.0-1-generic", "5.18.19", "5.19.1", "6.1.0-40-amd64", "6.2.9"]
+kernels = st.sampled_from([*KERNELS, "6.3", "6.6.1", "6.8.0", "6.9", "6.10-rc3", "6.12.5", "6.18.44-x", "7.2-rc1"])
+types = st.sampled_from(["", "new-fs", "fuse.sshfs", "fuseblk.x", *sorted(FILESYSTEMS)])
+STEPS = ["", "unshare", "open_tree", "mount_setattr", "tmpfs", "overlay", "owner", "perl"]
+ERRNOS = ["", "EINVAL", "EPERM", "ENOSYS", "ENOSPC", "EUSERS", "EBUSY", "EOPNOTSUPP", "ENODEV", "EXOTIC"]
+any_probe = probe | st.builds(
+    Probe, result=st.just("cannot"), step=st.sampled_from(STEPS), errno=st.sampled_from(ERRNOS)
+)
+
+
+def place(name: str, type: str) -> Filesystem:
+    return Filesystem(path=f"/var/lib/{name}", parent="/var/lib", type=type)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Node:
+    """A node whose kernel answers anything, on any file system."""
+    return nodes.bare(
+        kernel=draw(kernels),
+        probes=draw(st.dictionaries(st.sampled_from(KEYS), any_probe)),
+        filesystems={name: place(name, draw(types)) for name in ("containerd-root", "kubelet-root")},
+    )
+
+
+class Place:
+    """A directory that the check takes for a node's root, whose kernel answers what a node's would."""
+
+    def __init__(self, home: Path) -> None:
+        self.root, self.programs, self.file = home / "root", home / "programs", home / "check"
+        for each in (self.root / "proc/sys/user", self.root / "var/lib/containerd", self.programs):
+            each.mkdir(parents=True)
+        for name in ("awk", "cat", "chmod", "date", "grep", "id", "ls", "mkdir", "mv", "rm", "sed", "sh", "tr"):
+            self._link(name)
+        for name in ("printf", "sha256sum", "sleep", "timeout"):
+            self._link(name)
+        self.program("systemctl", "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled")
+        (self.root / "proc/sys/user/max_user_namespaces").write_text("63000\n")
+
+    def _link(self, name: str) -> None:
+        (self.programs / name).symlink_to(shutil.which(name) or unavailable(f"needs {name}"))
+
+    def program(self, name: str, body: str) -> None:
+        (self.programs / name).unlink(missing_ok=True)
+        (self.programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (self.programs / name).chmod(0o755)
+
+    def be(self, node: Node) -> None:
+        """Answer as this node does."""
+        self.program("uname", f"echo {node.kernel} x86_64")
+        self.program("systemd-detect-virt", f"echo {node.container}; exit 1")
+        lines = [("probe", name, *map(str, each)) for name, each in _fields(node)]
+        text = "".join("\t".join(line) + "\n" for line in lines)
+        (self.programs / "answers").write_text(text)
+        self.program("perl", f"[ \"$1\" = -e ] && [ $# -gt 2 ] && cat '{self.programs}/answers'; exit 0")
+        # Two directories on one mount have one type: the nearest that exist are told apart here.
+        for name in ("containerd", "kubelet"):
+            (self.root / f"var/lib/{name}").mkdir(exist_ok=True)
+        types = {name: node.filesystems[f"{name}-root"].type for name in ("containerd", "kubelet")}
+        cases = " ".join(f"./var/lib/{name}) echo 'space\t1\t1\t{type}\t'$f;;" for name, type in types.items())
+        self.program("stat", f"case $1 in -f) for f; do case $f in {cases} esac; done;; *) exit 1;; esac")
+        self.program("awk", "exit 0")  # no mount table: statfs says the type
+
+    def run(self, text: str, *arguments: str, shell: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+        # What no node heeds: where its root is, and where its programs are.
+        assert "\nunset USERNS_NODE_ROOT USERNS_NODE_PATH" in text
+        self.file.write_text(text.replace("\nunset USERNS_NODE_ROOT USERNS_NODE_PATH", "\n: "))
+        environment = {"PATH": os.environ["PATH"]}
+        command = [*(shell or ["sh"]), str(self.file), *arguments]
+        names = {"USERNS_NODE_ROOT": str(self.root), "USERNS_NODE_PATH": str(self.programs)}
+        return subprocess.run(
+            command, env=environment | names, capture_output=True, text=True, timeout=120, check=False
+        )
+
+
+def _fields(node: Node) -> list[tuple[str, tuple[str, str, str, str]]]:
+    return [(name, (each.result, each.step, each.errno, each.detail)) for name, each in node.probes.items()]
