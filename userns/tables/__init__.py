@@ -210,7 +210,7 @@ class Advisory(_Row):
 
 
 class Symptom(_Row):
-    """What a text says where user namespaces fail: see the head of symptoms.toml."""
+    """What a text says where user namespaces fail: see the head of symptoms-pods.toml."""
 
     id: str
     patterns: tuple[str, ...]
@@ -257,7 +257,7 @@ DISTRIBUTIONS = _rows("kernels", "distribution", Distribution)
 SNAPSHOTTERS = {name: row for row in _rows("snapshotters", "snapshotter", Snapshotter) for name in row.names}
 RELEASES = _rows("releases", "release", Release)
 ADVISORIES = _rows("advisories", "advisory", Advisory)
-SYMPTOMS = _rows("symptoms", "symptom", Symptom)
+SYMPTOMS = tuple(row for table in ("symptoms-pods", "symptoms-node") for row in _rows(table, "symptom", Symptom))
 
 # Every id that a finding can have: what it is about. `allow` may name these and no others.
 KNOWN_IDS: Mapping[str, str] = (
