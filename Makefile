@@ -12,10 +12,10 @@ help:
 	@echo "make clean       remove build/ and .venv"
 
 .venv: .venv/run.stamp
-.venv/run.stamp: requirements/run.txt
+.venv/run.stamp: requirements/run.txt requirements/fleet.txt
 	@sh lab/install-packages.sh venv "$(PYTHON)"
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
 .venv/test.stamp: requirements/test.txt .venv/run.stamp
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -28,6 +28,9 @@ from userns.policy import Policy, PolicyError
 READ_SECONDS = 120
 COLOURS = {Severity.BLOCKER: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+# Called with each host's name and plan as it is made, by who runs pyinfra and wants more than text (fleet.runner).
+watchers: list[Callable[[str, Plan], None]] = []
 
 # What was told in this run, and of which host first: the nodes of a fleet have most of it in common.
 _told: dict[Hashable, str] = {}
@@ -64,10 +67,13 @@ def plan() -> Plan | None:
         refuse(["refused: the node answered nothing, though its shell says that all went well. Does sh run there?"])
         return None
     try:
-        return make(node, policy, templates(), today=datetime.now(UTC).date())
+        made = make(node, policy, templates(), today=datetime.now(UTC).date())
     except ConfigError as error:
         refuse([f"refused: {error}"])
         return None
+    for watcher in watchers:
+        watcher(host.name, made)
+    return made
 
 
 def policy_or_refuse() -> Policy | None:
@@ -95,7 +101,7 @@ def tell(plan: Plan) -> None:
     for change in plan.changes:
         say(f"{click.style('will', fg='cyan')} {change.summary}")
     if state.config.DIFF:
-        _tell_diffs([change for change in plan.changes if isinstance(change, WriteFile | RemoveFile)], plan)
+        _tell_diffs(plan)
 
 
 def say(text: str) -> None:
@@ -129,15 +135,24 @@ def _tell_decisions(decisions: Sequence[Decision]) -> None:
         say(str(decision) if decision.name == "because" else f"decided {decision}")
 
 
-def _tell_diffs(files: Sequence[WriteFile | RemoveFile], plan: Plan) -> None:
+def diffs(plan: Plan) -> dict[str, list[str]]:
+    """The unified diff of each file that would change, by path, secrets masked; the node is asked for the old texts.
+
+    Raises PyinfraError where they could not be read.
+    """
+    files = [change for change in plan.changes if isinstance(change, WriteFile | RemoveFile)]
     there = [change.path for change in files if plan.exists(change.path)]
     old = dict(zip(there, _texts(there) if there else [], strict=True))
-    for change in files:
-        new = change.content if isinstance(change, WriteFile) else None
-        diff = unified(change.path, old.get(change.path), new)
+    return {
+        change.path: unified(change.path, old.get(change.path), getattr(change, "content", None)) for change in files
+    }
+
+
+def _tell_diffs(plan: Plan) -> None:
+    for path, diff in diffs(plan).items():
         first = _first(tuple(diff))
         if first != host.name:
-            say(f"{change.path} changes as shown of {first}")
+            say(f"{path} changes as shown of {first}")
             continue
         for line in diff:
             click.echo(f"{host.print_prefix}{click.style(line, fg=DIFF_COLOURS.get(line[:1]))}", err=True)

@@ -21,6 +21,8 @@ from userns.readiness import Readiness
 # The script bounds each step by itself; this is for a connection that died.
 PROVE_SECONDS = 1800
 
+# What the kernel said on the hosts that were proven in this run, in words, by host.
+proven: dict[str, tuple[str, ...]] = {}
 
 # What verify.sh is made of beside itself.
 PARTS = ("pod.sh",)
@@ -38,17 +40,19 @@ class ProofCommand(StringCommand):
         """Run it; true where every handler is proven and nothing contradicts the plan."""
         status, output = super().execute(state, host, connector_arguments)
         try:
-            proven = self._tell(host, proof.parse(output.stdout)) and status
+            result = proof.parse(output.stdout)
+            good = self._tell(host, result) and status
         except proof.ProofError as error:
             logger.error(f"{host.print_prefix}{error}")
             return False, output
         except Exception as error:  # pyinfra would end the run of all hosts
             logger.error(f"{host.print_prefix}{unexpected(error)}")
             return False, output
-        if proven:
+        if good:
+            proven[host.name] = tuple(result.summary)
             next_step.ready(host.name, self.ready.tier)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
-        return proven, output if proven else CommandOutput([])
+        return good, output if good else CommandOutput([])
 
     def _tell(self, host: Host, result: proof.Proof) -> bool:
         """Tell what the kernel said and what of it is not as planned; whether nothing of that is a blocker."""

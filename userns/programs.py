@@ -33,6 +33,15 @@ def paths(policy: Policy) -> dict[str, str]:
     return PACKAGED if policy.install_from == "package" else INSTALLED
 
 
+def installed(node: Node, policy: Policy, component: str) -> str:
+    """The version of a component that the node has now where the policy would have it, or in its other place; or ""."""
+    for places in (paths(policy), PACKAGED, INSTALLED):
+        if (binary := node.binaries.get(places[component])) is not None and binary.version:
+            return upstream(binary.version) or binary.version
+    package = node.packages.get(component)
+    return (upstream(package.version.partition(":")[2] or package.version) or package.version) if package else ""
+
+
 def handlers(policy: Policy) -> dict[str, str]:
     """Each runtime handler with the path of its binary: runc, and crun where it is installed."""
     return {name: paths(policy)[name] for name in ("runc", "crun") if name in versions(policy)}

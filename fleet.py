@@ -1,0 +1,8 @@
+"""The fleet: look at all nodes of an inventory, or change them in waves. `python fleet.py --help` says how."""
+
+import sys
+
+from fleet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

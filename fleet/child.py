@@ -1,0 +1,86 @@
+"""pyinfra in a process of its own, as an iterator of events."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fleet.events import Ended, Event, InventoryEvent, Problem, Request, parse
+
+__all__ = ["BrokenOff", "CannotRun", "events"]
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST_LINES = 30
+
+
+class CannotRun(Exception):
+    """There is nothing to run on, and why; for the operator as it is."""
+
+
+class BrokenOff(Exception):
+    """pyinfra's process ended before it had told all, with the last lines that it printed."""
+
+
+@contextmanager
+def events(request: Request, verbose: bool = False) -> Iterator[Iterator[Event]]:
+    """The events of a request as they come. The process ends with the context, or with us.
+
+    Raises CannotRun, or BrokenOff, from the iterator.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fleet.runner"],  # -P: where the operator stands may be another fleet.py
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if verbose else log,
+            env={**os.environ, "PYTHONPATH": _path(), "PYTHONDONTWRITEBYTECODE": "1", "PYINFRA_PROGRESS": "off"},
+            start_new_session=True,  # Ctrl-C is ours: what has begun on a node is to come to its end
+        )
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(request.model_dump_json().encode() + b"\n")
+            process.stdin.flush()
+            yield _read(process, log.fileno())
+        finally:
+            process.kill()
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+
+
+def inventory_of(found: Iterator[Event]) -> InventoryEvent:
+    """The first event. Raises CannotRun."""
+    first = next(found)
+    if not isinstance(first, InventoryEvent):
+        raise BrokenOff(f"pyinfra began with {first!r}")
+    return first
+
+
+def _read(process: subprocess.Popen[bytes], log: int) -> Iterator[Event]:
+    assert process.stdout
+    for line in process.stdout:
+        if not line.endswith(b"\n"):
+            break
+        event = parse(line)
+        if isinstance(event, Problem):
+            raise CannotRun(event.message)
+        if isinstance(event, Ended):
+            return
+        yield event
+    raise BrokenOff("\n".join([f"pyinfra's process ended with {process.wait()}", *_last_lines(log)]))
+
+
+def _last_lines(log: int) -> list[str]:
+    size = os.fstat(log).st_size
+    return os.pread(log, 1 << 14, max(0, size - (1 << 14))).decode(errors="replace").splitlines()[-LAST_LINES:]
+
+
+def _path() -> str:
+    """So that this package is found from wherever the operator stands."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

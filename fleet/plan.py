@@ -1,0 +1,63 @@
+"""`fleet.py plan`: read every node, change none, say what would change and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fleet import child, text
+from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
+from fleet.progress import Progress
+from fleet.records import Record, Status, exit_code, totals
+
+__all__ = ["as_json", "gather", "run"]
+
+
+def gather(request: Request, progress: Progress, verbose: bool = False) -> tuple[InventoryEvent, list[Record]]:
+    """What the request has to say of every host, in the inventory's order. One that was not told of is unknown.
+
+    Raises child.CannotRun or child.BrokenOff.
+    """
+    records: dict[str, Record] = {}
+    with child.events(request, verbose) as events:
+        inventory = child.inventory_of(events)
+        progress.begin(len(inventory.hosts))
+        for event in events:
+            match event:
+                case RecordEvent(record=record):
+                    records[record.name] = record
+                    progress.advance()
+                case StepEvent(name=name, step=step):
+                    progress.say(f"{name}: {step}")
+    progress.end()
+    return inventory, [
+        records.get(each.name)
+        or Record(name=each.name, groups=each.groups, status=Status.UNKNOWN, reasons=("nothing was told of it",))
+        for each in inventory.hosts
+    ]
+
+
+def run(request: Request, *, as_json_: bool, verbose: bool) -> int:
+    """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
+    _, records = gather(request, Progress("reading"), verbose)
+    if as_json_:
+        print(json.dumps(as_json(request.inventory, records), indent=1, ensure_ascii=False))
+    else:
+        print(text.plan(records, diff=request.diff, verbose=verbose), end="")
+    return exit_code(records)
+
+
+def as_json(inventory: str, records: Sequence[Record]) -> dict[str, Any]:
+    """The plan as JSON values."""
+    return {
+        "inventory": inventory,
+        "exit_code": exit_code(records),
+        "totals": totals(records),
+        "nodes": nodes_as_json(records),
+    }
+
+
+def nodes_as_json(records: Iterable[Record]) -> Mapping[str, Any]:
+    """Each node's record by its name."""
+    return {each.name: each.model_dump(mode="json", exclude={"name"}) for each in records}

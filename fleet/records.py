@@ -1,0 +1,99 @@
+"""What is known of a node: one record, as the runner writes it and as every report shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ATTENTION", "FindingRecord", "FinishedBadly", "Record", "Status", "Versions", "exit_code", "totals"]
+
+
+class Status(StrEnum):
+    """What is to be done with a node, or what became of it."""
+
+    READY = "ready"  # nothing to do
+    CHANGES = "changes"  # to be changed
+    CHANGED = "changed"  # and proven
+    WAITING = "waiting"  # to be changed, but the run ended before its turn
+    REFUSED = "refused"  # left as it is
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # the run broke off while it was in flight
+
+
+FinishedBadly = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE)
+# In this order they are what an operator wants to see first.
+ATTENTION = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE, Status.REFUSED)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Versions(_Frozen):
+    """A component's version on the node ("" where it is not installed) and the wanted one ("" where none is)."""
+
+    installed: str = ""
+    wanted: str = ""
+
+
+class FindingRecord(_Frozen):
+    """A finding, as `python -m userns explain --json` has it."""
+
+    id: str
+    severity: str
+    message: str
+    source: str = ""
+    allowed: bool = False
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.message}" + (f" ({self.source})" if self.source else "")
+
+
+class Record(_Frozen):
+    """One node in one run.
+
+    `reasons` say why it is refused, could not be reached or failed; `changes` are in words; `diffs` are the lines of
+    each file's diff, by path, where they were asked for; `proof` is what the kernel said of its containers.
+    `disrupts` says which of the changes disturb what runs on the node, and why.
+    """
+
+    name: str
+    groups: tuple[str, ...] = ()
+    status: Status
+    reasons: tuple[str, ...] = ()
+    tier: str = ""
+    summary: str = ""
+    kernel: str = ""
+    system: str = ""
+    versions: dict[str, Versions] = {}
+    findings: tuple[FindingRecord, ...] = ()
+    decisions: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    disrupts: tuple[str, ...] = ()
+    diffs: dict[str, tuple[str, ...]] = {}
+    proof: tuple[str, ...] = ()
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether somebody has to look at this node."""
+        return self.status in ATTENTION
+
+
+def exit_code(records: Iterable[Record]) -> int:
+    """0: nothing to do; 2: nodes to change; 1, before anything else: a node that was refused, failed or not reached."""
+    statuses = {each.status for each in records}
+    if statuses & {*ATTENTION, Status.WAITING}:
+        return 1
+    return 2 if Status.CHANGES in statuses else 0
+
+
+def totals(records: Iterable[Record]) -> dict[str, int]:
+    """How many nodes there are of each status; none where there are none."""
+    found = dict.fromkeys(map(str, Status), 0)
+    for record in records:
+        found[record.status] += 1
+    return {status: count for status, count in found.items() if count}

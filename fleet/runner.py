@@ -1,0 +1,340 @@
+"""The process in which pyinfra runs: `python -m fleet.runner`, one for each plan and for each wave.
+
+A request (JSON, one line) comes on standard input, which stays open for as long as the one who asked lives: where that
+ends, this process ends too, so that nobody's pyinfra goes on behind the back of the next one. What happens goes to
+standard output, one JSON document a line; what pyinfra itself prints goes to standard error.
+
+A process of its own, because pyinfra 3.10 keeps its state in module globals, ends all hosts at an exception that nobody
+foresaw, and does not give the memory of a run back.
+"""
+
+from __future__ import annotations
+
+import pyinfra_cli  # type: ignore[import-untyped]  # isort: skip  # first: it makes the standard library gevent's
+
+import logging
+import os
+import re
+import signal
+import sys
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import gevent
+from gevent.os import nb_read
+from pyinfra import logger
+from pyinfra.api import BaseStateCallback, Config, Host, Inventory, State
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
+from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
+from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
+from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_arg  # type: ignore[import-untyped]
+
+from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
+from fleet.observed import of_plan
+from fleet.records import Record, Status
+from tasks import assess, verify
+from tasks.files import ROOT
+from tasks.refusal import NO_HOSTS, contained
+from userns.diff import Mask
+from userns.plan import Plan
+
+del pyinfra_cli
+# Of each host, as much of what was said as explains a failure.
+LINES = 60
+_HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
+# pyinfra's own, which explain nothing.
+_NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:")
+
+
+class NothingToRun(Exception):
+    """Why there is no run: an inventory that is not there, a limit that nobody matches."""
+
+
+class Outlet:
+    """Standard output for the events alone: whatever else prints to it ends up in standard error."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def __call__(self, event: Event) -> None:
+        """Write one event. Where nobody reads any more, the run ends."""
+        try:
+            self._file.write(event.model_dump_json() + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            os._exit(1)
+
+
+class Said(logging.Handler):
+    """What pyinfra and the deploy said of each host, without colours and without the host's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LINES))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, where it is about a host; print it all."""
+        text = click.unstyle(record.getMessage())
+        print(text, file=sys.stderr)
+        if (match := _HOST.fullmatch(text)) and not match["said"].startswith(_NOISE):
+            self.lines[match["host"]].append(match["said"].rstrip())
+
+
+class Run(BaseStateCallback):
+    """One request, from the inventory to the last record."""
+
+    def __init__(self, request: Request, tell: Callable[[Event], None], said: Said) -> None:
+        self.request = request
+        self.tell = tell
+        self.said = said
+        self.state = State(check_for_changes=False)  # the plan says what changes; pyinfra need not find out again
+        self.inventory = Inventory.empty()
+        self.hosts: list[Host] = []
+        self.plans: dict[str, Record] = {}
+        self.unreachable: dict[str, str] = {}
+        self.told: set[str] = set()
+
+    def __call__(self) -> None:
+        """Do what is asked for. Raises NothingToRun, or whatever pyinfra raises."""
+        self._load()
+        if self.request.action == "inventory":
+            return
+        self._connect()
+        self.state.set_stage(StateStage.Prepare)
+        assess.watchers.append(self._planned)
+        if self.request.action == "plan":
+            load_func(self.state, self._plan)
+        else:
+            load_deploy_file(self.state, str(ROOT / "deploy.py"))
+            self._apply()
+        for host in self.hosts:
+            self._tell_of(host)
+        disconnect_all(self.state)
+
+    # --- who -----------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        request, state = self.request, self.state
+        state.cwd = os.getcwd()
+        ctx_state.set(state)
+        config = Config()
+        ctx_config.set(config)
+        exec_file(str(ROOT / "config.py"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides about that
+        if request.inventory.endswith(".py") and not Path(request.inventory).exists():
+            raise NothingToRun(f"no such inventory: {request.inventory}")
+        data = {key: parse_cli_arg(value) for key, value in request.data.items()}
+        self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
+        if not len(self.inventory):
+            raise NothingToRun(
+                f"no host to work on: {request.inventory} is neither an inventory with hosts in it nor a host"
+            )
+        self.hosts = self._chosen()
+        ctx_inventory.set(self.inventory)
+        state.init(self.inventory, config, initial_limit=self.hosts)
+        state.add_callback_handler(self)
+        self.tell(
+            InventoryEvent(
+                hosts=tuple(HostEvent(name=host.name, groups=self._groups(host)) for host in self.hosts),
+                sizes={name: len(hosts) for name, hosts in self._members().items()},
+                data={name: self._data(name) for name in self._members()},
+            )
+        )
+
+    def _chosen(self) -> list[Host]:
+        """The hosts, in the inventory's order."""
+        everybody = list(self.inventory)
+        if self.request.hosts is not None:
+            wanted = set(self.request.hosts)
+            return [host for host in everybody if host.name in wanted]
+        chosen = set(everybody)
+        if self.request.limit:
+            chosen = set().union(*(self._matching(pattern, "--limit") for pattern in self.request.limit))
+        for pattern in self.request.exclude:
+            chosen -= self._matching(pattern, "--exclude")
+        if not chosen:
+            raise NothingToRun("no host to work on: --limit and --exclude leave none")
+        return [host for host in everybody if host in chosen]
+
+    def _matching(self, pattern: str, option: str) -> set[Host]:
+        try:
+            found = set(self.inventory.get_group(pattern))
+        except NoGroupError:
+            found = {host for host in self.inventory if host.name == pattern or fnmatch(host.name, pattern)}
+        if not found:
+            names = [host.name for host in self.inventory]
+            some = ", ".join(names[:10]) + (", …" if names[10:] else "")
+            raise NothingToRun(f"{option} {pattern}: no group or host of this name. Hosts: {some}")
+        return found
+
+    def _groups(self, host: Host) -> tuple[str, ...]:
+        """The groups that the inventory has for it: not the one that pyinfra names after the file."""
+        own = Path(self.request.inventory).stem
+        named = [group for group in dict.fromkeys(host.groups) if group != "all" and not group.startswith("@")]
+        return tuple([group for group in named if group != own] or named or ["all"])
+
+    def _members(self) -> Mapping[str, Sequence[Host]]:
+        members = defaultdict(list)
+        for host in self.inventory:
+            for group in self._groups(host):
+                members[group].append(host)
+        return members
+
+    def _data(self, group: str) -> dict[str, Any]:
+        """What a group's data says to the fleet: of `all`, of the group, of the command line."""
+        data = {
+            **self.inventory.get_data(),
+            **self.inventory.get_group_data(group),
+            **self.inventory.get_override_data(),
+        }
+        return {key: data[key] for key in self.request.group_data if key in data}
+
+    # --- what ----------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self.state.set_stage(StateStage.Connect)
+        with _even_without_hosts():
+            connect_all(self.state)
+
+    @contained()
+    def _plan(self) -> None:
+        host = ctx_host.get()
+        plan = assess.plan()
+        if plan is None:
+            return
+        if self.request.diff and plan.changes and not plan.refused:
+            diffs = {path: tuple(lines) for path, lines in assess.diffs(plan).items()}
+            self.plans[host.name] = self.plans[host.name].model_copy(update={"diffs": diffs})
+        self._tell_of(host)
+
+    def _planned(self, name: str, plan: Plan) -> None:
+        host = ctx_host.get()
+        self.plans[name] = of_plan(name, self._groups(host), plan)
+        self.tell(StepEvent(name=name, step="read"))
+
+    def _apply(self) -> None:
+        for host in self.hosts:
+            if not host.op_hash_order:
+                self._tell_of(host)
+        self.state.set_stage(StateStage.Execute)
+        with _even_without_hosts():
+            run_ops(self.state)
+
+    # --- what became of it ---------------------------------------------------------------------------------------
+
+    def _tell_of(self, host: Host) -> None:
+        if host.name in self.told:
+            return
+        self.told.add(host.name)
+        self.tell(RecordEvent(record=self._record(host)))
+        self.plans.pop(host.name, None)
+
+    def _record(self, host: Host) -> Record:
+        name, failed = host.name, host in self.state.failed_hosts
+        record = self.plans.get(name)
+        said = tuple(self.said.lines.pop(name, ()))
+        if record is None:
+            empty = Record(name=name, groups=self._groups(host), status=Status.FAILED)
+            if name in self.unreachable:
+                return empty.model_copy(update={"status": Status.UNREACHABLE, "reasons": (self.unreachable[name],)})
+            refused = tuple(line.removeprefix("refused: ") for line in said if line.startswith("refused: "))
+            if refused:
+                return empty.model_copy(update={"status": Status.REFUSED, "reasons": refused})
+            return empty.model_copy(update={"reasons": said or ("pyinfra did not say why",)})
+        if self.request.action == "plan" and not failed:
+            return record
+        if record.status is Status.REFUSED:
+            return record
+        if failed or (host.op_hash_order and name not in verify.proven):
+            return record.model_copy(update={"status": Status.FAILED, "reasons": _why_failed(said)})
+        if host.op_hash_order:
+            return record.model_copy(update={"status": Status.CHANGED, "proof": verify.proven[name]})
+        return record
+
+    def host_connect(self, state: State, host: Host) -> None:  # type: ignore[override]
+        """It answered."""
+        self.tell(StepEvent(name=host.name, step="connected"))
+
+    def host_connect_error(self, state: State, host: Host, error: Exception) -> None:  # type: ignore[override]
+        """It did not."""
+        self.unreachable[host.name] = Mask()(str(error.args[0] if error.args else error))
+
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
+        """Tell what is being done to a node."""
+        self.tell(StepEvent(name=host.name, step=", ".join(sorted(state.get_op_meta(op_hash).names))))
+
+    def operation_host_success(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0
+    ) -> None:
+        """After its last operation, which is the proof, a node is told of at once."""
+        if op_hash == host.op_hash_order[-1]:
+            self._tell_of(host)
+
+
+@contextmanager
+def _even_without_hosts() -> Iterator[None]:
+    """Where the last host fails there is nothing more to do, and that is no error of its own."""
+    try:
+        yield
+    except PyinfraError as error:
+        if str(error) != NO_HOSTS:
+            raise
+
+
+def _why_failed(said: Iterable[str]) -> tuple[str, ...]:
+    """The lines after what was planned: those of the operation that failed."""
+    lines = [line for line in said if not line.startswith(("tier ", "will ", "warning ", "note ", "    "))]
+    return tuple(lines) or ("an operation failed; pyinfra did not say why",)
+
+
+def _end_with_the_asker() -> None:
+    """Standard input ends with the process that holds its other end."""
+    os.set_blocking(0, False)
+    while nb_read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def main() -> int:
+    """Serve one request. The exit code is 0 where all that was asked for was told, whatever it is."""
+    tell, said = Outlet(), Said()
+    request = Request.model_validate_json(_first_line())
+    gevent.spawn(_end_with_the_asker)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(said)
+    logger.propagate = False
+    try:
+        Run(request, tell, said)()
+    except (NothingToRun, CliError) as error:
+        tell(Problem(message=str(error) or getattr(error, "message", "")))
+        return 1
+    tell(Ended())
+    return 0
+
+
+def _first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.path.append(".")  # as pyinfra does, for what an inventory imports
+    sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # next_step's advice is for one run; here it is told of all waves at once

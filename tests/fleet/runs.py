@@ -1,0 +1,63 @@
+"""fleet.py as an operator runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.deploy.fleet import REPO, Run
+
+FLEET = REPO / "fleet.py"
+SECONDS = 300
+
+
+def fleet_py(*arguments: str | Path, home: Path, cwd: Path = REPO, **environment: str) -> Run:
+    """Run it. `home` is where it keeps its history."""
+    done = subprocess.run(
+        [sys.executable, FLEET, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=SECONDS,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def interrupted(
+    *arguments: str | Path, home: Path, after: str, signals: Iterable[signal.Signals] = (signal.SIGINT,)
+) -> Run:
+    """Run it, and send it signals once its standard error has a line with `after`: the next one a second later each."""
+    with subprocess.Popen(
+        [sys.executable, FLEET, *map(str, arguments)],
+        cwd=REPO,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        seen = ""
+        while after not in seen:
+            line = process.stderr.readline()
+            assert line, seen
+            seen += line
+        for number, one in enumerate(signals):
+            if number:
+                time.sleep(1)
+            process.send_signal(one)
+        stdout, stderr = process.communicate(timeout=SECONDS)
+    return Run(process.returncode, stdout, seen + stderr)
+
+
+def statuses(run: Run) -> dict[str, str]:
+    """What a run with --json says of each node."""
+    return {name: record["status"] for name, record in run.json["nodes"].items()}

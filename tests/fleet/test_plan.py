@@ -1,0 +1,176 @@
+"""`fleet.py plan`: every node is read, none is changed, and the exit code says what there is to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import nodes
+from tests.deploy.fleet import CHANGE, READ, TEXT, Fleet, Run
+from tests.fleet.runs import fleet_py, statuses
+from userns import paths
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fleet, Path]:
+    """A node of each kind."""
+    home = tmp_path_factory.mktemp("mixed")
+    made = Fleet(home)
+    made.add("fresh", group="workers")
+    made.add("fresh2", group="workers")
+    made.add("done", nodes.converged(), group="gpu")
+    made.add("docker", nodes.bare(root=False), group="old")
+    made.add("typo", group="old", max_pods="many")
+    made.add("garbage", "hello", group="old")
+    made.add("silent", group="old", answers={READ: {"success": False, "stderr": "sh: not found"}})
+    made.add_unreachable("gone", group="workers")
+    return made, home
+
+
+def plan(mixed: tuple[Fleet, Path], *options: str) -> Run:
+    fleet, home = mixed
+    return fleet_py("plan", fleet.inventory, *options, home=home)
+
+
+@pytest.fixture(scope="module")
+def told(mixed: tuple[Fleet, Path]) -> Run:
+    return plan(mixed, "--json")
+
+
+@pytest.fixture(scope="module")
+def text(mixed: tuple[Fleet, Path]) -> Run:
+    return plan(mixed, "--diff")
+
+
+def test_every_node_is_told_of_with_what_is_to_be_done(told: Run) -> None:
+    assert statuses(told) == {
+        "@fake/fresh": "changes",
+        "@fake/fresh2": "changes",
+        "gone": "unreachable",
+        "@fake/done": "ready",
+        "@fake/docker": "refused",
+        "@fake/typo": "refused",
+        "@fake/garbage": "failed",
+        "@fake/silent": "failed",
+    }
+    assert told.json["totals"] == {"changes": 2, "unreachable": 1, "ready": 1, "refused": 2, "failed": 2}
+
+
+def test_a_node_that_needs_attention_makes_it_1_before_what_there_is_to_change(told: Run, text: Run) -> None:
+    assert (told.code, told.json["exit_code"], text.code) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("limit", "code"), [("gpu", 0), ("@fake/fresh*", 2), ("old", 1)])
+def test_the_exit_code(mixed: tuple[Fleet, Path], limit: str, code: int) -> None:
+    assert plan(mixed, "--limit", limit).code == code
+
+
+def test_why_a_node_needs_attention_is_said(told: Run) -> None:
+    reasons = {name: " ".join(record["reasons"]) for name, record in told.json["nodes"].items()}
+    assert "blocker not-root: " in reasons["@fake/docker"]
+    assert "max_pods = 'many'" in reasons["@fake/typo"]
+    assert "lacks its first line" in reasons["@fake/garbage"]
+    assert "sh: not found" in reasons["@fake/silent"]
+    assert "Could not connect" in reasons["gone"]
+    assert reasons["@fake/fresh"] == reasons["@fake/done"] == ""
+
+
+def test_a_record_has_tier_versions_groups_and_changes(told: Run) -> None:
+    fresh, done = told.json["nodes"]["@fake/fresh"], told.json["nodes"]["@fake/done"]
+    assert (fresh["tier"], fresh["groups"], len(fresh["changes"])) == ("idmapped", ["workers"], 13)
+    assert fresh["versions"]["containerd"]["installed"] == ""
+    assert done["versions"]["containerd"]["installed"] == done["versions"]["containerd"]["wanted"] != ""
+    assert (done["changes"], done["kernel"]) == ([], "6.12.48+deb13-amd64")
+
+
+def test_it_is_a_table_by_group(text: Run) -> None:
+    tables = text.stdout.split("\n\n")
+    assert [table.splitlines()[0] for table in tables[:3]] == ["gpu: 1 node", "old: 4 nodes", "workers: 3 nodes"]
+    assert "idmapped" in tables[0]
+    assert tables[0].split()[-1] == "ready"
+
+
+def test_a_change_is_told_once_with_its_reason_and_its_nodes(text: Run) -> None:
+    changes = text.stdout.partition("What would change\n")[2]
+    assert changes.count("write /etc/containerd/config.toml: new") == 1
+    line = next(number for number, line in enumerate(changes.splitlines()) if "config.toml" in line)
+    assert changes.splitlines()[line + 1].strip() == "@fake/fresh, @fake/fresh2"
+
+
+def test_diffs_are_shown_where_they_are_asked_for(mixed: tuple[Fleet, Path], text: Run) -> None:
+    assert "+++ /etc/containerd/config.toml" in text.stdout
+    assert "+++ /etc/containerd/config.toml" not in plan(mixed, "--limit", "workers").stdout
+
+
+def test_a_diff_shows_no_secret(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    old = nodes.converged()
+    files = {**old.files, paths.CONFIG: nodes.file_state("token = 'hunter2hunter2'\n")}
+    fleet.add("n", old.model_copy(update={"files": files}), answers={TEXT: "+dG9rZW4gPSAnaHVudGVyMmh1bnRlcjInCg=="})
+    for options in (["--diff"], ["--diff", "--json"], ["--diff", "-v"]):
+        run = fleet_py("plan", fleet.inventory, *options, home=tmp_path)
+        assert run.code == 2, run.text
+        assert "-token = " in run.stdout
+        assert "hunter2" not in run.text
+
+
+def test_a_plan_runs_nothing_on_a_node_but_its_reading(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.add("n", answers={CHANGE: {"success": False}})
+    run = fleet_py("plan", fleet.inventory, "-v", home=tmp_path)
+    assert run.code == 2
+    assert "Starting operation" not in run.stderr
+
+
+def test_it_runs_from_anywhere(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.add("n", nodes.converged())
+    assert fleet.inventory.name == "fleet.py"
+    run = fleet_py("plan", "fleet.py", home=tmp_path, cwd=tmp_path)
+    assert (run.code, run.stdout.splitlines()[-1]) == (0, "1 node: 1 ready (nothing to do)")
+
+
+# --- nobody to work on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "no/such.py"], "no such inventory: no/such.py"),
+        (["plan"], "required: INVENTORY"),
+        (["paln", "x.py"], "invalid choice: 'paln'"),
+        (["plan", "x.py", "--limti", "n"], "unrecognized arguments: --limti"),
+        (["plan", "x.py", "--data", "n"], "'n' is not NAME=VALUE"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_1_and_never_0_or_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    run = fleet_py(*arguments, home=tmp_path)
+    assert run.code == 1
+    assert said in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--limit", "wrokers"], "--limit wrokers: no group or host of this name. Hosts: @fake/fresh,"),
+        (["--limit", "workers", "--limit", "wrokers"], "--limit wrokers: no group or host of this name"),
+        (["--exclude", "wrokers"], "--exclude wrokers: no group or host"),
+        (["--exclude", "*"], "--limit and --exclude leave none"),
+    ],
+    ids=str,
+)
+def test_limits_that_nobody_matches_are_1(mixed: tuple[Fleet, Path], options: list[str], said: str) -> None:
+    run = plan(mixed, *options)
+    assert (run.code, run.stdout) == (1, "")
+    assert said in run.stderr
+
+
+def test_an_inventory_that_cannot_be_loaded_is_1_and_says_why(tmp_path: Path) -> None:
+    inventory = tmp_path / "broken.py"
+    inventory.write_text("nodes = [\n")
+    run = fleet_py("plan", inventory, home=tmp_path)
+    assert run.code == 1
+    assert "SyntaxError" in run.stderr
+    inventory.write_text("nodes = []\n")
+    assert fleet_py("plan", inventory, home=tmp_path).code == 1

@@ -1,0 +1,56 @@
+"""What disturbs the pods of a node: going back to an older containerd, other user ids. A restart does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests import nodes
+from userns import disruption
+from userns.changes import RestartService
+from userns.node import Node, Unit
+
+
+def disrupts(node: Node, **settings: Any) -> tuple[str, ...]:
+    return disruption.of_plan(nodes.plan(node, **settings))
+
+
+def test_nothing_runs_on_a_bare_node() -> None:
+    assert disrupts(nodes.bare()) == ()
+
+
+def test_nothing_to_do_disturbs_nobody() -> None:
+    assert disrupts(nodes.converged()) == ()
+
+
+def test_an_upgrade_restarts_containerd_and_disturbs_nobody() -> None:
+    node = nodes.converged(containerd_version="2.2.7")
+    plan = nodes.plan(node)
+    assert any(isinstance(each, RestartService) for each in plan.changes)
+    assert disruption.of_plan(plan) == ()
+
+
+def test_a_patch_release_back_disturbs_nobody() -> None:
+    assert disrupts(nodes.converged(containerd_version="2.3.4"), containerd_version="2.3.3") == ()
+
+
+@pytest.mark.parametrize("version", ["2.2.7", "2.1.5"])
+def test_an_older_branch_does(version: str) -> None:
+    (why,) = disrupts(nodes.converged(), containerd_version=version)
+    assert f"goes back from 2.3.4 to {version}" in why
+
+
+def test_an_older_branch_on_a_node_where_containerd_does_not_run_does_not() -> None:
+    node = nodes.converged()
+    stopped = node.model_copy(update={"units": {**node.units, "containerd": Unit(active="inactive")}})
+    assert disrupts(stopped, containerd_version="2.2.7") == ()
+
+
+def test_another_range_of_the_kubelet_does_and_a_first_one_does_not() -> None:
+    first = {"kubelet_id_range": (65536, 110 * 65536)}
+    assert disrupts(nodes.converged(), **first) == ()
+    ranged = nodes.converged(**first)
+    assert disrupts(ranged, **first) == ()
+    found = disrupts(ranged, kubelet_id_range=(65536 * 200, 110 * 65536))
+    assert ["/etc/subuid" in found[0], "/etc/subgid" in found[1]] == [True, True]

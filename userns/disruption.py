@@ -1,0 +1,52 @@
+"""Disruption: which changes of a plan disturb the pods that run on a node, so that they are to be moved away first.
+
+A restart of containerd is none: shims and containers go on, which tests on real nodes watch. Pure.
+"""
+
+from __future__ import annotations
+
+from userns import paths, programs
+from userns.changes import InstallArtifact, InstallPackage, WriteFile
+from userns.node import Unit
+from userns.plan import Plan
+from userns.subids import ranges
+from userns.versions import parse
+
+__all__ = ["of_plan"]
+
+
+def of_plan(plan: Plan) -> tuple[str, ...]:
+    """Why pods on this node would be disturbed; nothing where none of the changes does that."""
+    if plan.node.units.get("containerd", Unit()).active != "active":
+        return ()  # nothing runs there
+    found = []
+    for change in plan.changes:
+        match change:
+            case (
+                InstallArtifact(component="containerd", version=version)
+                | InstallPackage(component="containerd", version=version)
+            ):
+                found += _downgrade(plan, version)
+            case WriteFile(path=paths.SUBUID | paths.SUBGID as path):
+                if _has_range(plan, path):
+                    found.append(f"the kubelet's range in {path} changes: pods have user ids of the old one")
+    return tuple(found)
+
+
+def _downgrade(plan: Plan, version: str) -> list[str]:
+    there = programs.installed(plan.node, plan.policy, "containerd")
+    try:
+        older = bool(there) and parse(version).release[:2] < parse(there).release[:2]
+    except ValueError:
+        return [f"containerd calls itself {there!r}: whether {version} can take over its containers is unknown"]
+    if not older:
+        return []
+    return [
+        f"containerd goes back from {there} to {version}: an older branch need not read what a newer one has stored"
+    ]
+
+
+def _has_range(plan: Plan, path: str) -> bool:
+    lines = plan.node.subuid if path == paths.SUBUID else plan.node.subgid
+    owners = {"kubelet", plan.node.kubelet_user} - {""}
+    return any(owner in owners for owner, _, _ in ranges(lines))
