@@ -48,7 +48,7 @@ def test_an_older_branch_on_a_node_where_containerd_does_not_run_does_not() -> N
 
 
 def test_another_range_of_the_kubelet_does_and_a_first_one_does_not() -> None:
-    first = {"kubelet_id_range": (65536, 110 * 65536)}
+    first: dict[str, Any] = {"kubelet_id_range": (65536, 110 * 65536)}
     assert disrupts(nodes.converged(), **first) == ()
     ranged = nodes.converged(**first)
     assert disrupts(ranged, **first) == ()
