@@ -1,4 +1,4 @@
-"""`python -m artifacts add | check | list`: keeps the lock file, which says what may be installed.
+"""`python -m artifacts add | check | list | bundle`: keeps the lock file, which says what may be installed.
 
 Reads the command line and prints; everything else is in the modules beside it. Exit code 0: done, or all is as the
 lock says; 1: refused, or something is not; 2: usage, a file, or the network; 130: interrupted.
@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from artifacts import adding, checking, listing
+from artifacts import adding, bundling, checking, listing
+from artifacts.bundlefile import BundleFile
 from artifacts.errors import ArtifactsError, Refused, Unusable
 from artifacts.lockfile import PROJECT_LOCK, LockFile
 from artifacts.options import parser, url
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit code."""
     options = parser().parse_args(arguments)
     try:
-        command = {"add": _add, "check": _check, "list": _list}[options.command]
+        command = {"add": _add, "check": _check, "list": _list, "bundle": _bundle}[options.command]
         code = command(options)
         sys.stdout.flush()
     except ArtifactsError as error:
@@ -86,10 +87,10 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _releases(words: Sequence[str]) -> list[tuple[str, str]]:
-    """containerd 2.3.5 2.2.8 runc 1.4.4: versions, each of the component before it."""
+    """containerd 2.3.5 2.2.8 runc=1.4.4: versions, each of the component before it."""
     found: dict[tuple[str, str], None] = {}
     component, bare = "", ""
-    for word in words:
+    for word in [part for each in words for part in each.split("=", 1)]:
         if word in COMPONENTS:
             if bare:
                 break
@@ -114,11 +115,20 @@ def _head(component: str, lock: Lock) -> dict[str, str]:
 
 def _check(options: argparse.Namespace) -> int:
     file = LockFile(options.lock)
-    assets = _selected(file.lock, options)
     remote = options.where.startswith(("http://", "https://"))
+    assets = [] if not remote and os.path.isfile(options.where) else _selected(file.lock, options)
+    read: checking.Reader
+    extra: list[str] = []
     if remote:
         site = _site(_base(options.where), options)
-        where, read, extra = site.base, checking.mirror(site), []
+        where, read = site.base, checking.mirror(site)
+    elif not assets:  # a bundle, of what it is meant to have: what it has, or what the options name
+        where = options.where
+        assets, extra, read = checking.bundle(BundleFile(Path(where)), file.lock)
+        if options.only or options.arch:
+            assets = _selected(file.lock, options)
+        if not assets:
+            raise Unusable(f"{where} has nothing that the lock file {file.name} pins")
     else:
         root = Path(options.where)
         where, read = options.where, checking.folder(root)
@@ -203,6 +213,37 @@ def _list(options: argparse.Namespace) -> int:
             raise Unusable(f"{name!r} is no component: known are {', '.join(COMPONENTS)}")
     rows = listing.rows(lock, options.components or COMPONENTS, options.today or datetime.now(UTC).date())
     _tell([json.dumps(listing.as_json(rows), indent=2)] if options.json else list(listing.as_text(rows)))
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    target = Path(options.out)
+    if target.is_dir():
+        raise Unusable(f"{options.out} is a folder: name the file, such as {options.out.rstrip('/')}/bundle.tar")
+    if options.inventory:
+        if options.releases:
+            raise Unusable("an inventory names the versions: leave them out, or leave --inventory out")
+        wanted = bundling.of_inventory(options.inventory, options.lock)
+    else:
+        lock = LockFile(options.lock or str(PROJECT_LOCK))
+        versions = tuple(_releases(options.releases))
+        wanted = [bundling.Wanted(lock, versions) if versions else bundling.defaults(lock)]
+    assets = bundling.assets(wanted, options.arch)
+    source = getattr(options, "from") or str(SETTINGS["release_url"].default)
+    if source.startswith(("http://", "https://")):
+        read = checking.mirror(_site(_base(source), options))
+    else:
+        read = checking.folder(Path(source))
+    progress = Progress(len(assets))
+    try:
+        locks = [each.lock for each in wanted]
+        made = bundling.collect(assets, locks, read, target, progress.add, progress.file)
+    finally:
+        progress.clear()
+    for each in made.assets:
+        how = each.verified or f"not verified here: {each.source}"
+        _tell([f"{each}: {each.size / 1e6:.1f} MB, sha256 {each.sha256} ({how})"])
+    _tell([f"{options.out}: {len(made.assets)} assets, {target.stat().st_size / 1e6:.1f} MB"])
     return 0
 
 

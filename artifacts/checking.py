@@ -11,18 +11,27 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Protocol
 
+from artifacts.bundlefile import BundleFile
 from artifacts.errors import Unusable
-from artifacts.site import Absent, Digest, Site, Unreadable
+from artifacts.site import Absent, Digest, Site, Unreadable, keep
 from artifacts.upstream import Release
 from userns.releases import Asset, Lock
 
-__all__ = ["Checked", "Reader", "check", "folder", "locked", "mirror", "superfluous"]
+__all__ = ["Checked", "Reader", "Source", "bundle", "check", "folder", "locked", "mirror", "superfluous"]
 
 _CHUNK = 1 << 18
 
 # Digests the asset at a path and reports the bytes as they come. Raises Absent or Unreadable.
 Reader = Callable[[str, Callable[[int], None]], Digest]
+
+
+class Source(Protocol):
+    """A Reader that also keeps what it reads in `into`, where that is given."""
+
+    def __call__(self, path: str, seen: Callable[[int], None], into: IO[bytes] | None = None) -> Digest:
+        """The digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +104,12 @@ def _check_one(asset: Asset, read: Reader, seen: Callable[[int], None], whose: d
     )
 
 
-def folder(root: Path) -> Reader:
+def folder(root: Path) -> Source:
     """Reads assets below a folder."""
     if not os.path.isdir(root):
         raise Unusable(f"{root} is no folder, and no http or https URL")
 
-    def read(path: str, seen: Callable[[int], None]) -> Digest:
+    def read(path: str, seen: Callable[[int], None], into: IO[bytes] | None = None) -> Digest:
         file = root / path.lstrip("/")
         try:
             # A pipe must not keep us waiting for somebody to write.
@@ -117,6 +126,8 @@ def folder(root: Path) -> Reader:
                 sha256.update(chunk)
                 size += len(chunk)
                 seen(len(chunk))
+                if into:
+                    keep(chunk, into)
             return Digest(sha256.hexdigest(), size)
         except OSError as error:
             raise Unreadable(f"{file}: {error.strerror}") from error
@@ -126,9 +137,24 @@ def folder(root: Path) -> Reader:
     return read
 
 
-def mirror(site: Site) -> Reader:
+def mirror(site: Site) -> Source:
     """Reads assets from a mirror."""
-    return lambda path, seen: site.digest(path, seen=seen)
+    return lambda path, seen, into=None: site.digest(path, seen=seen, into=into)
+
+
+def bundle(file: BundleFile, lock: Lock) -> tuple[list[Asset], list[str], Reader]:
+    """The locked assets that a bundle has, the members that the lock does not know, and what reads an asset."""
+    pinned = {(asset.component, asset.version, asset.arch): asset for asset in locked(lock, lock.components)}
+    members = {(each.component, each.version, each.architecture): each for each in file.bundle.assets}
+    by_path = {asset.path: members[key] for key, asset in pinned.items() if key in members}
+
+    def read(path: str, seen: Callable[[int], None]) -> Digest:
+        if path not in by_path:
+            raise Absent(f"{file.bundle.name}: there is no such asset in it")
+        return file.digest(by_path[path], seen)
+
+    unknown = sorted(each.member for key, each in members.items() if key not in pinned)
+    return [asset for key, asset in pinned.items() if key in members], unknown, read
 
 
 def superfluous(root: Path, lock: Lock, lock_file: Path) -> list[str]:

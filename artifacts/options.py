@@ -26,6 +26,19 @@ exit code: 0 all is as the lock says, 1 something is missing or wrong, 2 usage, 
 
   python -m artifacts check https://mirror.example --only containerd=2.3.4 --only runc --arch amd64
   python -m artifacts check /srv/mirror --json
+  python -m artifacts check bundle.tar
+"""
+_BUNDLE = """\
+Without versions it gets what a host without any settings gets. The file has its manifest first and then the assets
+under upstream's paths: `tar -x` makes a mirror of it. The same versions give the same bytes.
+
+exit code: 0 it is written, 1 something is missing or wrong and nothing was written, 2 usage, a file or the network
+
+  python -m artifacts bundle bundle.tar --arch amd64 --arch arm64
+  python -m artifacts bundle bundle.tar containerd=2.3.4 runc=1.4.3 crun=1.31 --from https://mirror.example
+  python -m artifacts bundle bundle.tar --inventory inventories/prod.py --from /srv/mirror
+
+Then, on the controller behind the gap: install_from = "bundle" and artifact_bundle = "bundle.tar".
 """
 
 
@@ -34,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m artifacts", description="Keeps the lock file: what may be installed, by SHA-256."
     )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="add|check|list")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="add|check|list|bundle")
     raw = argparse.RawDescriptionHelpFormatter
 
     add = commands.add_parser(
@@ -75,16 +88,13 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser(
         "check",
-        help="compare a mirror, or a folder laid out like one, with the lock",
+        help="compare a mirror, a folder laid out like one, or a bundle, with the lock",
         epilog=_CHECK,
         formatter_class=raw,
     )
-    check.add_argument("where", metavar="URL|FOLDER")
+    check.add_argument("where", metavar="URL|FOLDER|BUNDLE")
     check.add_argument(
         "--only", action="append", default=[], metavar="COMPONENT[=VERSION]", help="only these (repeatable)"
-    )
-    check.add_argument(
-        "--arch", action="append", default=[], choices=sorted(ARCHITECTURES.values()), help="only these (repeatable)"
     )
     check.add_argument("--jobs", type=_jobs, default=4, metavar="N", help="downloads at a time (default 4)")
 
@@ -94,14 +104,40 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("components", nargs="*", metavar="COMPONENT")
     show.add_argument("--today", type=_day, metavar="YYYY-MM-DD", help="the day for ends of life")
 
-    for command in (add, check, show):
+    bundle = commands.add_parser(
+        "bundle",
+        help="put what an air-gapped controller needs into one file",
+        epilog=_BUNDLE,
+        formatter_class=raw,
+    )
+    bundle.add_argument("out", metavar="OUT", help="the file to write, such as bundle.tar")
+    bundle.add_argument("releases", nargs="*", metavar="COMPONENT=VERSION", help="such as: containerd=2.3.4 runc=1.4.3")
+    bundle.add_argument("--inventory", metavar="FILE", help="what the hosts of this pyinfra inventory ask for, instead")
+    bundle.add_argument(
+        "--from",
+        metavar="URL|FOLDER",
+        help=f"upstream, a mirror, or a folder laid out like one (default {SETTINGS['release_url'].default})",
+    )
+
+    for command in (check, bundle):
+        command.add_argument(
+            "--arch",
+            action="append",
+            default=[],
+            choices=sorted(ARCHITECTURES.values()),
+            help="only these (repeatable; default all)",
+        )
+    for command in (add, check, show, bundle):
         command.set_defaults(parser=command)
         command.add_argument(
-            "--lock", default=str(PROJECT_LOCK), metavar="FILE", help="default artifacts/lock.toml of this project"
+            "--lock",
+            default=None if command is bundle else str(PROJECT_LOCK),
+            metavar="FILE",
+            help="default artifacts/lock.toml of this project" + (", or the hosts' own" if command is bundle else ""),
         )
     for command in (check, show):
         command.add_argument("--json", action="store_true", help="print JSON")
-    for command in (add, check):
+    for command in (add, check, bundle):
         command.add_argument(
             "--timeout",
             type=_seconds,

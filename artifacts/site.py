@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from artifacts.errors import ArtifactsError, Unusable
 
-__all__ = ["Absent", "Digest", "Site", "Unreachable", "Unreadable"]
+__all__ = ["Absent", "Digest", "Site", "Unreachable", "Unreadable", "keep"]
 
 _CHUNK = 1 << 16
 # The slowest answer that is worth waiting for, in bytes for each `timeout`.
@@ -98,11 +98,11 @@ class Site:
                 sha256.update(chunk)
                 size += len(chunk)
                 if into:
-                    _keep(chunk, into)
+                    keep(chunk, into)
                 if seen:
                     seen(len(chunk))
             if into:
-                _keep(b"", into)
+                keep(b"", into)
             return Digest(sha256.hexdigest(), size)
 
         return self._again(path, read)
@@ -143,7 +143,7 @@ class Site:
                 raise _Transient(f"the answer ends after {got} of {announced} bytes", Unreadable)
 
 
-def _keep(chunk: bytes, into: IO[bytes]) -> None:
+def keep(chunk: bytes, into: IO[bytes]) -> None:
     """Write a chunk, and what is still in the buffer at the end, where `chunk` is empty."""
     try:
         into.write(chunk) if chunk else into.flush()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pyinfra import host
+from pyinfra.api.exceptions import PyinfraError
 
-from tasks import operations
+from artifacts.errors import ArtifactsError
+from tasks import operations, pushing, settings
 from tasks.stage import Stage
 from userns.changes import InstallArtifact, InstallPackage
 from userns.plan import Plan
+from userns.policy import Policy
 
 COMPONENTS = ("containerd", "runc", "crun")
 
 
 def stage(plan: Plan) -> Stage:
-    """Queue the downloads that the plan names, and return the stage that they fill."""
+    """Queue the downloads and pushes that the plan names, and return the stage that they fill."""
     stage = Stage()
     stage.add("expect", plan.manifest)
     artifacts = {change.component: change for change in plan.changes if isinstance(change, InstallArtifact)}
@@ -21,7 +24,7 @@ def stage(plan: Plan) -> Stage:
     # The same slots on every host: pyinfra orders operations by their place in the code.
     for component in host.loop(COMPONENTS):
         if artifact := artifacts.get(component):
-            _stage_artifact(stage, artifact)
+            _stage_artifact(stage, artifact, plan.policy)
     if packages:
         for package in packages:
             stage.add("package", package.package)
@@ -36,14 +39,30 @@ def stage(plan: Plan) -> Stage:
     return stage
 
 
-def _stage_artifact(stage: Stage, artifact: InstallArtifact) -> None:
+def _stage_artifact(stage: Stage, artifact: InstallArtifact, policy: Policy) -> None:
     names = {member: path.rpartition("/")[2] for member, path in artifact.programs.items()}
     for member, path in artifact.programs.items():
         stage.add("put", "755", path, names[member], artifact.component, artifact.version, artifact.sha256)
-    operations.fetch(
-        name=f"Fetch {artifact.component} {artifact.version} and verify its SHA-256",
+    if artifact.pushed is None:
+        operations.fetch(
+            name=f"Fetch {artifact.component} {artifact.version} and verify its SHA-256",
+            stage=stage.path,
+            url=artifact.url,
+            sha256=artifact.sha256,
+            programs=names,
+        )
+        return
+    bundle = settings.bundle(policy)
+    asset = next(each for each in bundle.bundle.assets if each.sha256 == artifact.sha256)
+    try:
+        bundle.prove(asset)  # here, once for all hosts, and not after it was sent to each
+    except ArtifactsError as error:
+        raise PyinfraError(str(error)) from error
+    pushing.shown.progress.expect(asset.size)
+    operations.push(
+        name=f"Push {artifact.component} {artifact.version} from the bundle and verify its SHA-256",
         stage=stage.path,
-        url=artifact.url,
-        sha256=artifact.sha256,
+        bundle=bundle,
+        asset=asset,
         programs=names,
     )

@@ -1,4 +1,4 @@
-"""The few operations that pyinfra's own can't give: verified fetch, staged files, one gated activation.
+"""The few operations that pyinfra's own can't give: verified fetch and push, staged files, one gated activation.
 
 pyinfra's `files.download` moves a file into place before it looks at its digest, and `files.put` truncates its
 target: both may break running containers. Here each operation only fills a stage, a directory on the node that
@@ -11,9 +11,15 @@ from collections.abc import Generator, Iterable
 
 from pyinfra.api import HiddenValue, QuoteString, StringCommand, operation
 
+from artifacts.bundlefile import BundleFile
 from tasks.files import base64, run, script
+from tasks.pushing import PushCommand
 from tasks.telling import WarningCommand
+from userns.bundles import Bundled
 from userns.settings import mask
+
+# What fetch.sh and receive.sh are made of beside themselves.
+UNPACK = ("unpack.sh",)
 
 
 @operation()
@@ -23,7 +29,20 @@ def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Genera
     `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
     """
     members = (f"{member}={name}" for member, name in programs.items())
-    yield run("fetch.sh", stage, mask(url), sha256, *members, stdin=url)
+    yield run("fetch.sh", stage, mask(url), sha256, *members, parts=UNPACK, stdin=url)
+
+
+@operation()
+def push(
+    stage: str, bundle: BundleFile, asset: Bundled, programs: dict[str, str]
+) -> Generator[StringCommand, None, None]:
+    """Send a release asset out of the controller's bundle into the stage, verified there before it is unpacked.
+
+    `programs` as for `fetch`.
+    """
+    members = (f"{member}={name}" for member, name in programs.items())
+    command = run("receive.sh", stage, str(asset), str(asset.size), asset.sha256, *members, parts=UNPACK)
+    yield PushCommand(command, bundle, asset)
 
 
 @operation()

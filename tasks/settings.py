@@ -1,4 +1,4 @@
-"""From pyinfra's data to a validated policy; the lock file is found and read here."""
+"""From pyinfra's data to a validated policy; the lock file and the bundle are found and read here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from artifacts.bundlefile import BundleFile
+from artifacts.errors import ArtifactsError
 from tasks.files import ROOT
 from userns import advisories, policy
 from userns.settings import SETTINGS
@@ -15,8 +17,8 @@ from userns.tables import KNOWN_IDS
 def load(data: Mapping[str, object]) -> policy.Policy:
     """The policy that `data` asks for.
 
-    Raises policy.PolicyError with every problem at once; a lock file that cannot be read comes alone, because the
-    versions hang on it.
+    Raises policy.PolicyError with every problem at once; a lock file or a bundle that cannot be read comes alone,
+    because the versions hang on it.
     """
     name = policy.artifact_lock_path(data)
     try:
@@ -25,13 +27,30 @@ def load(data: Mapping[str, object]) -> policy.Policy:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         message = f"it cannot be read: {why}. Allowed: {SETTINGS['artifact_lock'].allowed}"
         raise policy.PolicyError([policy.Problem("artifact_lock", name, message)]) from error
-    return policy.load(data, lock, blocking_advisories=advisories.blocking, known_findings=KNOWN_IDS)
+    path = policy.artifact_bundle_path(data)
+    try:
+        held = _open(_find(path)).bundle if path else None
+    except ArtifactsError as error:
+        raise policy.PolicyError([policy.Problem("artifact_bundle", path, f"{error}")]) from error
+    return policy.load(data, lock, bundle=held, blocking_advisories=advisories.blocking, known_findings=KNOWN_IDS)
+
+
+def bundle(wanted: policy.Policy) -> BundleFile:
+    """The bundle that a policy names, which `load` has read."""
+    assert wanted.artifact_bundle
+    return _open(_find(wanted.artifact_bundle))
 
 
 @cache
 def _read(path: Path) -> str:
     """Once for all hosts."""
     return path.read_text("utf-8")
+
+
+@cache
+def _open(path: Path) -> BundleFile:
+    """Once for all hosts, which read from one open file."""
+    return BundleFile(path)
 
 
 def _find(name: str) -> Path:

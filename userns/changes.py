@@ -10,7 +10,8 @@ class InstallArtifact:
     """Fetch a locked release asset, verify its SHA-256, and put its programs in place.
 
     `programs` maps the name inside the asset (`""` for a bare binary) to the path on the node. `url` may hold a
-    mirror's password.
+    mirror's password. `pushed` is the asset's size in bytes where the controller pushes it from its bundle, and None
+    where the node downloads it.
     """
 
     component: str
@@ -19,11 +20,13 @@ class InstallArtifact:
     sha256: str
     programs: dict[str, str]
     why: str
+    pushed: int | None = None
 
     @property
     def summary(self) -> str:
         """One line for the dry run."""
-        return f"install {self.component} {self.version} (sha256 {self.sha256[:12]}…): {self.why}"
+        push = "" if self.pushed is None else f", {self.pushed / 1e6:.1f} MB pushed from the bundle"
+        return f"install {self.component} {self.version} (sha256 {self.sha256[:12]}…{push}): {self.why}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+from userns.bundles import Bundle
 from userns.extraconfig import contradictions
 from userns.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
@@ -16,7 +17,7 @@ from userns.releases import COMPONENTS, Asset, Lock, LockError
 from userns.settings import NOT_YET, SETTINGS, Problem, mask
 from userns.versions import parse
 
-__all__ = ["Policy", "PolicyError", "Problem", "artifact_lock_path", "load"]
+__all__ = ["Policy", "PolicyError", "Problem", "artifact_bundle_path", "artifact_lock_path", "load"]
 
 # Tells what speaks against a version of a component; an empty answer is none.
 Advisories = Callable[[str, str], Collection[object]]
@@ -47,6 +48,7 @@ class Policy(BaseModel):
     install_from: Literal["release", "package", "bundle"]
     release_url: str = Field(repr=False)
     artifact_lock: str
+    artifact_bundle: str | None
     snapshotter: str
     slow_chown: Literal["auto", True, False]
     overlay_metacopy: Literal["auto", True, False]
@@ -62,6 +64,8 @@ class Policy(BaseModel):
     verify_digests: bool
     allow: tuple[str, ...]
     lock: InstanceOf[Lock] = Field(exclude=True, repr=False)
+    # What the bundle holds; None where nothing comes from one, or where none is at hand (`python -m userns explain`).
+    bundle: InstanceOf[Bundle] | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def config_version(self) -> Literal[2, 3]:
@@ -106,30 +110,46 @@ class Policy(BaseModel):
 
 def artifact_lock_path(data: Mapping[str, object]) -> str:
     """Which lock file the settings name, for the shell to read before `load`."""
-    setting = SETTINGS["artifact_lock"]
-    value = data.get("artifact_lock", setting.default)
+    return str(_read(data, "artifact_lock"))
+
+
+def artifact_bundle_path(data: Mapping[str, object]) -> str | None:
+    """Which bundle the settings name, for the shell to read before `load`; None where nothing comes from one."""
+    if data.get("install_from") != "bundle":
+        return None
+    path = _read(data, "artifact_bundle")
+    return None if path is None else str(path)
+
+
+def _read(data: Mapping[str, object], name: str) -> object:
+    setting = SETTINGS[name]
+    value = data.get(name, setting.default)
     try:
-        return str(setting.read(value))
+        return setting.read(value)
     except ValueError as error:
-        raise PolicyError([Problem("artifact_lock", value, f"{error}. Allowed: {setting.allowed}")]) from error
+        raise PolicyError([Problem(name, value, f"{error}. Allowed: {setting.allowed}")]) from error
 
 
 def load(
     data: Mapping[str, object],
     lock: Lock | str,
     *,
+    bundle: Bundle | None = None,
     blocking_advisories: Advisories = lambda _component, _version: (),
     known_findings: Collection[str] | None = None,
 ) -> Policy:
-    """The policy in one host's data, with the lock (or the text of the lock file).
+    """The policy in one host's data, with the lock (or the text of the lock file), and the bundle that it names.
 
     Names that are not ours are left alone unless they are a slip of one of ours. A version that is not set becomes
-    the newest locked release that `blocking_advisories` has nothing against; where it has something against each,
-    the newest, so that the plan can name the advisory and the operator can decide. Raises PolicyError with every
+    the newest locked release (with a bundle: of those that it has) that `blocking_advisories` has nothing against;
+    where it has something against each, the newest, so that the plan can name the advisory and the operator can
+    decide. Raises PolicyError with every
     problem at once, and nothing else.
     """
     problems = list(_strangers(data))
     values: dict[str, Any] = {}
+    if data.get("install_from") != "bundle":
+        bundle = None
     for name, setting in SETTINGS.items():
         value = data.get(name, setting.default)
         try:
@@ -146,12 +166,12 @@ def load(
         message = f"the lock file cannot be used: {error}. Repair it, or name another one"
         problems.append(Problem("artifact_lock", values.get("artifact_lock"), message))
     else:
-        problems += _resolve_versions(values, lock, blocking_advisories)
+        problems += _resolve_versions(values, lock, bundle, blocking_advisories)
     problems += _between_settings(values, known_findings)
     if problems:
         order = list(SETTINGS)
         raise PolicyError(sorted(problems, key=lambda p: order.index(p.setting) if p.setting in order else -1))
-    return Policy.model_validate(values | {"lock": lock})
+    return Policy.model_validate(values | {"lock": lock, "bundle": bundle})
 
 
 def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:
@@ -163,29 +183,30 @@ def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:
             )
 
 
-def _resolve_versions(values: dict[str, Any], lock: Lock, blocking_advisories: Advisories) -> Iterator[Problem]:
+def _resolve_versions(
+    values: dict[str, Any], lock: Lock, bundle: Bundle | None, blocking_advisories: Advisories
+) -> Iterator[Problem]:
     """Put the newest version where none is named, and refuse the ones that could not be installed."""
     for component in COMPONENTS:
         setting = f"{component}_version"
         if setting not in values or (values[setting] is None and component == "crun"):
             continue
         if values[setting] is None:
-            newest = _newest(component, lock, blocking_advisories)
+            choice = [v for v in lock.versions(component) if bundle is None or v in bundle.versions(component)]
+            newest = _newest(component, choice, blocking_advisories)
             if newest is None:
-                message = (
-                    f"the lock file has no {component} to choose from. Name a version, or add one to the lock file"
-                )
+                where = f"{bundle.name}, as far as it is locked," if bundle else "the lock file"
+                message = f"{where} has no {component} to choose from. Name a version, or add one"
                 yield Problem(setting, values.pop(setting), message)
                 continue
             values[setting] = newest
         version = values[setting]
-        if values.get("install_from") == "release" and not lock.architectures(component, version):
+        if values.get("install_from") in ("release", "bundle") and not lock.architectures(component, version):
             yield Problem(setting, version, lock.missing(component, version))
 
 
-def _newest(component: str, lock: Lock, blocking_advisories: Advisories) -> str | None:
-    locked = lock.versions(component)
-    releases = [version for version in locked if not parse(version).is_prerelease] or list(locked)
+def _newest(component: str, choice: list[str], blocking_advisories: Advisories) -> str | None:
+    releases = [version for version in choice if not parse(version).is_prerelease] or choice
     clean = (version for version in releases if not blocking_advisories(component, version))
     return next(clean, releases[0] if releases else None)
 
@@ -200,6 +221,9 @@ def _between_settings(values: dict[str, Any], known_findings: Collection[str] | 
         yield Problem(
             "default_runtime", "crun", 'crun is not installed: set crun_version too, or default_runtime = "runc"'
         )
+    if valid("artifact_bundle") and values.get("install_from") == "bundle" and values["artifact_bundle"] is None:
+        made = "name the file that `python -m artifacts bundle OUT.tar` made on a connected machine"
+        yield Problem("artifact_bundle", None, f'install_from = "bundle" needs it: {made}')
     if valid("max_pods", "ids_per_pod"):
         sizes = {"ids_per_pod": values["ids_per_pod"], "max_pods": values["max_pods"]}
         if message := capacity_problem(**sizes):

@@ -48,22 +48,24 @@ def handlers(policy: Policy) -> dict[str, str]:
 
 
 def changes(node: Node, policy: Policy) -> list[InstallArtifact | InstallPackage | HoldPackage | RemoveFile]:
-    """What has to be installed. What is not locked for the node's architecture is left out: see `missing`."""
+    """What has to be installed. What is not at hand for the node's architecture is left out: see `missing`."""
     if policy.install_from == "package":
         return [*_packages(node, policy), *_leftovers(node)]
     return [*_artifacts(node, policy)]
 
 
 def missing(node: Node, policy: Policy) -> list[Finding]:
-    """What cannot be installed here, because the lock file has it for other architectures only."""
+    """What cannot be installed here, because the lock file or the bundle does not have it for this architecture."""
     arch = ARCHITECTURES.get(node.machine)
     if arch is None or policy.install_from == "package":  # an unknown architecture is a blocker of its own
         return []
-    return [
-        blocker("artifact-not-locked", policy.lock.missing(component, version, arch))
-        for component, version in versions(policy).items()
-        if arch not in policy.lock.architectures(component, version)
-    ]
+    found = []
+    for component, version in versions(policy).items():
+        if arch not in policy.lock.architectures(component, version):
+            found.append(blocker("artifact-not-locked", policy.lock.missing(component, version, arch)))
+        elif policy.bundle and not policy.bundle.find(asset := policy.lock.asset(component, version, arch)):
+            found.append(blocker("artifact-not-bundled", policy.bundle.missing(asset, versions(policy).items())))
+    return found
 
 
 def _artifacts(node: Node, policy: Policy) -> list[InstallArtifact]:
@@ -73,10 +75,14 @@ def _artifacts(node: Node, policy: Policy) -> list[InstallArtifact]:
         if arch is None or arch not in policy.lock.architectures(component, version):
             continue
         asset = policy.lock.asset(component, version, arch)
+        bundled = policy.bundle.find(asset) if policy.bundle else None
+        if policy.bundle and not bundled:
+            continue
         programs = {member: INSTALLED[name] for member, name in MEMBERS[component].items()}
         why = _why_install(node, asset, list(programs.values()))
         if why:
-            found.append(InstallArtifact(component, version, policy.url(asset), asset.sha256, programs, why))
+            size = bundled.size if bundled else None
+            found.append(InstallArtifact(component, version, policy.url(asset), asset.sha256, programs, why, size))
     return found
 
 

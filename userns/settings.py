@@ -43,12 +43,17 @@ SETTINGS: Mapping[str, Setting] = {
         None, optional(values.release(2)), 'an exact upstream version such as "1.31", or None: not installed'
     ),
     "default_runtime": Setting("runc", choice("runc", "crun"), '"runc" or "crun"'),
-    "install_from": Setting("release", choice("release", "package", "bundle"), '"release" or "package"'),
+    "install_from": Setting("release", choice("release", "package", "bundle"), '"release", "package" or "bundle"'),
     "release_url": Setting(
         "https://github.com", values.url, "an http or https URL, the base of a mirror that keeps the upstream paths"
     ),
     "artifact_lock": Setting(
         "artifacts/lock.toml", values.text, "the path of a lock file on the controller, absolute or from here"
+    ),
+    "artifact_bundle": Setting(
+        None,
+        optional(values.text),
+        "the path of a bundle on the controller (from `python -m artifacts bundle`), absolute or from here, or None",
     ),
     "snapshotter": Setting(
         "overlayfs", values.plugin, 'the id of a snapshotter as `ctr plugins ls` prints it ("overlayfs")'
@@ -88,7 +93,6 @@ DEFAULTS: Mapping[str, object] = {name: setting.default for name, setting in SET
 
 # No setting is accepted before its code exists. The line goes when the code comes.
 NOT_YET: Mapping[str, Callable[[object], bool]] = {
-    "install_from": lambda value: value == "bundle",
     "target_kernel": lambda value: value is not None,
 }
 

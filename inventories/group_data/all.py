@@ -39,7 +39,8 @@ crun_version = None
 # What runs pods without a RuntimeClass: "runc", or "crun" where crun_version is set.
 default_runtime = "runc"
 
-# "release": upstream's assets, verified by the lock file. "package": the node's own package manager.
+# "release": the node downloads upstream's assets. "bundle": the controller pushes them over SSH, for nodes that can
+# reach nothing. Both are verified by the lock file. "package": the node's own package manager.
 install_from = "release"
 
 # The base of a mirror that keeps the upstream paths. A user and password in it are masked in all messages.
@@ -47,6 +48,10 @@ release_url = "https://github.com"
 
 # The lock file on the controller: each asset's SHA-256. A mirror of rebuilt binaries brings its own.
 artifact_lock = "artifacts/lock.toml"
+
+# For "bundle": the file on the controller that `python -m artifacts bundle` made where there is a network. Versions
+# that are not named above are then the newest that it has, and a node of an architecture that it lacks is refused.
+artifact_bundle = None
 
 # True: digest every installed program in every run (0.3 s of CPU a node). False: only where size, inode, mtime or ctime
 # differ from what was recorded, which finds every change but one by somebody who hides it.

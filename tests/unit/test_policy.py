@@ -51,7 +51,7 @@ def test_a_node_without_any_setting_gets_a_policy() -> None:
 
 
 def test_the_policy_has_exactly_the_settings() -> None:
-    assert list(Policy.model_fields) == [*SETTINGS, "lock"]
+    assert list(Policy.model_fields) == [*SETTINGS, "lock", "bundle"]
 
 
 def test_all_py_assigns_every_default_and_nothing_else() -> None:
@@ -136,8 +136,8 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("crun_version", 1.3, "write it as a string"),
         ("crun_version", False, "it is a bool and not a string"),
         ("default_runtime", "kata", 'Allowed: "runc" or "crun"'),
-        ("install_from", "releases", 'Allowed: "release" or "package"'),
-        ("install_from", "bundle", 'not available in this version. Allowed: "release" or "package"'),
+        ("install_from", "releases", 'Allowed: "release", "package" or "bundle"'),
+        ("artifact_bundle", 5, "it is an int and not a string"),
         ("target_kernel", "6.12.0-1-amd64", "not available in this version. Allowed: None"),
         ("release_url", "ftp://mirror", "it is not an http or https URL"),
         ("release_url", "github.com", "it is not an http or https URL"),
@@ -205,7 +205,7 @@ def test_the_rest_is_refused_by_name_with_what_is_allowed(setting: str, value: o
 
 
 def test_what_is_not_available_yet_is_said_by_one_table() -> None:
-    assert set(NOT_YET) == {"install_from", "target_kernel"}
+    assert set(NOT_YET) == {"target_kernel"}
 
 
 # --- Between settings ------------------------------------------------------------------------------------------------

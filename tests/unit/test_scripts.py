@@ -12,14 +12,16 @@ from tasks.files import ROOT, script
 from tasks.operations import activation
 from tests.conftest import unavailable
 
-ALONE = ("fetch.sh", "launch.sh", "package.sh", "put.sh", "text.sh")
+ALONE = ("launch.sh", "package.sh", "put.sh", "text.sh")
 TEXTS = {
     "node": node.text(),
     "activation": activation(),
     "verify": "".join(script(name) for name in (*verify.PARTS, "verify.sh")),
+    "fetch": script("unpack.sh") + script("fetch.sh"),
+    "push": script("unpack.sh") + script("receive.sh"),
     **{name: script(name) for name in ALONE},
 }
-PARTS = {*node.PARTS, "previous.sh", "activate.sh", *verify.PARTS, "verify.sh"}
+PARTS = {*node.PARTS, "unpack.sh", "fetch.sh", "receive.sh", "previous.sh", "activate.sh", *verify.PARTS, "verify.sh"}
 OF_THE_CHECK = {"check-tell.sh"}  # tests/unit/test_check.py has the whole text looked at
 
 

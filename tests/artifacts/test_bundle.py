@@ -1,0 +1,278 @@
+"""`python -m artifacts bundle`, and `check` of what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from artifacts.bundlefile import BundleFile
+from artifacts.errors import Refused, Unusable
+from tests.artifacts.conftest import Run
+from tests.artifacts.loopback import PATTERNS, Answer, LoopbackSite, content, digests, release
+from userns.releases import Lock
+
+VERSIONS = (("containerd", "2.3.5"), ("containerd", "2.2.8"), ("runc", "1.4.4"))
+DEFAULTS = [("containerd", "2.3.5"), ("runc", "1.4.4")]
+ALL = ("amd64", "arm64", "ppc64le")
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    """A lock file of which the site and the folder have everything."""
+    text = ""
+    for component in ("containerd", "runc"):
+        text += f'[{component}]\npath = "{PATTERNS.path(component)}"\nsource = "a test"\n'
+        for _, version in (each for each in VERSIONS if each[0] == component):
+            text += f'[{component}.sha256."{version}"]\nverified = "by hand"\n'
+            text += "".join(f'{arch} = "{digest}"\n' for arch, digest in digests(component, version).items())
+    file = tmp_path / "whole.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+def mirror(site: LoopbackSite) -> LoopbackSite:
+    for component, version in VERSIONS:
+        site.publish(component, version)
+    return site
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "mirror"
+    for component, version in VERSIONS:
+        for arch, path in release(component, version).assets().items():
+            file = root / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content(component, version, arch))
+    return root
+
+
+@pytest.fixture
+def bundle(run: Run, lock: Path, folder: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "bundle.tar"
+    ran = run("bundle", file, "--lock", lock, "--from", folder)
+    assert ran.code == 0, ran.err
+    return file
+
+
+def path(component: str, version: str, arch: str) -> str:
+    return release(component, version).assets()[arch]
+
+
+def start_of(bundle: Path, component: str, version: str, arch: str) -> int:
+    """Where an asset's content begins in the file."""
+    with tarfile.open(bundle) as tar:
+        return tar.getmember(path(component, version, arch).lstrip("/")).offset_data
+
+
+class TestMaking:
+    def test_without_versions_it_has_what_a_host_without_settings_gets(self, bundle: Path) -> None:
+        held = BundleFile(bundle).bundle
+        assert [(each.component, each.version, each.architecture) for each in held.assets] == [
+            (component, version, arch) for component, version in DEFAULTS for arch in ALL
+        ]
+
+    def test_the_manifest_says_what_it_has_and_where_the_digests_come_from(self, bundle: Path, lock: Path) -> None:
+        with tarfile.open(bundle) as tar:
+            assert tar.getnames()[0] == "manifest.json"
+            file = tar.extractfile("manifest.json")
+            assert file
+            manifest = json.load(file)
+        assert manifest["locks"] == [hashlib.sha256(lock.read_bytes()).hexdigest()]
+        assert manifest["assets"][0] == {
+            "component": "containerd",
+            "version": "2.3.5",
+            "architecture": "amd64",
+            "path": path("containerd", "2.3.5", "amd64"),
+            "size": len(content("containerd", "2.3.5", "amd64")),
+            "sha256": digests("containerd", "2.3.5")["amd64"],
+            "verified": "by hand",
+            "source": "a test",
+        }
+
+    def test_the_same_versions_give_the_same_bytes_wherever_they_come_from(
+        self, run: Run, bundle: Path, mirror: LoopbackSite, lock: Path, tmp_path: Path
+    ) -> None:
+        again = tmp_path / "elsewhere" / "other-name.tar"
+        again.parent.mkdir()
+        words = ["runc", "1.4.4", "containerd=2.3.5"]
+        assert run("bundle", again, *words, "--lock", lock, "--from", mirror.url).code == 0
+        assert again.read_bytes() == bundle.read_bytes()
+        assert again.stat().st_mode & 0o777 == 0o644
+
+    def test_only_the_architectures_that_are_named(self, run: Run, lock: Path, folder: Path, tmp_path: Path) -> None:
+        file = tmp_path / "arm.tar"
+        assert run("bundle", file, "--arch", "arm64", "--lock", lock, "--from", folder).code == 0
+        assert {each.architecture for each in BundleFile(file).bundle.assets} == {"arm64"}
+
+    def test_unpacked_it_is_a_mirror(self, run: Run, bundle: Path, lock: Path, tmp_path: Path) -> None:
+        root = tmp_path / "unpacked"
+        root.mkdir()
+        subprocess.run(["tar", "-xf", bundle, "-C", root], check=True)
+        only = [f"--only={component}={version}" for component, version in DEFAULTS]
+        assert run("check", root, *only, "--lock", lock) == (0, f"{root}: 6 good\n", "")
+
+    def test_what_the_hosts_of_an_inventory_ask_for(self, run: Run, lock: Path, folder: Path, tmp_path: Path) -> None:
+        inventory = tmp_path / "inventory.py"
+        inventory.write_text(
+            "print('hello')\n"
+            f"old = (['a'], {{'containerd_version': '2.2.8', 'artifact_lock': {str(lock)!r}}})\n"
+            f"new = (['b', 'c'], {{'artifact_lock': {str(lock)!r}, 'install_from': 'bundle', "
+            "'artifact_bundle': 'not-there-yet.tar'})\n"
+            "packages = (['d'], {'install_from': 'package', 'containerd_version': '1.7.1', 'runc_version': '1.1.1'})\n"
+        )
+        file = tmp_path / "bundle.tar"
+        ran = run("bundle", file, "--inventory", inventory, "--arch", "amd64", "--from", folder)
+        assert ran.code == 0, ran.err
+        assert [(each.component, each.version) for each in BundleFile(file).bundle.assets] == [
+            ("containerd", "2.2.8"),
+            ("containerd", "2.3.5"),
+            ("runc", "1.4.4"),
+        ]
+
+    def test_an_inventory_with_a_mistake_is_refused_with_the_host(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        inventory = tmp_path / "inventory.py"
+        inventory.write_text("hosts = (['a'], {'max_pods': 'many'})\n")
+        ran = run("bundle", tmp_path / "bundle.tar", "--inventory", inventory, "--from", folder)
+        assert ran.code == 2
+        assert "a: one setting is refused:\n  max_pods = 'many'" in ran.err
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            ("absent", "containerd 2.3.5 arm64: "),
+            ("swapped", "containerd 2.3.5 arm64 is not what the lock file pins"),
+            ("short", "containerd 2.3.5 arm64 is not what the lock file pins: 10 bytes"),
+        ],
+    )
+    def test_what_is_not_as_pinned_is_not_bundled(
+        self, run: Run, lock: Path, folder: Path, bundle: Path, spoil: str, says: str
+    ) -> None:
+        before = bundle.read_bytes()
+        asset = folder / path("containerd", "2.3.5", "arm64").lstrip("/")
+        other = folder / path("containerd", "2.3.5", "amd64").lstrip("/")
+        if spoil == "absent":
+            asset.unlink()
+        else:
+            asset.write_bytes(other.read_bytes()[: 10 if spoil == "short" else None])
+        ran = run("bundle", bundle, "--lock", lock, "--from", folder)
+        assert ran.code == 1
+        assert says in ran.err
+        assert f"{bundle} was not written" in ran.err
+        assert bundle.read_bytes() == before
+        assert sorted(each.name for each in bundle.parent.iterdir()) == ["bundle.tar", "mirror", "whole.toml"]
+
+    def test_every_asset_that_a_mirror_lacks_is_named(
+        self, run: Run, lock: Path, mirror: LoopbackSite, tmp_path: Path
+    ) -> None:
+        del mirror.answers[path("containerd", "2.3.5", "amd64")]
+        mirror.answers[path("runc", "1.4.4", "arm64")] = Answer(status=403)
+        ran = run("bundle", tmp_path / "bundle.tar", "--lock", lock, "--from", mirror.url, "--retries", 0)
+        assert ran.code == 1
+        assert "containerd 2.3.5 amd64: " in ran.err
+        assert "runc 1.4.4 arm64: " in ran.err
+
+    def test_a_version_that_is_not_locked_is_refused_with_the_way_to_add_it(
+        self, run: Run, lock: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        ran = run("bundle", tmp_path / "bundle.tar", "crun=1.31", "--lock", lock, "--from", folder)
+        assert ran.code == 2
+        assert "python -m artifacts add crun 1.31" in ran.err
+
+    def test_a_folder_is_no_name_for_a_bundle(self, run: Run, lock: Path, folder: Path, tmp_path: Path) -> None:
+        ran = run("bundle", tmp_path, "--lock", lock, "--from", folder)
+        assert ran.code == 2
+        assert f"name the file, such as {tmp_path}/bundle.tar" in ran.err
+
+
+class TestChecking:
+    def test_all_is_well(self, run: Run, bundle: Path, lock: Path) -> None:
+        assert run("check", bundle, "--lock", lock) == (0, f"{bundle}: 6 good\n", "")
+
+    def test_what_it_ought_to_have_is_named(self, run: Run, bundle: Path, lock: Path) -> None:
+        ran = run("check", bundle, "--only", "containerd=2.2.8", "--only", "runc", "--lock", lock)
+        assert ran == (1, f"containerd 2.2.8: missing: amd64, arm64, ppc64le\n{bundle}: 3 good, 3 missing\n", "")
+
+    def test_swapped_contents_are_found(self, run: Run, bundle: Path, lock: Path) -> None:
+        amd64, arm64 = content("containerd", "2.3.5", "amd64"), content("containerd", "2.3.5", "arm64")
+        assert len(amd64) == len(arm64)
+        with bundle.open("r+b") as file:
+            for arch, swapped in (("amd64", arm64), ("arm64", amd64)):
+                file.seek(start_of(bundle, "containerd", "2.3.5", arch))
+                file.write(swapped)
+        ran = run("check", bundle, "--lock", lock)
+        assert ran.code == 1
+        assert "containerd 2.3.5 amd64: wrong: it is containerd 2.3.5 for arm64: " in ran.out
+        assert f"{bundle}: 4 good, 2 wrong" in ran.out
+
+    def test_what_another_lock_pins_is_not_good_here(self, run: Run, bundle: Path, lock: Path) -> None:
+        text = lock.read_text()
+        assert Lock.parse(text)
+        lock.write_text(text.replace(digests("runc", "1.4.4")["amd64"], "0" * 64))
+        ran = run("check", bundle, "--lock", lock)
+        assert ran.code == 1
+        assert "runc 1.4.4 amd64: wrong: " in ran.out
+
+    def test_a_bundle_is_read_whole_or_refused_wherever_it_was_cut(self, run: Run, bundle: Path, lock: Path) -> None:
+        whole = bundle.read_bytes()
+        end = start_of(bundle, "runc", "1.4.4", "ppc64le") + len(content("runc", "1.4.4", "ppc64le"))
+        for size in (0, 1, 512, 700, 5000, end - 4600, end - 1):
+            bundle.write_bytes(whole[:size])
+            ran = run("check", bundle, "--lock", lock)
+            assert ran.code == 1, size
+            assert "is no whole bundle: " in ran.err
+            assert "Traceback" not in ran.err
+
+    def test_a_file_that_is_no_bundle_is_refused(self, run: Run, lock: Path) -> None:
+        ran = run("check", lock, "--lock", lock)
+        assert ran.code == 1
+        assert "is no whole bundle" in ran.err
+
+
+class TestReading:
+    def test_an_asset_is_read_once_however_many_nodes_get_it(
+        self, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = BundleFile(bundle)
+        asset = file.bundle.assets[0]
+        file.prove(asset)
+        monkeypatch.setattr(file, "pieces", lambda _: pytest.fail("it was read again"))
+        file.prove(asset)
+
+    def test_what_is_damaged_is_refused_by_name(self, bundle: Path) -> None:
+        with bundle.open("r+b") as raw:
+            raw.seek(start_of(bundle, "runc", "1.4.4", "arm64"))
+            raw.write(b"X")
+        file = BundleFile(bundle)
+        arm64 = next(each for each in file.bundle.assets if str(each) == "runc 1.4.4 for arm64")
+        with pytest.raises(Refused, match=r"is damaged: runc 1\.4\.4 for arm64 in it has the SHA-256"):
+            file.prove(arm64)
+
+    def test_a_file_that_gets_shorter_meanwhile_is_an_error(self, bundle: Path) -> None:
+        file = BundleFile(bundle)
+        with bundle.open("r+b") as raw:
+            raw.truncate(start_of(bundle, "runc", "1.4.4", "arm64") + 5)
+        arm64 = next(each for each in file.bundle.assets if str(each) == "runc 1.4.4 for arm64")
+        with pytest.raises(OSError, match="ends in the middle of runc"):
+            list(file.pieces(arm64))
+
+    def test_what_cannot_be_read_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(Unusable, match="cannot be read: No such file"):
+            BundleFile(tmp_path / "nothing.tar")
+        with pytest.raises(Unusable, match="is no file"):
+            BundleFile(tmp_path)
+
+    @pytest.mark.parametrize("extra", ["file", "link"])
+    def test_what_the_manifest_does_not_name_is_refused(self, bundle: Path, extra: str) -> None:
+        with tarfile.open(bundle, "a") as tar:
+            entry = tarfile.TarInfo("more")
+            entry.type = tarfile.SYMTYPE if extra == "link" else tarfile.REGTYPE
+            tar.addfile(entry)
+        with pytest.raises(Refused, match="holds what its manifest does not name: 'more'"):
+            BundleFile(bundle)

@@ -1,0 +1,122 @@
+"""Bundles: what one file for an air gap holds, as its manifest says. The lock decides what of it may be installed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from userns.releases import ARCHITECTURES, COMPONENTS, VERSION, Asset, newest_first
+
+__all__ = ["FORMAT", "Bundle", "BundleError", "Bundled"]
+
+FORMAT = "userns-node bundle 1"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._+~-]+)+")
+_KEYS = ("component", "version", "architecture", "path", "size", "sha256", "verified", "source")
+
+
+class BundleError(ValueError):
+    """The manifest of a bundle cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """One asset in a bundle: its `size` in bytes, and what the lock file said of its digest when it was collected."""
+
+    component: str
+    version: str
+    architecture: str
+    path: str
+    size: int
+    sha256: str
+    verified: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.component} {self.version} for {self.architecture}"
+
+    @property
+    def member(self) -> str:
+        """Its name in the file: upstream's path, so that an unpacked bundle is a mirror."""
+        return self.path.lstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a bundle holds. `locks` are the SHA-256 of the lock files that it was made with; `name` is for messages."""
+
+    assets: tuple[Bundled, ...]
+    locks: tuple[str, ...]
+    name: str = "the bundle"
+
+    @staticmethod
+    def parse(text: str, name: str = "the bundle") -> Bundle:
+        """The bundle that a manifest describes. Raises BundleError with what is wrong with it."""
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"its manifest is not JSON: {error}") from error
+        if not isinstance(table, dict) or table.get("format") != FORMAT:
+            raise BundleError(f'its manifest does not say "{FORMAT}": another version of userns-node made it')
+        locks, rows = table.get("locks"), table.get("assets")
+        if (
+            not isinstance(locks, list)
+            or not all(isinstance(each, str) for each in locks)
+            or not isinstance(rows, list)
+        ):
+            raise BundleError("its manifest has no list of lock files, or none of assets")
+        assets = tuple(_bundled(row) for row in rows)
+        if len({asset.path for asset in assets}) != len(assets):
+            raise BundleError("its manifest names one asset twice")
+        return Bundle(assets, tuple(locks), name)
+
+    @property
+    def text(self) -> str:
+        """The manifest: the same assets and locks give the same text."""
+        rows = [asdict(asset) for asset in self.assets]
+        return json.dumps({"format": FORMAT, "locks": list(self.locks), "assets": rows}, indent=2) + "\n"
+
+    def versions(self, component: str) -> tuple[str, ...]:
+        """The versions of `component` that it has for any architecture, newest first."""
+        return newest_first(list(dict.fromkeys(each.version for each in self.assets if each.component == component)))
+
+    def find(self, asset: Asset) -> Bundled | None:
+        """The very asset that the lock pins, or None."""
+        wanted = (asset.component, asset.version, asset.arch, asset.sha256)
+        found = ((each.component, each.version, each.architecture, each.sha256) for each in self.assets)
+        return next((each for each, key in zip(self.assets, found, strict=True) if key == wanted), None)
+
+    def missing(self, asset: Asset, wanted: Iterable[tuple[str, str]]) -> str:
+        """The message for an asset that it does not have; `wanted` are the components and versions of the policy."""
+        own = [each for each in self.assets if each.component == asset.component]
+        same = [each for each in own if each.version == asset.version]
+        if any(each.architecture == asset.arch for each in same):
+            has = "it has one with another SHA-256 than the lock file pins"
+        elif same:
+            has = f"it has it for {', '.join(each.architecture for each in same)}"
+        else:
+            has = f"it has {', '.join(map(str, own))}" if own else f"it has no {asset.component} at all"
+        words = " ".join(f"{component}={version}" for component, version in wanted)
+        return (
+            f"{self.name} has no {asset.component} {asset.version} for {asset.arch} ({has}). Make one that does, on a "
+            f"connected machine: python -m artifacts bundle OUT.tar {words} --arch {asset.arch}"
+        )
+
+
+def _bundled(row: object) -> Bundled:
+    if not isinstance(row, dict) or sorted(row) != sorted(_KEYS):
+        raise BundleError(f"an asset in its manifest does not have the keys {', '.join(_KEYS)} and no others")
+    size, texts = row["size"], [row[key] for key in _KEYS if key != "size"]
+    if not all(isinstance(text, str) and (not text or text.isprintable()) for text in texts):
+        raise BundleError("a value in its manifest is no printable text")
+    asset = Bundled(**row)
+    known = (asset.component in COMPONENTS, asset.architecture in ARCHITECTURES.values())
+    shaped = (VERSION.fullmatch(asset.version), _SHA256.fullmatch(asset.sha256), _PATH.fullmatch(asset.path))
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0 or not all(known) or not all(shaped):
+        raise BundleError(f"its manifest has an asset that cannot be: {asset}")
+    if {".", ".."} & set(asset.path.split("/")):
+        raise BundleError(f"its manifest has a path that leads elsewhere: {asset.path!r}")
+    return asset
