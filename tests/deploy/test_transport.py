@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.files import script
+from tasks.operations import UNPACK
 from tests.conftest import unavailable
 from tests.deploy.node_trees import link
 
@@ -38,8 +39,10 @@ def run(
     """The script as pyinfra runs it. Its login shell is `sh` here."""
     interpreter = shutil.which(shell[0])
     assert interpreter
+    parts = UNPACK if name in ("fetch.sh", "receive.sh") else ()
+    text = "".join(script(each) for each in (*parts, name))
     done = subprocess.run(
-        [interpreter, *shell[1:], "-c", script(name), name, *map(str, arguments)],
+        [interpreter, *shell[1:], "-c", text, name, *map(str, arguments)],
         env={"PATH": path},
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
