@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,14 +14,14 @@ from tasks import assess, next_step
 from tasks.files import run
 from tasks.refusal import contained, unexpected
 from userns import cri, proof
-from userns.findings import Severity
+from userns.findings import Finding, Severity, apply_allow
 from userns.plan import Plan
 from userns.readiness import Readiness
 
 # The script bounds each step by itself; this is for a connection that died.
 PROVE_SECONDS = 1800
 
-# What the kernel said on the hosts that were proven in this run, in words, by host.
+# What the kernel said on the hosts that were proven in this run (or whose proof `allow` accepts), in words, by host.
 proven: dict[str, tuple[str, ...]] = {}
 
 # What verify.sh is made of beside itself.
@@ -31,47 +31,54 @@ PARTS = ("pod.sh",)
 class ProofCommand(StringCommand):
     """Runs the proof and tells its result: an operation's output is otherwise shown only with -vvv."""
 
-    def __init__(self, command: StringCommand, ready: Readiness, handlers: tuple[str, ...]) -> None:
+    def __init__(
+        self, command: StringCommand, ready: Readiness, handlers: tuple[str, ...], allow: tuple[str, ...]
+    ) -> None:
         super().__init__(*command.bits)
         self.ready = ready
         self.handlers = handlers
+        self.allow = allow
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
-        """Run it; true where every handler is proven and nothing contradicts the plan."""
+        """Run it; true where every handler is proven and nothing contradicts the plan, or `allow` accepts what does."""
         status, output = super().execute(state, host, connector_arguments)
         try:
             result = proof.parse(output.stdout)
-            good = self._tell(host, result) and status
+            findings = self._tell(host, result)
         except proof.ProofError as error:
             logger.error(f"{host.print_prefix}{error}")
             return False, output
         except Exception as error:  # pyinfra would end the run of all hosts
             logger.error(f"{host.print_prefix}{unexpected(error)}")
             return False, output
+        allowed = any(each.allowed for each in findings)
+        good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or allowed)
         if good:
             proven[host.name] = tuple(result.summary)
-            next_step.ready(host.name, self.ready.tier)
+            if not allowed:
+                next_step.ready(host.name, self.ready.tier)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
         return good, output if good else CommandOutput([])
 
-    def _tell(self, host: Host, result: proof.Proof) -> bool:
-        """Tell what the kernel said and what of it is not as planned; whether nothing of that is a blocker."""
+    def _tell(self, host: Host, result: proof.Proof) -> Sequence[Finding]:
+        """Tell what the kernel said, and what of it is not as planned, which is the answer, too."""
         for line in result.summary:
             logger.info(f"{host.print_prefix}{click.style(line, fg='green' if result.ok else 'red')}")
         for each in result.handlers.values():
             if each.mount:
                 logger.info(f"{host.print_prefix}{each.handler}: its / is {each.mount}")
-        findings = proof.judge(
+        judged = proof.judge(
             result,
             self.ready.rootfs,
             self.handlers,
             volumes=self.ready.volumes,
             idmaps_volumes=self.ready.idmaps_volumes,
         )
+        findings = apply_allow(judged, self.allow)
         for finding in findings:
             log = logger.info if finding.severity is Severity.NOTE else logger.warning
             log(f"{host.print_prefix}{click.style(str(finding), fg=assess.COLOURS[finding.severity])}")
-        return result.ok and not any(each.severity is Severity.BLOCKER for each in findings)
+        return findings
 
 
 @operation()
@@ -82,6 +89,7 @@ def start_containers(
     ready: Readiness,
     volumes: str,
     requests: str,
+    allow: Sequence[str] = (),
 ) -> Generator[StringCommand, None, None]:
     """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides."""
     command = run(
@@ -95,7 +103,7 @@ def start_containers(
         *(f"{name}={path}" for name, path in handlers.items()),
         parts=PARTS,
     )
-    yield ProofCommand(command, ready, tuple(handlers))
+    yield ProofCommand(command, ready, tuple(handlers), tuple(allow))
 
 
 def prove(plan: Plan) -> None:
@@ -116,6 +124,7 @@ def prove(plan: Plan) -> None:
         ready=plan.readiness,
         volumes=volumes,
         requests="\n".join(each.line for each in requests),
+        allow=list(plan.policy.allow),
         _timeout=PROVE_SECONDS,
     )
 

@@ -33,6 +33,7 @@ _TOOLS = {
     "systemd-run": "systemd",
 }
 _RELEASE_TOOLS = {"tar": "tar", "gzip": "gzip"}
+_CONFLICTING = ("containerd.io", "moby-containerd")
 _OTHER_KUBERNETES = {
     "k3s": "k3s",
     "k3s-agent": "k3s",
@@ -65,8 +66,7 @@ class Wants:
 
 
 def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[Finding]:
-    """What on `node` stands in the way of `policy`. Without `ready`, metacopy "auto" counts as left alone."""
-    metacopy = policy.overlay_metacopy
+    """What on `node` stands in the way of `policy`. Without `ready`, its rootfs counts as one that is not chowned."""
     planned = changes(node, policy)
     return check(
         node,
@@ -76,7 +76,7 @@ def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[
             containerd_root=policy.containerd_root,
             install_from=policy.install_from,
             snapshotter=policy.snapshotter,
-            metacopy=wants_metacopy(policy, ready) if ready else None if metacopy == "auto" else metacopy,
+            metacopy=wants_metacopy(node, policy, ready),
             max_user_namespaces=max_user_namespaces(node, policy),
             installs=any(isinstance(each, InstallArtifact | InstallPackage) for each in planned),
             removes=frozenset(each.path for each in planned if isinstance(each, RemoveFile)),
@@ -283,6 +283,18 @@ def _containerd_binaries(node: Node, wants: Wants) -> Iterator[Finding]:
             )
 
 
+def _packages(node: Node, wants: Wants) -> Iterator[Finding]:
+    theirs = [name for name in _CONFLICTING if name in node.packages]
+    if wants.install_from == "package" and theirs:
+        yield blocker(
+            "package-conflicts",
+            f"{' and '.join(theirs)} is installed, which cannot stand beside the distribution's containerd and runc: "
+            'apt would take it away, and Docker with it. Set install_from = "release", whose containerd stands beside '
+            "it, or move Docker off this node",
+            "Conflicts of the packages containerd.io (Docker) and moby-containerd (Microsoft)",
+        )
+
+
 def _other_runtimes(node: Node, wants: Wants) -> Iterator[Finding]:
     for name, product in _OTHER_KUBERNETES.items():
         unit = node.units.get(name)
@@ -345,6 +357,7 @@ _CHECKS: tuple[Callable[[Node, Wants], Iterator[Finding]], ...] = (
     _containerd_unit,
     _containerd_root,
     _containerd_binaries,
+    _packages,
     _other_runtimes,
     _kubelet,
     _user_namespaces,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from userns import check, config, paths, programs, render, subids
 from userns.changes import RemoveFile, WriteFile
 from userns.findings import Finding, warning
-from userns.node import Node
+from userns.node import ConfLine, Node
+from userns.overlay import has_metacopy_option
 from userns.policy import Policy
 from userns.readiness import Readiness
 
 # A new unit takes effect only with a restart; a drop-in that adds a pre-start hook does so at the next one.
 _RESTARTS = frozenset({paths.CONFIG, paths.UNIT})
 MAX_USER_NAMESPACES = "user.max_user_namespaces"
+_FIGURE = re.compile(r"[0-9]{1,19}")
+_LARGEST = 2**31 - 1  # kernel/ucount.c
 _EXECUTABLE = frozenset({paths.PRE_START, paths.CHECK})
 
 
@@ -52,7 +56,7 @@ def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str,
     )
     mapping = config.intended(settings)
     text = config.render(templates, settings)
-    metacopy = wants_metacopy(policy, ready)
+    metacopy = wants_metacopy(node, policy, ready)
 
     texts: dict[str, str | None] = {
         paths.CONFIG: text,
@@ -74,7 +78,7 @@ def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str,
         whys[paths.MODPROBE] = (
             "metacopy=Y at every load of overlay: a layer chowned with it is unreadable without it"
             if metacopy
-            else "overlay_metacopy is False and no snapshot is left that needs it"
+            else "overlay_metacopy is False" + (", and no snapshot needs it" if node.snapshots is False else "")
         )
     texts.update(_sysctl(node, policy, templates))
     whys[paths.SYSCTL] = f"{policy.max_pods} pods need more user namespaces than this node allows"
@@ -93,11 +97,17 @@ def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str,
     return Wanted(texts, whys, mapping, tuple(findings))
 
 
-def wants_metacopy(policy: Policy, ready: Readiness) -> bool | None:
-    """Whether overlay's metacopy is to be on; None leaves it as it is."""
-    if policy.overlay_metacopy == "auto":
-        return True if ready.rootfs == "chown" else None
-    return bool(policy.overlay_metacopy)
+def wants_metacopy(node: Node, policy: Policy, ready: Readiness | None) -> bool | None:
+    """Whether overlay's metacopy is to be on; None leaves it as it is.
+
+    "auto" never turns off what is on: layers that were chowned with it outlive the kernel that needed it.
+    """
+    if policy.overlay_metacopy != "auto":
+        return bool(policy.overlay_metacopy)
+    if ready is not None and ready.rootfs == "chown":
+        return True
+    turned_on = has_metacopy_option(node) or (node.overlay.metacopy == "Y" and node.snapshots is not False)
+    return True if turned_on else None
 
 
 def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[str, str]:
@@ -105,22 +115,35 @@ def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[st
 
     The default grows with the node's memory, so a file with the figure we need would lower it on most nodes.
     """
-    needed = max_user_namespaces(node, policy)
     live = node.sysctls.get(MAX_USER_NAMESPACES)
     there = _kind(node, paths.SYSCTL) != "absent"
-    if there or (live is not None and live < needed):
-        return {paths.SYSCTL: render.sysctl(templates, needed)}
+    if there or (live is not None and live < max_user_namespaces(node, policy)):
+        return {paths.SYSCTL: render.sysctl(templates, raised_user_namespaces(node, policy))}
     return {}
 
 
 def max_user_namespaces(node: Node, policy: Policy) -> int:
-    """What the sysctl has to be at least. Only raised, never lowered: an earlier run's larger figure stays."""
-    earlier = [
-        int(figure)
-        for line in node.sysctl_lines
-        if line.file == paths.SYSCTL and (figure := line.line.rpartition("=")[2].strip()).isdecimal()
-    ]
-    return max([render.max_user_namespaces(policy.max_pods), *earlier])
+    """What the sysctl has to be at least. Only raised, never lowered: what our file or another one gives it stays."""
+    needed = render.max_user_namespaces(policy.max_pods)
+    return needed if _kind(node, paths.SYSCTL) == "absent" else max([needed, *_figures(node.sysctl_lines)])
+
+
+def raised_user_namespaces(node: Node, policy: Policy) -> int:
+    """What it is raised to where it is too low: no less than another file gives it, which ours may come after.
+
+    Nor less than the kernel gave it at boot, half of kernel.threads-max (kernel/fork.c, fork_init): what somebody
+    lowered by hand would else stay lower for good.
+    """
+    needed = max_user_namespaces(node, policy)
+    if _kind(node, paths.SYSCTL) != "absent":
+        return needed
+    return max([needed, node.sysctls.get("kernel.threads-max", 0) // 2, *_figures(node.sysctl_lines)])
+
+
+def _figures(lines: Iterable[ConfLine]) -> list[int]:
+    """The figures of these lines; no larger than every kernel takes, as older ones answer EINVAL beyond an int."""
+    said = (line.line.rpartition("=")[2].strip() for line in lines)
+    return [min(int(figure), _LARGEST) for figure in said if _FIGURE.fullmatch(figure)]
 
 
 def _mode(path: str, policy: Policy) -> str:

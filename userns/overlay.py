@@ -9,7 +9,7 @@ from userns import paths
 from userns.findings import Finding, blocker, note, warning
 from userns.node import ConfLine, Node
 
-__all__ = ["metacopy_conflicts", "module_conflicts"]
+__all__ = ["has_metacopy_option", "metacopy_conflicts", "module_conflicts"]
 
 _ON = ("y", "1", "on", "true", "")
 
@@ -47,13 +47,20 @@ def module_conflicts(node: Node, *, image: bool) -> Iterator[Finding]:
             )
 
 
+def has_metacopy_option(node: Node) -> bool:
+    """Whether an earlier deploy turned metacopy on for good, whatever the running kernel says now."""
+    state = node.files.get(paths.MODPROBE)
+    return state is not None and state.kind != "absent"
+
+
 def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
     """What is at odds with metacopy on, or off."""
-    if not metacopy and node.overlay.metacopy == "Y" and node.snapshots is not False:
+    if not metacopy and (node.overlay.metacopy == "Y" or has_metacopy_option(node)) and node.snapshots is not False:
+        since = "is on" if node.overlay.metacopy == "Y" else f"was turned on by {paths.MODPROBE}"
         held = "holds snapshots" if node.snapshots else "may hold snapshots (that could not be read)"
         yield blocker(
             "metacopy-off-with-snapshots",
-            f"overlay_metacopy = False, but metacopy is on and containerd {held}: each file whose owner was changed "
+            f"overlay_metacopy = False, but metacopy {since} and containerd {held}: each file whose owner was changed "
             'while it was on would give EPERM. Leave it on (True or "auto"), or drain the node and remove '
             "containerd's containers and images first",
             "measured; containers/storage#815; Linux Documentation/filesystems/overlayfs.rst",
@@ -68,8 +75,8 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
         yield warning(
             "metacopy-and-builds",
             f"{' and '.join(builders)} on this node: with metacopy on, image builds fall back to a slow diff and may "
-            'put whole files into layers. Build elsewhere, or set overlay_metacopy = "auto", which leaves it as it is '
-            "where the image of a pod is idmapped",
+            'put whole files into layers. Build elsewhere, or set overlay_metacopy = "auto", which turns it on only '
+            "where the image of a pod is chowned",
             "containers/storage#640; flatcar#403; home-assistant/operating-system#2773",
         )
     if node.overlay.state == "builtin":

@@ -113,7 +113,7 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         node=node,
         policy=policy,
         readiness=ready,
-        decisions=_decisions(policy, ready, wanted),
+        decisions=_decisions(node, policy, ready, wanted),
         findings=apply_allow(list(dict.fromkeys(findings)), policy.allow),
         changes=changes,
         programs=paths,
@@ -139,8 +139,9 @@ def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:
     key = files.MAX_USER_NAMESPACES
     needed, value = files.max_user_namespaces(node, policy), node.sysctls.get(key)
     if value is not None and value < needed:
-        live.append(SetSysctl(key, needed, f"it is {value}, too few for {policy.max_pods} pods"))
-    metacopy = files.wants_metacopy(policy, ready)
+        figure = files.raised_user_namespaces(node, policy)
+        live.append(SetSysctl(key, figure, f"it is {value}, too few for {policy.max_pods} pods"))
+    metacopy = files.wants_metacopy(node, policy, ready)
     if metacopy is not None and node.overlay.state != "absent":
         wanted = "Y" if metacopy else "N"
         # Of a module that is not loaded, modprobe.d decides; the hook loads it before containerd.
@@ -175,10 +176,13 @@ def _why_restart(node: Node, unit: Unit, changes: Sequence[Change]) -> str:
     return ""
 
 
-def _decisions(policy: Policy, ready: Readiness, wanted: files.Wanted) -> tuple[Decision, ...]:
-    metacopy = files.wants_metacopy(policy, ready)
+def _decisions(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted) -> tuple[Decision, ...]:
+    metacopy = files.wants_metacopy(node, policy, ready)
+    stays = policy.overlay_metacopy == "auto" and ready.rootfs != "chown"
     why_metacopy = {
-        True: "a rootfs that is chowned copies inodes then, not data; it costs nothing where none is",
+        True: "it is on, and layers that were chowned with it are unreadable without it"
+        if stays
+        else "a rootfs that is chowned copies inodes then, not data; it costs nothing where none is",
         False: "the settings turn it off",
         None: "the settings leave it as it is where no rootfs is chowned",
     }[metacopy]

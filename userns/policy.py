@@ -179,7 +179,7 @@ def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:
     for name, value in data.items():
         if name not in SETTINGS and (meant := near_miss(name, names)):
             yield Problem(
-                name, value, f"there is no such setting. Write {meant}, or rename it if it is not meant for us"
+                name, value, f"there is no such setting. Write {meant}, or rename it if it is not meant for us", meant
             )
 
 

@@ -99,16 +99,23 @@ NOT_YET: Mapping[str, Callable[[object], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a setting is refused. `value` is as it was given; printing it masks a password in a URL."""
+    """Why a setting is refused. `value` is as it was given; printing it masks a password in a URL.
+
+    `meant` is the setting that a name which is none was probably meant to be.
+    """
 
     setting: str
     value: object
     message: str
+    meant: str = ""
 
     def __str__(self) -> str:
-        if self.setting == "containerd_config":  # the message names the key; the rest may hold a registry's password
+        meant = self.meant or self.setting
+        # The message names the key; the rest may hold a registry's password. `--data` gives a table as text.
+        table = isinstance(self.value, Mapping) or (isinstance(self.value, str) and self.value.lstrip().startswith("{"))
+        if meant == "containerd_config" or table:
             return f"{self.setting}: {self.message}"
-        return f"{self.setting} = {_shown(self.setting, self.value)}: {self.message}"
+        return f"{self.setting} = {_shown(meant, self.value)}: {self.message}"
 
 
 def mask(url: str) -> str:

@@ -123,7 +123,7 @@ install_packages() { # all in one transaction, as they may depend on each other'
         exact=$(cat "$stage/$name.version") && set -- "$@" "$name=$exact" || return 1
     done
     # shellcheck disable=SC2086  # one word for each package
-    { apt-mark unhold $names >/dev/null 2>&1; apt_get install --reinstall --no-install-recommends "$@"; } &&
+    { apt-mark unhold $names >/dev/null 2>&1; apt_get install --no-remove --reinstall --no-install-recommends "$@"; } &&
         apt-mark hold $names >/dev/null
 }
 hold_package() { apt-mark hold "$1" >/dev/null; }

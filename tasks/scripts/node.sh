@@ -50,7 +50,7 @@ read_machine() {
     record tools "$@"
 
     for file in user/max_user_namespaces user/max_mnt_namespaces kernel/unprivileged_userns_clone \
-        kernel/apparmor_restrict_unprivileged_userns kernel/modules_disabled fs/inotify/max_user_instances; do
+        kernel/apparmor_restrict_unprivileged_userns kernel/modules_disabled kernel/threads-max fs/inotify/max_user_instances; do
         # Not by read: it may read byte by byte, and such a file gives nothing after the first.
         [ ! -f "proc/sys/$file" ] || record sysctl-live "$file" "$(cat "proc/sys/$file")"
     done

@@ -64,5 +64,5 @@ while [ $# -gt 1 ]; do
     printf '%s\n' "$exact" >"$stage/$package.version"
 done
 # shellcheck disable=SC2086  # package=version words, checked above
-apt_get -y install --download-only --reinstall --no-install-recommends --allow-downgrades --allow-change-held-packages $wanted
+apt_get -y install --no-remove --download-only --reinstall --no-install-recommends --allow-downgrades --allow-change-held-packages $wanted
 done=yes

@@ -10,8 +10,8 @@ import pytest
 
 from tasks import next_step
 from tests import nodes
-from tests.deploy.fleet import CHANGE, FETCH, READ, REPO, TEXT, Fleet, pyinfra
-from userns import paths
+from tests.deploy.fleet import CHANGE, FETCH, PROVE, READ, REPO, TEXT, Fleet, pyinfra
+from userns import paths, proof
 from userns.node import Node
 
 MODES = [["--dry"], ["--dry", "--diff"], ["-y"], ["--dry", "--json"], ["-y", "--json"]]
@@ -158,6 +158,19 @@ def test_the_proof_alone_changes_nothing_and_says_what_differs(tmp_path: Path) -
     assert [each["name"] for each in run.json["plan"]] == ["Prove: start a container in a user namespace with runc"]
     assert "not as the settings say: a deploy would enable containerd.service: it is not there yet" in run.said(fresh)
     assert "runc: proven" in "\n".join(run.said(done))
+
+
+@pytest.mark.parametrize(("allow", "code"), [([], 1), (["proof-owner"], 1), (["proof-failed"], 0)])
+def test_a_failed_proof_fails_the_host_unless_its_finding_is_accepted(
+    tmp_path: Path, allow: list[str], code: int
+) -> None:
+    failed = f"{proof.BEGIN}\t{proof.FORMAT}\trunc\nfailed\trunc\t0.10\tno space left on device\n{proof.END}\t0\n"
+    made = Fleet(tmp_path)
+    host = made.add("node", nodes.converged(), answers={PROVE: failed}, allow=allow)
+    run = pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
+    assert run.code == code
+    assert any("proof-failed" in line and "no space left on device" in line for line in run.said(host))
+    assert "kubectl label" not in run.text  # it is accepted, not proven
 
 
 def test_a_tier_has_one_label_command_for_all_its_nodes() -> None:

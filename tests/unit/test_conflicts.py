@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from userns import conflicts, paths, tables
 from userns.conflicts import Wants
 from userns.findings import Finding, Severity
-from userns.node import Binary, ConfLine, Filesystem, Node, Overlay, Package, Unit
+from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Unit
 
 NODE = Node(
     kernel="6.12.5",
@@ -285,6 +285,30 @@ def test_another_snapshotter_needs_no_overlay() -> None:
 def test_metacopy_is_not_turned_off_under_snapshots(snapshots: bool | None, refused: bool) -> None:
     some = found(node(snapshots=snapshots), wants(metacopy=False))
     assert ("metacopy-off-with-snapshots" in some) is refused
+
+
+@pytest.mark.parametrize("metacopy", ["", "N"])
+def test_metacopy_that_is_on_from_the_next_boot_counts_as_on(metacopy: Any) -> None:
+    """As where overlay is not loaded yet, or where somebody turned it off by hand."""
+    there = {"overlay": Overlay(state="module", metacopy=metacopy), "snapshots": True}
+    assert "metacopy-off-with-snapshots" not in found(node(**there), wants(metacopy=False))
+    option = {paths.MODPROBE: FileState(kind="file", sha256="0" * 64)}
+    said = found(node(**there, files=option), wants(metacopy=False))["metacopy-off-with-snapshots"]
+    assert said.severity is Severity.BLOCKER
+    assert paths.MODPROBE in said.message
+
+
+@pytest.mark.parametrize("theirs", ["containerd.io", "moby-containerd"])
+def test_packages_that_apt_would_take_away_are_not_replaced(theirs: str) -> None:
+    """apt-get -y removes docker-ce with it, and every container that Docker runs."""
+    docker = node(packages={theirs: Package(version="2.1.5-1"), "docker-ce": Package(version="5:29.0.1-1")})
+    assert "package-conflicts" not in found(docker)
+    said = found(docker, wants(install_from="package"))["package-conflicts"]
+    assert said.severity is Severity.BLOCKER
+    assert said.message.startswith(f"{theirs} is installed")
+    assert "package-conflicts" not in found(
+        node(packages={"docker.io": Package(version="1")}), wants(install_from="package")
+    )
 
 
 def test_metacopy_that_is_left_alone_is_nobodys_conflict() -> None:

@@ -142,7 +142,9 @@ def test_only_what_containerd_and_systemd_read_at_a_start_asks_for_a_restart() -
 def test_the_modprobe_option_is_removed_only_where_metacopy_is_to_be_off() -> None:
     state = nodes.file_state("options overlay metacopy=Y\n")
     assert isinstance(having(paths.MODPROBE, state, overlay_metacopy=False)[paths.MODPROBE], RemoveFile)
-    assert paths.MODPROBE not in having(paths.MODPROBE, state, overlay_metacopy="auto")
+    kept = having(paths.MODPROBE, state, overlay_metacopy="auto")[paths.MODPROBE]
+    assert isinstance(kept, WriteFile)
+    assert "metacopy=Y" in kept.content
     assert changed(overlay_metacopy=False).keys() == EVERYWHERE | {paths.UNIT}
 
 
@@ -150,6 +152,39 @@ def test_the_modprobe_option_is_removed_only_where_metacopy_is_to_be_off() -> No
 def test_the_hook_turns_metacopy_on_only_where_it_is_wanted(metacopy: Any, turns_on: bool) -> None:
     text = wanted(overlay_metacopy=metacopy).texts[paths.PRE_START] or ""
     assert ("echo Y >" in text) is turns_on
+
+
+OFF, ON = Overlay(state="builtin", metacopy="N"), Overlay(state="builtin", metacopy="Y")
+OPTION = {paths.MODPROBE: nodes.file_state("options overlay metacopy=Y\n")}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "there", "snapshots", "stays"),
+    [
+        (OFF, {}, True, False),
+        (ON, {}, True, True),
+        (ON, {}, None, True),
+        (ON, {}, False, False),
+        (Overlay(state="module"), OPTION, False, True),
+        (Overlay(state="module"), {}, True, False),
+        (OFF, OPTION, True, True),
+    ],
+)
+def test_auto_leaves_metacopy_on_for_the_next_boot_too(
+    overlay: Overlay, there: dict[str, FileState], snapshots: bool | None, stays: bool
+) -> None:
+    """As after True, or after a kernel that chowned: layers made then give EPERM once it is off."""
+    node = nodes.bare(overlay=overlay, snapshots=snapshots, files={**nodes.bare().files, **there})
+    found = wanted(node, overlay_metacopy="auto").texts
+    assert ("echo Y >" in (found[paths.PRE_START] or "")) is stays
+    assert ("metacopy=Y" in (found.get(paths.MODPROBE) or "")) is stays
+    assert ("metacopy_wanted=Y" in (found[paths.CHECK] or "")) is stays
+
+
+@pytest.mark.parametrize("snapshots", [True, None, False])
+def test_no_snapshot_is_said_to_need_metacopy_only_where_that_is_known(snapshots: bool | None) -> None:
+    why = wanted(nodes.bare(snapshots=snapshots), overlay_metacopy=False).whys[paths.MODPROBE]
+    assert ("no snapshot needs it" in why) is (snapshots is False)
 
 
 # --- the sysctl ----------------------------------------------------------------------------------------------------
@@ -188,9 +223,24 @@ def test_a_larger_figure_of_an_earlier_run_stays(line: str, figure: int) -> None
     assert f"= {figure}\n" in (wanted(node).texts[paths.SYSCTL] or "")
 
 
-def test_somebody_elses_figure_is_not_ours() -> None:
-    line = ConfLine(file="/etc/sysctl.d/99-theirs.conf", line="user.max_user_namespaces = 99999")
-    assert files.max_user_namespaces(nodes.bare(sysctl_lines=(line,)), nodes.policy()) == 16384
+@pytest.mark.parametrize("file", ["/etc/sysctl.d/50-k8s.conf", "/etc/sysctl.d/99-theirs.conf"])
+@pytest.mark.parametrize(("theirs", "figure"), [("120000", 120000), ("5", 16384), ("9" * 18, 2**31 - 1), ("x", 16384)])
+def test_what_another_file_gives_is_not_lowered_by_ours(file: str, theirs: str, figure: int) -> None:
+    line = ConfLine(file=file, line=f"user.max_user_namespaces = {theirs}")
+    high, low = ({"sysctl_lines": (line,), "sysctls": {"user.max_user_namespaces": live}} for live in (120_000, 100))
+    assert paths.SYSCTL not in wanted(nodes.bare(**high)).texts
+    assert f"= {figure}\n" in (wanted(nodes.bare(**low)).texts[paths.SYSCTL] or "")
+    after = nodes.converged(nodes.bare(**low))
+    assert after.sysctls == {"user.max_user_namespaces": figure}
+    assert nodes.plan(after).changes == ()
+
+
+def test_what_was_lowered_by_hand_comes_back_as_high_as_the_kernel_had_it() -> None:
+    node = nodes.bare(sysctls={"user.max_user_namespaces": 0, "kernel.threads-max": 254_000})
+    after = nodes.converged(node)
+    assert after.sysctls["user.max_user_namespaces"] == 127_000
+    more = after.model_copy(update={"sysctls": after.sysctls | {"kernel.threads-max": 999_000}})
+    assert nodes.plan(more).changes == ()
 
 
 # --- sub-IDs -------------------------------------------------------------------------------------------------------

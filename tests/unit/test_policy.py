@@ -264,6 +264,23 @@ def test_the_lock_file_is_named_before_it_is_read() -> None:
         artifact_lock_path({"artifact_lock": 5})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("containerd_confg", {"plugins": {"x.y": {"auth": {"password": "hunter2"}}}}),
+        ("containerd_confg", '{"plugins": {"x.y": {"auth": {"password": "hunter2"}}}}'),
+        ("containerd_confg", ["hunter2"]),
+        ("containerd_config", '{"plugins": "hunter2"'),
+        ("relase_url", "u:hunter2@mirror.example"),
+        ("sandbox_image", {"password": "hunter2"}),
+    ],
+)
+def test_no_secret_is_printed_of_what_stands_under_another_name(name: str, value: object) -> None:
+    (problem,) = refusals({name: value})
+    assert "hunter2" not in str(problem)
+    assert str(problem).startswith(name)
+
+
 def test_an_unknown_finding_in_allow_is_refused_with_the_nearest_one() -> None:
     known = {"kernel-lacks-tmpfs-idmap", "kernel-shared"}
     (problem,) = refusals({"allow": ["kernel-lacks-tmpfs-idmaps"]}, known_findings=known)
