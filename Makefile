@@ -1,6 +1,8 @@
 # The two commands that do everything: make demo, make test. The others are parts of them.
 PYTHON ?= python3
 PY := .venv/bin/python
+# How many tests run at once. A virtual machine or a node waits more than it works.
+WORKERS ?= 2
 
 .PHONY: help demo demo-down test test-unit test-kernels lint bench packages clean
 help:
@@ -43,7 +45,7 @@ test-kernels: .venv/test.stamp
 
 test: lint
 	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
 
 bench: packages .venv/test.stamp
 	@$(PY) -m bench

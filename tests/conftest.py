@@ -26,6 +26,14 @@ settings.load_profile("patient")
 pytest_plugins = ["tests.labs"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests stay together where several workers share them: a file's, and all that share virtual machines."""
+    here = Path(__file__).parent
+    for item in items:
+        room = item.path.relative_to(here).parts[0]
+        item.add_marker(pytest.mark.xdist_group("vm" if room == "vm" else str(item.path.relative_to(here))))
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip a test that this machine can't run. In CI it fails instead: a check that silently stops is none."""
     if os.environ.get("CI") == "true":
