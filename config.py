@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import click
 import pyinfra_cli.cli  # type: ignore[import-untyped]
+import pyinfra_cli.prints  # type: ignore[import-untyped]
 from paramiko import SSHClient, Transport
 from pyinfra import config, logger
 from pyinfra.api import Config, Host, Inventory
@@ -24,6 +25,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.context import ctx_state
 
+from tasks import hiding
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -74,6 +76,16 @@ def _is_to_be_said(record: logging.LogRecord) -> bool:
 
 logger.addFilter(_is_to_be_said)
 
+_jsonify = pyinfra_cli.prints.jsonify
+
+
+def _jsonify_without_secrets(data: Any, *args: Any, **kwargs: Any) -> str:
+    """`debug-inventory` and `debug-operations` print all that there is."""
+    return hiding.hidden(_jsonify(data, *args, **kwargs))
+
+
+pyinfra_cli.prints.jsonify = _jsonify_without_secrets
+
 # --- What pyinfra would call a success -------------------------------------------------------------------------------
 
 _inventory = str(_options.get("inventory", ""))
@@ -101,6 +113,8 @@ def _init_with_hosts(inventory: Inventory, config: Config, initial_limit: list[H
         names = [host.name for host in inventory]
         some = ", ".join(names[:10]) + (", …" if names[10:] else "")
         _end(f"no host to work on: --limit and --exclude leave none of {some}")
+    for host in inventory:
+        hiding.remember(host.data.dict())
     _init(inventory, config, initial_limit=initial_limit)
     ask_late(_state)
 

@@ -143,8 +143,10 @@ def diffs(plan: Plan) -> dict[str, list[str]]:
     files = [change for change in plan.changes if isinstance(change, WriteFile | RemoveFile)]
     there = [change.path for change in files if plan.exists(change.path)]
     old = dict(zip(there, _texts(there) if there else [], strict=True))
+    secrets = plan.policy.secrets
     return {
-        change.path: unified(change.path, old.get(change.path), getattr(change, "content", None)) for change in files
+        change.path: unified(change.path, old.get(change.path), getattr(change, "content", None), secrets)
+        for change in files
     }
 
 

@@ -13,6 +13,7 @@ from pyinfra.api import HiddenValue, QuoteString, StringCommand, operation
 
 from artifacts.bundlefile import BundleFile
 from tasks.files import base64, run, script
+from tasks.hiding import hidden
 from tasks.pushing import PushCommand
 from tasks.telling import WarningCommand
 from userns.bundles import Bundled
@@ -29,7 +30,7 @@ def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Genera
     `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
     """
     members = (f"{member}={name}" for member, name in programs.items())
-    yield run("fetch.sh", stage, mask(url), sha256, *members, parts=UNPACK, stdin=url)
+    yield run("fetch.sh", stage, hidden(mask(url)), sha256, *members, parts=UNPACK, stdin=url)
 
 
 @operation()

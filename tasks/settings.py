@@ -8,6 +8,7 @@ from pathlib import Path
 
 from artifacts.bundlefile import BundleFile
 from artifacts.errors import ArtifactsError
+from tasks import hiding
 from tasks.files import ROOT
 from userns import advisories, policy
 from userns.settings import SETTINGS
@@ -20,6 +21,7 @@ def load(data: Mapping[str, object]) -> policy.Policy:
     Raises policy.PolicyError with every problem at once; a lock file or a bundle that cannot be read comes alone,
     because the versions hang on it.
     """
+    hiding.remember(data)
     name = policy.artifact_lock_path(data)
     try:
         lock = _read(_find(name))

@@ -7,19 +7,16 @@ too much is masked than too little.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from difflib import unified_diff
 from typing import Any
 
 import tomlkit
 
+from userns.secret import NAMES, forms
+
 __all__ = ["Mask", "unified"]
 
-# A name with such a word in it names a secret, and so do all names in a table of such a name.
-_SECRET = re.compile(
-    "pass|pwd|secret|token|auth|credential|cookie|bearer|header|signature|(private|api|access|signing|client)[-_ ]?key",
-    re.I,
-)
 _SEPARATOR = re.compile(r"[\w.-]*[\"']?\s*[=:]?\s*")
 _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'[^']*'")
 _MARK = re.compile(r"<secret \d+>")
@@ -32,13 +29,20 @@ _LONG = 8
 
 
 class Mask:
-    """Replaces secrets, the same one by the same mark, so that a change of a secret still shows as a change."""
+    """Replaces secrets, the same one by the same mark, so that a change of a secret still shows as a change.
 
-    def __init__(self) -> None:
+    `known` are secrets that no name tells of.
+    """
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
         self._marks: dict[str, str] = {}
+        self._known = sorted({(form, secret) for secret in known for form in forms(secret)}, key=_longest_first)
 
     def __call__(self, text: str) -> str:
         """`text` without the values of names that mean secrets, private keys, and what URLs hold of them."""
+        for form, secret in self._known:
+            if form in text:
+                text = text.replace(form, self._marks.setdefault(secret, f"<secret {len(self._marks) + 1}>"))
         text = _PEM.sub(lambda match: self._mark(match[0]), text)
         try:
             document = tomlkit.parse(text)
@@ -63,7 +67,7 @@ class Mask:
         """Replace the secrets in a table of a TOML document, of whatever type they are; whether there was one."""
         found = False
         for key, value in list(table.items()):
-            hide = secret or bool(_SECRET.search(key))
+            hide = secret or bool(NAMES.search(key))
             if hide and not isinstance(value, MutableMapping) and not _holds_only_tables(value):
                 table[key] = self._mark(str(value))
                 found = True
@@ -78,7 +82,7 @@ class Mask:
         """
         opened, in_table = "", False
         for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-            name = _SECRET.search(line)
+            name = NAMES.search(_MARK.sub(lambda mark: "-" * len(mark[0]), line))
             header = not opened and line.lstrip().startswith("[")
             if header:
                 in_table = name is not None
@@ -94,6 +98,10 @@ class Mask:
             value = line[start:].rstrip("\r\n")
             opened = _still_open(value, opened)
             yield line[:start] + self._mark(value) + line[start + len(value) :]
+
+
+def _longest_first(known: tuple[str, str]) -> tuple[int, str]:
+    return -len(known[0]), known[0]
 
 
 def _tables(value: object) -> list[MutableMapping[str, Any]]:
@@ -125,9 +133,9 @@ def _still_open(value: str, opened: str) -> str:
     return "\\" if ends.endswith("\\") else ""
 
 
-def unified(path: str, old: str | None, new: str | None) -> list[str]:
+def unified(path: str, old: str | None, new: str | None, secrets: Iterable[str] = ()) -> list[str]:
     """The unified diff from `old` to `new` (None: no such file), line by line, secrets masked."""
-    mask = Mask()
+    mask = Mask(secrets)
     before, after = _shown(mask(old or "")), _shown(mask(new or ""))
     names = "/dev/null" if old is None else path, "/dev/null" if new is None else path
     lines = [part for line in unified_diff(before, after, *names, lineterm="") for part in _ended(line)]

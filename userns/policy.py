@@ -14,6 +14,7 @@ from userns.extraconfig import contradictions
 from userns.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
+from userns.secret import hide, texts, without
 from userns.settings import NOT_YET, SETTINGS, Problem, mask
 from userns.versions import parse
 
@@ -66,6 +67,8 @@ class Policy(BaseModel):
     lock: InstanceOf[Lock] = Field(exclude=True, repr=False)
     # What the bundle holds; None where nothing comes from one, or where none is at hand (`python -m userns explain`).
     bundle: InstanceOf[Bundle] | None = Field(default=None, exclude=True, repr=False)
+    # Every secret in the data of this host, for whoever prints something.
+    secrets: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
 
     @property
     def config_version(self) -> Literal[2, 3]:
@@ -86,15 +89,16 @@ class Policy(BaseModel):
     @property
     def safe_release_url(self) -> str:
         """`release_url` for people and logs: a user and password are masked."""
-        return mask(self.release_url)
+        return hide(mask(self.release_url), self.secrets)
 
     def url(self, asset: Asset) -> str:
         """Where to fetch an asset. May hold the mirror's password: not for messages."""
         return self.release_url + asset.path
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting as a JSON value, the password of a mirror masked."""
-        return self.model_dump(mode="json") | {"release_url": self.safe_release_url}
+        """Every setting as a JSON value, secrets masked."""
+        shown = without(self.containerd_config, self.secrets)
+        return self.model_dump(mode="json") | {"release_url": self.safe_release_url, "containerd_config": shown}
 
     @classmethod
     def from_json(cls, text: str, lock: Lock | str) -> Policy:
@@ -171,7 +175,8 @@ def load(
     if problems:
         order = list(SETTINGS)
         raise PolicyError(sorted(problems, key=lambda p: order.index(p.setting) if p.setting in order else -1))
-    return Policy.model_validate(values | {"lock": lock, "bundle": bundle})
+    shown_nowhere = tuple(dict.fromkeys(texts(data)))
+    return Policy.model_validate(values | {"lock": lock, "bundle": bundle, "secrets": shown_nowhere})
 
 
 def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from userns import values
 from userns.idrange import ID_BLOCK, ID_SPACE
+from userns.secret import without
 from userns.tables import NEWEST_KUBERNETES
 from userns.values import Reader, choice, integer, optional
 
@@ -125,6 +126,8 @@ def mask(url: str) -> str:
 
 
 def _shown(setting: str, value: object) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        value = without(value, ())  # a slip of containerd_config is shown
     if isinstance(value, str) and ("://" in value or setting == "release_url"):
         value = mask(value)
     try:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from userns.idrange import ID_SPACE
 from userns.releases import VERSION
+from userns.secret import SHOWN, Secret
 from userns.versions import upstream
 
 Reader = Callable[[object], object]
@@ -121,6 +122,8 @@ def kubernetes(oldest: str, newest: str) -> Reader:
 
 def text(value: object) -> str:
     """Printable text that is not empty."""
+    if isinstance(value, Secret):
+        raise ValueError("it is a Secret, which only containerd_config and release_url take: write it as plain text")
     if not isinstance(value, str):
         raise ValueError(_not("a string", value))
     if not value.strip():
@@ -153,7 +156,9 @@ def layer_path(value: object) -> str:
 
 def url(value: object) -> str:
     """An http(s) URL, without its trailing slash."""
-    base = text(value)
+    base = text(value.value if isinstance(value, Secret) else value)
+    if SHOWN in base:
+        raise ValueError(f"it holds {SHOWN}, the text of a Secret that was put into a string: wrap the whole URL")
     try:
         parts = urlsplit(base)
         host, _port = parts.hostname, parts.port
@@ -215,8 +220,12 @@ def _toml(value: object, where: str, depth: int) -> object:
             raise ValueError(f"{where} is not a finite number")
         case str() if "\0" in value or not _encodable(value):
             raise ValueError(f"{where} holds a NUL or half of a surrogate pair, which TOML cannot express")
+        case str() if SHOWN in value:
+            raise ValueError(f"{where} holds {SHOWN}, the text of a Secret that was put into a string: wrap the whole")
         case int() | float() | str():
             return value
+        case Secret():
+            return _toml(value.value, where, depth)
         case list() | tuple():
             return [_toml(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
         case dict():

@@ -10,7 +10,7 @@ import pytest
 
 from tasks import next_step
 from tests import nodes
-from tests.deploy.fleet import CHANGE, FETCH, PROVE, READ, REPO, TEXT, Fleet, pyinfra
+from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, REPO, TEXT, Fleet, pyinfra
 from userns import paths, proof
 from userns.node import Node
 
@@ -289,3 +289,55 @@ def test_reading_a_node_prints_no_script(tmp_path: Path) -> None:
     run = one(tmp_path, "one").deploy("--dry", "-vv")
     assert READ in run.stderr
     assert "read_machine" not in run.stderr
+
+
+WRAPPED = "wr4pped-under-no-name"
+
+
+def wrapped(directory: Path, **answers: object) -> Path:
+    """An inventory as an operator writes it, with wrapped secrets in settings and in the data of somebody else."""
+    path = directory / "wrapped.py"
+    played: dict[str, Any] = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {}}
+    played["fake_responses"] = {READ: nodes.answer(nodes.bare()), PROVE: PROVEN, **answers}
+    path.write_text(
+        "from userns.secret import Secret\n"
+        f"one = ([('@fake/one', {played!r})], dict(\n"
+        f"    release_url=Secret('https://m.example/{WRAPPED}'),\n"
+        f"    containerd_config={{'x': {{'plain': Secret({WRAPPED!r}), 'password': {REGISTRY!r}}}}},\n"
+        f"    somebody_elses=Secret({WRAPPED!r}), ssh_password={OLD!r},\n"
+        "))\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["debug-inventory"],
+        ["debug-inventory", "--json"],
+        ["deploy.py", "--dry", "--diff", "-vvv"],
+        ["deploy.py", "--dry", "--debug", "--debug-operations"],
+        ["deploy.py", "--dry", "--debug-operations", "--json"],
+        ["deploy.py", "-y", "--json", "-vvv"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrapped_secret_is_shown_by_nothing(tmp_path: Path, words: list[str]) -> None:
+    run = pyinfra(wrapped(tmp_path), *words)
+    assert run.code == 0
+    assert "@fake/one" in run.text
+    for secret in (WRAPPED, REGISTRY, OLD):
+        assert secret not in run.text
+    if "--json" in words:
+        assert run.json
+
+
+@pytest.mark.parametrize("options", [["-y"], ["-y", "--json"], ["-y", "-vvv"]], ids=" ".join)
+def test_nor_by_what_a_program_on_the_node_says_of_it(tmp_path: Path, options: list[str]) -> None:
+    said = {"success": False, "stdout": f"error: level {WRAPPED}", "stderr": f"{REGISTRY} is no number"}
+    run = pyinfra(wrapped(tmp_path, **{CHANGE: said}), "deploy.py", *options)
+    assert run.code == 1
+    assert "error: level <secret>" in run.text
+    assert "<secret> is no number" in run.text
+    assert WRAPPED not in run.text
+    assert REGISTRY not in run.text

@@ -51,7 +51,7 @@ def test_a_node_without_any_setting_gets_a_policy() -> None:
 
 
 def test_the_policy_has_exactly_the_settings() -> None:
-    assert list(Policy.model_fields) == [*SETTINGS, "lock", "bundle"]
+    assert list(Policy.model_fields) == [*SETTINGS, "lock", "bundle", "secrets"]
 
 
 def test_all_py_assigns_every_default_and_nothing_else() -> None:

@@ -1,0 +1,408 @@
+"""The table of bad input: what somebody gave to a deploy, and what has to be said of it (test_bad_input.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CONF_D = "etc/containerd/conf.d"
+CRI_2, CRI_3 = "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"
+IMAGES, OVERLAY = "io.containerd.cri.v1.images", "io.containerd.snapshotter.v1.overlayfs"
+RANGE = (65536, 110 * 65536)
+NOBODY = "ssh_hostname='127.0.0.1', ssh_port=1, ssh_allow_agent=False"
+OLD = {"kubernetes_version": "1.26", "containerd_version": "1.7.34"}
+
+
+NVIDIA = f"version = 3\n[plugins.'{CRI_3}'.containerd.runtimes.nvidia]\nruntime_type = 'io.containerd.runc.v2'\n"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A host with settings of which something is wrong; what is said has to hold all of `says`."""
+
+    id: str
+    settings: Mapping[str, Any]
+    says: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OnNode:
+    """A node on which these files lie: it is refused or goes on, and what is told of it has to hold all of `says`."""
+
+    id: str
+    files: Mapping[str, str | bytes]
+    says: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refused: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A node whose shell does something to what the script answers: `{}` in `text` stands for that."""
+
+    id: str
+    text: str
+    says: tuple[str, ...]
+    refused: bool = True
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """An inventory, or how pyinfra was called, that leaves nothing to work on. `{ok}` is a host that would do."""
+
+    id: str
+    text: str | None
+    says: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    group_data: str = ""
+    code: int = 1
+
+
+def _config(*path: str, **values: object) -> dict[str, Any]:
+    """`containerd_config` with these keys in the table at `path`."""
+    table: dict[str, Any] = dict(values)
+    for key in reversed(path):
+        table = {key: table}
+    return {"containerd_config": table}
+
+
+SETTINGS = [
+    Setting(
+        "slip-of-a-name", {"containerd_verzion": "2.3.4"}, ("containerd_verzion = '2.3.4'", "Write containerd_version")
+    ),
+    Setting("name-run-together", {"slowchown": True}, ("slowchown = True", "Write slow_chown")),
+    Setting(
+        "number-in-quotes", {"max_pods": "110"}, ("max_pods = '110'", "write it without quotes", "Allowed: a whole")
+    ),
+    Setting("bool-for-a-number", {"max_pods": True}, ("max_pods = True", "a bool and not an int")),
+    Setting("number-too-small", {"max_pods": -1}, ("max_pods = -1", "1 to 65535")),
+    Setting("number-of-5000-digits", {"max_pods": 10**4000}, ("max_pods = ", "1 to 65535")),
+    Setting("yaml-bool", {"slow_chown": "yes"}, ("slow_chown = 'yes'", 'Allowed: "auto", True or False')),
+    Setting("version-as-a-float", {"kubernetes_version": 1.3}, ("kubernetes_version = 1.3", "loses its last zero")),
+    Setting(
+        "version-that-ended",
+        {"kubernetes_version": "1.19"},
+        ("kubernetes_version = '1.19'", "begin with Kubernetes 1.25"),
+    ),
+    Setting(
+        "version-of-tomorrow", {"kubernetes_version": "1.99"}, ("kubernetes_version = '1.99'", "know Kubernetes up to")
+    ),
+    Setting(
+        "version-without-a-digest", {"runc_version": "9.9.9"}, ("runc_version = '9.9.9'", "artifacts add runc 9.9.9")
+    ),
+    Setting("version-of-a-package", {"containerd_version": "2.1.9~ds1-1"}, ("'2.1.9~ds1-1'", "built from is 2.1.9")),
+    Setting("runtime-not-installed", {"default_runtime": "crun"}, ("default_runtime = 'crun'", "set crun_version too")),
+    Setting(
+        "unknown-choice",
+        {"cgroup_driver": "cgroupv2"},
+        ("cgroup_driver = 'cgroupv2'", 'Allowed: "systemd" or "cgroupfs"'),
+    ),
+    Setting(
+        "range-of-one-number", {"kubelet_id_range": 65536}, ("kubelet_id_range = 65536", "a pair of start and count")
+    ),
+    Setting("range-not-aligned", {"kubelet_id_range": [100000, 7208960]}, ("kubelet_id_range = ", "try 131072")),
+    Setting(
+        "finding-that-is-none",
+        {"allow": ["no-such-finding"]},
+        ("allow = 'no-such-finding'", "no finding with this id"),
+    ),
+    Setting(
+        "roots-that-are-one", {"kubelet_root": "/var/lib/containerd"}, ("kubelet_root = ", "is the same directory")
+    ),
+    Setting("root-that-is-all", {"containerd_root": "/"}, ("containerd_root = '/'", "name a directory below")),
+    Setting("root-up-and-away", {"kubelet_root": "/var/lib/../../etc"}, ("kubelet_root = ", "write /etc")),
+    Setting(
+        "lock-that-is-not-there", {"artifact_lock": "no/such.toml"}, ("artifact_lock = 'no/such.toml'", "No such file")
+    ),
+    Setting("lock-that-is-a-directory", {"artifact_lock": "/"}, ("artifact_lock = '/'", "Is a directory")),
+    Setting("lock-of-no-end", {"artifact_lock": "/dev/null/x"}, ("artifact_lock = '/dev/null/x'", "cannot be read")),
+    Setting("table-with-none", _config("debug", level=None), ("debug.level is None", "leave the key out")),
+    Setting("table-with-a-nan", _config("debug", level=float("nan")), ("debug.level is not a finite number",)),
+    Setting("table-as-text", {"containerd_config": "[debug]"}, ("it is a string and not a mapping",)),
+    Setting("table-twice-set", _config("plugins", OVERLAY, slow_chown=True), ("set slow_chown",)),
+    Setting("table-moves-root", _config(root="/elsewhere"), ('root = "/elsewhere"', "set containerd_root")),
+    Setting(
+        "table-of-1.7",
+        _config("plugins", CRI_2, "registry", config_path="/etc/x"),
+        ("containerd 2.x reads it under", IMAGES),
+    ),
+    Setting(
+        "table-of-2.x",
+        {**OLD, **_config("plugins", CRI_3, x=1)},
+        ("containerd 1.x reads its CRI settings under", CRI_2),
+    ),
+    Setting(
+        "table-without-imports",
+        _config(imports=["/etc/mine.toml"]),
+        ('keep "/etc/containerd/conf.d/*.toml" in the list',),
+    ),
+    Setting("array-where-a-table-is", _config("plugins", **{OVERLAY: ["x"]}), ("this must be a table",)),
+    Setting(
+        "plugin-that-is-needed",
+        _config(disabled_plugins=["io.containerd.grpc.v1.cri"]),
+        ("disabled_plugins: take out",),
+    ),
+    Setting(
+        "drivers-that-differ",
+        _config("plugins", CRI_3, "containerd", "runtimes", "kata", runtime_type="io.containerd.runc.v2"),
+        ("SystemdCgroup", "must be true", "cgroup_driver"),
+    ),
+    # --- hostile strings, in what reaches a shell, a TOML file or a path
+    Setting(
+        "command-in-a-version",
+        {"containerd_version": "2.3.4;touch canary"},
+        ("not the version of an upstream release",),
+    ),
+    Setting(
+        "command-in-a-snapshotter",
+        {"snapshotter": "$(touch canary)"},
+        ("snapshotter = '$(touch canary)'", "not the id of a snapshotter"),
+    ),
+    Setting(
+        "option-for-a-snapshotter", {"snapshotter": "--help"}, ("snapshotter = '--help'", "not the id of a snapshotter")
+    ),
+    Setting(
+        "line-in-a-path", {"containerd_root": "/var/lib/a\nroot = '/'"}, ("containerd_root = ", "a control character")
+    ),
+    Setting(
+        "mount-options-in-a-path",
+        {"containerd_root": "/a,upperdir=/etc"},
+        ("containerd_root = ", "a colon, a comma or a backslash"),
+    ),
+    Setting("quote-in-an-image", {"sandbox_image": 'x"\nroot = "/'}, ("sandbox_image = ", "control character")),
+    Setting(
+        "command-in-an-image",
+        {"sandbox_image": "`touch canary`"},
+        ("sandbox_image = '`touch canary`'", "not an image reference"),
+    ),
+    Setting(
+        "escape-in-a-path",
+        {"kubelet_root": "/var/lib/\x1b[2J"},
+        ("kubelet_root = '/var/lib/\\x1b[2J'", "a control character"),
+    ),
+    Setting("space-in-a-url", {"release_url": "https://m/ --output=/etc/passwd"}, ("release_url = ", "no space")),
+    Setting(
+        "file-for-a-url",
+        {"release_url": "file:///etc/shadow"},
+        ("release_url = 'file:///etc/shadow'", "not an http or https URL"),
+    ),
+    Setting(
+        "line-in-a-url", {"release_url": 'https://m/\noutput = "/etc/passwd"'}, ("release_url = ", "control character")
+    ),
+    Setting("line-in-a-key", _config(**{'x"]\nroot = "/': 1}), ("keys must be printable",)),
+    Setting("nul-in-a-table", _config("x", y="a\0b"), ("x.y holds a NUL",)),
+    Setting("half-a-character", _config("x", y="\ud800"), ("x.y holds a NUL or half of a surrogate pair",)),
+    Setting("markup-in-an-id", {"allow": ["not-root\x1b[31m"]}, ("is not the id of a finding",)),
+]
+
+DROP_INS = [
+    OnNode(
+        "version-above-ours",
+        {f"{CONF_D}/99-nvidia.toml": "version = 4\n"},
+        ("drop-in-version-mismatch", "99-nvidia.toml has version = 4; config.toml has version = 3"),
+    ),
+    OnNode(
+        "version-below-ours",
+        {f"{CONF_D}/x.toml": "version = 2\n"},
+        ("drop-in-version-mismatch", "x.toml has version = 2", "Write `version = 3`"),
+    ),
+    OnNode(
+        "version-not-named",
+        {f"{CONF_D}/x.toml": f"[plugins.'{OVERLAY}']\nupperdir_label = true\n"},
+        ("drop-in-version-mismatch", "names no version, which means 1"),
+    ),
+    OnNode(
+        "version-as-text", {f"{CONF_D}/x.toml": 'version = "3"\n'}, ("drop-in-version-mismatch", "names no version")
+    ),
+    OnNode(
+        "section-replaced-on-1.7",
+        {f"{CONF_D}/x.toml": f'version = 2\n[plugins."{CRI_2}".containerd]\nsnapshotter = "native"\n'},
+        ("drop-in-replaces-section", "loses what stands there", "containerd_config"),
+        OLD,
+    ),
+    OnNode(
+        "root-moved",
+        {f"{CONF_D}/x.toml": 'version = 3\nroot = "/elsewhere"\n'},
+        ("drop-in-moves-root", "x.toml sets root"),
+    ),
+    OnNode(
+        "nvidias-own",
+        {f"{CONF_D}/99-nvidia.toml": NVIDIA},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode(
+        "keys-of-both",
+        {f"{CONF_D}/x.toml": f"version = 3\n[plugins.'{IMAGES}']\nsnapshotter = 'native'\n"},
+        ("note drop-in-overrides", "containerd takes the drop-in's"),
+        refused=False,
+    ),
+    OnNode(
+        "headers-within-a-string",
+        {f"{CONF_D}/x.toml": 'version = 3\nnote = """\nversion = 9\n[plugins]\nroot = 5\n"""\n'},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode(
+        "commands-as-headers",
+        {f"{CONF_D}/x.toml": "version = 3\n[$(touch canary)]\n`touch canary` = 1\n"},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode("drop-in-of-bytes", {f"{CONF_D}/x.toml": b"\xff\xfe\x00version = 3\n"}, ("drop-in-version-mismatch",)),
+    OnNode("drop-in-that-is-empty", {f"{CONF_D}/x.toml": ""}, ("drop-in-version-mismatch", "names no version")),
+    OnNode(
+        "drop-in-of-another-name",
+        {f"{CONF_D}/x.toml.bak": "version = 9\n"},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+]
+
+FILES = [
+    OnNode(
+        "config-that-is-no-toml",
+        {"etc/containerd/config.toml": "[[[ by hand\n"},
+        ("will write /etc/containerd/config.toml: its text differs",),
+        refused=False,
+    ),
+    OnNode(
+        "config-of-bytes",
+        {"etc/containerd/config.toml": b"\x00\xff\n\x1b[2J"},
+        ("will write /etc/containerd/config.toml: its text differs",),
+        refused=False,
+    ),
+    OnNode(
+        "config-with-tables-twice",
+        {"etc/containerd/config.toml": "version = 3\n[debug]\n[debug]\n"},
+        ("will write /etc/containerd/config.toml: its text differs",),
+        refused=False,
+    ),
+    OnNode(
+        "config-with-another-root",
+        {
+            "etc/containerd/config.toml": 'root = "/data/cd"\n',
+            "data/cd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/x": "",
+        },
+        ("containerd-root-moves", "/data/cd"),
+    ),
+    OnNode(
+        "config-with-a-command-for-root",
+        {"etc/containerd/config.toml": 'root = "$(touch canary)`touch canary`"\n'},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode(
+        "subuid-of-nonsense",
+        {
+            "etc/subuid": ":::\nkubelet:x:y\n$(touch canary)\nkubelet:1\n99999999999999999999:1:1\n",
+            "etc/subgid": "a:b\n",
+        },
+        ("will write /etc/subuid",),
+        {"kubelet_id_range": RANGE},
+        refused=False,
+    ),
+    OnNode(
+        "subuid-for-a-terminal",
+        {"etc/subuid": "\x1b[2J:1:2\n"},
+        ("sub-id-unreadable", "Make it a file of plain text"),
+        {"kubelet_id_range": RANGE},
+    ),
+    OnNode(
+        "subuid-of-bytes",
+        {"etc/subuid": b"\xff\xfe:1:2\n"},
+        ("sub-id-unreadable", "/etc/subuid is not what could be read of it"),
+        {"kubelet_id_range": RANGE},
+    ),
+    OnNode(
+        "subuid-with-somebody-in-our-range",
+        {"etc/subuid": "alice:65536:65536\n", "etc/subgid": "alice:65536:65536\n"},
+        ("kubelet-id-range-overlaps", "alice"),
+        {"kubelet_id_range": RANGE},
+    ),
+    OnNode(
+        "subuid-of-no-concern",
+        {"etc/subuid": b"\xff\xfe:::\n"},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode(
+        "record-of-nonsense",
+        {"var/lib/userns-node/manifest": "program\t/usr/local/bin/containerd\nfile\n\x1b[2J\n$(touch canary)\n"},
+        ("will install containerd",),
+        refused=False,
+    ),
+    OnNode(
+        "os-release-of-nonsense",
+        {"etc/os-release": "ID=$(touch canary)\nVERSION_ID='\x1b[2J\n"},
+        ("will write /etc/containerd/config.toml",),
+        refused=False,
+    ),
+    OnNode(
+        "modprobe-line-against-us",
+        {"etc/modprobe.d/x.conf": "options overlay metacopy=N\ninstall overlay /bin/false\n"},
+        ("overlay",),
+    ),
+]
+
+ANSWERS = [
+    Answer("banner-before", "Welcome to this node!\n\x1b[2Juserns-node\n{}", ("will write",), refused=False),
+    Answer("banner-behind", "{}\nlogout\nsaved your history\n", ("will write",), refused=False),
+    Answer("banner-alone", "Account expired. Ask the help desk.\n", ("lacks its first line", "Account expired")),
+    Answer("nothing-at-all", "", ("the node answered nothing", "Does sh run there?")),
+    Answer(
+        "a-shell-that-is-none", "This account is currently not available.\n", ("lacks its first line", "not available")
+    ),
+    Answer("another-format", "userns-node-begin\t99\nuserns-node-end\n", ("speaks format", "expected")),
+    Answer(
+        "cut-in-the-middle",
+        "userns-node-begin\t1\nkernel\t6.12.5\tx86_64\n",
+        ("was cut off after 2 lines", "run it again"),
+    ),
+    Answer(
+        "kernel-of-nonsense",
+        "userns-node-begin\t1\nkernel\t$(touch canary)\tx86_64\nuserns-node-end\n",
+        ("is no kernel release",),
+    ),
+]
+
+INVENTORIES = [
+    Inventory("inventory-missing", None, ("no such inventory",)),
+    Inventory("inventory-empty", "", ("is neither an inventory with hosts in it nor a host",)),
+    Inventory("inventory-without-hosts", "nodes = []\n", ("no host to work on",)),
+    Inventory("inventory-broken", "nodes = [\n", ("SyntaxError",)),
+    Inventory("inventory-raises", "raise RuntimeError('no such vault')\n", ("no such vault",)),
+    Inventory("inventory-of-one-letter-hosts", "nodes = 'node-a'\n", ("no host to work on",)),
+    Inventory(
+        "limit-of-nobody", "nodes = [{ok}]\n", ("--limit and --exclude leave none of @fake/one",), ("--limit", "typo")
+    ),
+    Inventory("all-excluded", "nodes = [{ok}]\n", ("--limit and --exclude leave none",), ("--exclude", "nodes")),
+    Inventory("host-twice", "a = [{ok}]\nb = [{ok}]\n", ("will write /etc/containerd/config.toml",), code=0),
+    Inventory("group-data-broken", "nodes = [{ok}]\n", ("SyntaxError",), group_data="max_pods = (\n"),
+    Inventory(
+        "group-data-with-a-slip",
+        "nodes = [{ok}]\n",
+        ("max_podss = 110", "Write max_pods"),
+        group_data="max_podss = 110\n",
+    ),
+    Inventory(
+        "data-with-a-slip",
+        "nodes = [{ok}]\n",
+        ("max_pods = 'many'", "it is a string and not an int"),
+        ("--data", "max_pods=many"),
+    ),
+    Inventory(
+        "unreachable",
+        f"nodes = [('gone', dict({NOBODY}, ssh_look_for_keys=False))]\n",
+        ("[gone] Could not connect",),
+    ),
+    Inventory(
+        "key-that-is-not-there",
+        f"nodes = [('gone', dict({NOBODY}, ssh_key='/no/such/key'))]\n",
+        ("/no/such/key",),
+    ),
+]
+
+ON_NODES = [*DROP_INS, *FILES]
+EVERY: list[Setting | OnNode | Answer | Inventory] = [*SETTINGS, *ON_NODES, *ANSWERS, *INVENTORIES]
