@@ -43,6 +43,8 @@ def stage(plan: Plan, stage: Stage) -> None:
     removed = [change.path for change in plan.changes if isinstance(change, changes.RemoveFile)]
     if paths.MODPROBE in (*files, *removed):
         stage.add("initramfs", "update")  # it may hold a copy, from which overlay is loaded
+    if plan.needs_empty_node:
+        stage.add("no-tasks")
     stage.add("containerd", plan.programs["containerd"])
     stage.add("health", plan.programs["ctr"], plan.snapshotter)
 

@@ -18,7 +18,10 @@ from userns import node, reading
 _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types
 
 
-PARTS = ("probe.sh", "node-kernel.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh", "node.sh")
+PARTS = (
+    *("probe.sh", "node-kernel.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
+    *("running.sh", "node.sh"),
+)
 
 
 def text() -> str:

@@ -21,6 +21,8 @@ from userns.settings import mask
 
 # What fetch.sh and receive.sh are made of beside themselves.
 UNPACK = ("unpack.sh",)
+# The script of the change-over, of the way back from one, and of a rollback.
+ACTIVATION = ("previous.sh", "running.sh", "rollback.sh", "activate.sh")
 
 
 @operation()
@@ -73,7 +75,7 @@ def activate(stage: str, token: str, actions: str) -> Generator[StringCommand, N
 
 def activation() -> str:
     """The whole script of the change-over."""
-    return script("previous.sh") + script("activate.sh")
+    return "".join(script(name) for name in ACTIVATION)
 
 
 def _or_drop(stage: str, command: StringCommand) -> StringCommand:

@@ -61,6 +61,7 @@ _BARE = Node(
     files={path: FileState(kind="absent") for path in paths.MANAGED},
     units={"containerd": Unit()},
     snapshots=False,
+    shims={},
 )
 
 
@@ -214,6 +215,11 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "program", path, f"{binary.component} version {binary.version}"
     if node.snapshots is not None:
         yield "snapshots", "yes" if node.snapshots else "no"
+    if node.shims is not None:
+        yield from (("shims", namespace, str(count)) for namespace, count in node.shims.items())
+        yield ("shims-read",)
+    for each in node.other_containerds:
+        yield "containerd-process", str(each.pid), each.program, each.unit, "root" if each.uses_root else "other"
     yield from (("gpu-hook", name) for name in node.gpu_hooks)
     if node.systemd:
         yield "systemd", f"systemd {node.systemd} ({node.systemd}.9-1)"

@@ -19,6 +19,7 @@ from userns.node import (
     Package,
     PodIds,
     Probe,
+    Process,
     Unit,
 )
 
@@ -177,6 +178,10 @@ def any_node(draw: st.DrawFn) -> Node:
             )
         ),
         snapshots=draw(st.none() | st.booleans()),
+        shims=draw(st.sampled_from([None, {}, {"k8s.io": 3, "default": 1}])),
+        other_containerds=draw(
+            st.sampled_from([(), (Process(pid=7, program="/opt/bin/containerd", unit="x.service", uses_root=True),)])
+        ),
         gpu_hooks=draw(st.sampled_from([(), ("nvidia-ctk",)])),
         subuid=subuid,
         subgid=subgid,

@@ -295,6 +295,29 @@ def _packages(node: Node, wants: Wants) -> Iterator[Finding]:
         )
 
 
+def _containerds(node: Node, wants: Wants) -> Iterator[Finding]:
+    """A second one that runs. Two of them at one root: the later one waits for the database for ever."""
+    if wants.image:
+        return
+    for each in node.other_containerds:
+        process = f"{each.program or 'a containerd'} (pid {each.pid}, {each.unit or 'of no unit'})"
+        if each.uses_root:
+            end = f"systemctl disable --now {each.unit}" if each.unit else f"kill {each.pid}"
+            yield blocker(
+                "containerd-second-running",
+                f"{process} runs beside containerd.service and uses {wants.containerd_root}: containerd.service could "
+                f"not start with the same root. End it ({end}; its containers run on, and containerd.service takes "
+                "them over), or give it a root of its own",
+                "containerd docs/ops.md, root and state",
+            )
+        else:
+            yield note(
+                "containerd-second-running",
+                f"{process} runs beside containerd.service, with a root of its own: it is left alone, and nothing of "
+                "what is configured here is its",
+            )
+
+
 def _other_runtimes(node: Node, wants: Wants) -> Iterator[Finding]:
     for name, product in _OTHER_KUBERNETES.items():
         unit = node.units.get(name)
@@ -358,6 +381,7 @@ _CHECKS: tuple[Callable[[Node, Wants], Iterator[Finding]], ...] = (
     _containerd_root,
     _containerd_binaries,
     _packages,
+    _containerds,
     _other_runtimes,
     _kubelet,
     _user_namespaces,

@@ -113,6 +113,18 @@ class Mounts(_Frozen):
     paths: tuple[str, ...] = ()
 
 
+class Process(_Frozen):
+    """A containerd that is not containerd.service's: `unit` is what systemd started it in, "" where that is nothing.
+
+    `uses_root`: it has the database of the wanted containerd root open.
+    """
+
+    pid: int
+    program: str = ""
+    unit: str = ""
+    uses_root: bool = False
+
+
 class Overlay(_Frozen):
     """The kernel's overlayfs: `loaded` and `module` (on disk, not loaded) are a module's states."""
 
@@ -151,6 +163,9 @@ class Node(_Frozen):
     unfinished: str = ""
     drop_ins: tuple[DropIn, ...] = ()
     snapshots: bool | None = None
+    # How many shims run in each of containerd's namespaces: one for each pod under CRI. None: it was not to be told.
+    shims: dict[str, int] | None = None
+    other_containerds: tuple[Process, ...] = ()
     # The root that containerd uses now, where that is not the wanted one and holds snapshots or containers.
     other_root: str = ""
     gpu_hooks: tuple[str, ...] = ()

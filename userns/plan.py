@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from userns import advisories, conflicts, dropins, files, programs, readiness, requirements
+from userns import advisories, conflicts, dropins, files, programs, readiness, requirements, upgrades
 from userns.changes import (
     AddKubeletUser,
     Change,
@@ -77,6 +77,11 @@ class Plan:
         """The snapshotter whose plugin must be healthy."""
         return self.policy.snapshotter
 
+    @property
+    def needs_empty_node(self) -> bool:
+        """Whether no task may run when the change is made."""
+        return upgrades.needs_empty_node(self.node, self.policy)
+
     def exists(self, path: str) -> bool:
         """Whether the node has this managed file already."""
         state = self.node.files.get(path)
@@ -103,6 +108,7 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *ready.findings,
         *requirements.of_policy(node, policy),
         *advisories.of_policy(policy, today),
+        *upgrades.of_node(node, policy),
         *programs.missing(node, policy),
         *conflicts.of_node(node, policy, ready),
         *wanted.findings,

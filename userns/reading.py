@@ -27,6 +27,7 @@ from userns.node import (
     Package,
     PodIds,
     Probe,
+    Process,
     Unit,
 )
 from userns.versions import upstream
@@ -58,7 +59,7 @@ def read(lines: Iterable[str]) -> Node:
     Raises ReadingError, and nothing else, whatever the text is.
     """
     by_kind: dict[str, _Records] = {}
-    for kind, *fields in _records(list(lines)):
+    for kind, *fields in records(list(lines)):
         by_kind.setdefault(kind, []).append(tuple(fields))
     values: dict[str, Any] = {}
     for name, reader in _READERS.items():
@@ -73,7 +74,8 @@ def read(lines: Iterable[str]) -> Node:
         raise ReadingError(f"the node script's answer makes no sense: {wrong}") from error
 
 
-def _records(lines: list[str]) -> Iterable[list[str]]:
+def records(lines: list[str]) -> Iterable[list[str]]:
+    """The records of an answer, between its first and its last line. Raises ReadingError."""
     split = [line.rstrip("\r\n").split("\t") for line in lines]
     begins = [number for number, fields in enumerate(split) if fields[0] == BEGIN]
     if not begins:
@@ -203,11 +205,11 @@ def _binaries(by_kind: _ByKind) -> dict[str, Binary]:
     for path, text in by_kind.get("program", []):
         name = path.rpartition("/")[2]
         component = name if name in ("runc", "crun") else "containerd"
-        found[path] = Binary(sha256=digests.get(path, ""), version=_version(text), component=component)
+        found[path] = Binary(sha256=digests.get(path, ""), version=version_in(text), component=component)
     return found
 
 
-def _version(text: str) -> str:
+def version_in(text: str) -> str:
     """The first version in what a program printed; containerd's module path ends in "/v2" before it."""
     match = _VERSION.search(text)
     return (upstream(text[match.start() :]) or "") if match else ""
@@ -262,6 +264,20 @@ def _sub_ids(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
 
 def _snapshots(by_kind: _ByKind) -> bool | None:
     return {"yes": True, "no": False}.get(_one("snapshots")(by_kind))
+
+
+def _shims(by_kind: _ByKind) -> dict[str, int] | None:
+    """None unless the node looked, and as root: another user is not told what runs."""
+    if "shims-read" not in by_kind or _one("user")(by_kind) != "0":
+        return None
+    return {namespace: int(count) for namespace, count in by_kind.get("shims", [])}
+
+
+def _other_containerds(by_kind: _ByKind) -> tuple[Process, ...]:
+    return tuple(
+        Process(pid=int(pid), program=program, unit=unit, uses_root=uses == "root")
+        for pid, program, unit, uses in by_kind.get("containerd-process", [])
+    )
 
 
 def _kubelet_user(by_kind: _ByKind) -> str:
@@ -336,6 +352,8 @@ _READERS: dict[str, Callable[[_ByKind], Any]] = {
     "unfinished": _one("unfinished"),
     "drop_ins": _drop_ins,
     "snapshots": _snapshots,
+    "shims": _shims,
+    "other_containerds": _other_containerds,
     "other_root": _one("other-root"),
     "gpu_hooks": _strings("gpu-hook"),
     "subuid": _sub_ids("subuid"),
@@ -347,8 +365,8 @@ _READERS: dict[str, Callable[[_ByKind], Any]] = {
     "pods_untold": lambda by_kind: int(_one("pods-untold")(by_kind) or 0),
     "kubelet_mounts": _kubelet_mounts,
     "kubelet_config": lambda by_kind: _pairs(by_kind, "kubelet-config"),
-    "zfs_version": lambda by_kind: _version(_one("zfs-version")(by_kind)),
-    "kubelet_version": lambda by_kind: _version(_one("kubelet-version")(by_kind)),
+    "zfs_version": lambda by_kind: version_in(_one("zfs-version")(by_kind)),
+    "kubelet_version": lambda by_kind: version_in(_one("kubelet-version")(by_kind)),
     "selinux": _one("selinux"),
     "seconds": _seconds,
 }

@@ -1,20 +1,23 @@
-# activate.sh STAGE        swap the staged set in, restart, check health, and go back where that fails
+# activate.sh STAGE        swap the staged set in, restart, check health, and go back where that fails; or, where
+#                          STAGE/actions says `rollback`, bring a kept set back (rollback.sh) in the same way
 # activate.sh --recover    at boot: undo a change that a crash or a power cut ended half-way
 #
-# Follows previous.sh in one text. Runs in a transient systemd unit, so that it goes on when the SSH connection
+# Follows previous.sh, running.sh and rollback.sh in one text. Runs in a transient systemd unit, so that it goes on when the SSH connection
 # dies, and under a lock that the kernel drops with the process. STAGE/actions holds one TAB-separated action a
 # line. What makes it safe, wherever it is cut, is the order:
 #   1. the set to go back to is saved as STATE/undo;
 #   2. the recovery unit and then the mark STATE/activation are written: from here on a boot undoes the change;
 #   3. every new file is laid beside its target, and the new containerd reads the new config;
 #   4. renames, restart, health check, record; where one of them fails, STATE/undo comes back by renames;
-#   5. the mark goes: that is the commit. STATE/undo becomes STATE/previous.
+#   5. the mark goes: that is the commit. STATE/undo becomes STATE/previous, and that STATE/previous.2.
 # Each step is on the disk before the next one begins.
 mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" new_containerd="" ctr=ctr snapshotter=overlayfs restart=no touched=no restarted=no
+stage="" new_containerd="" ctr=ctr snapshotter=overlayfs restart=no touched=no restarted=no empty=no running=""
+change=swapping undo_is="the previous set"
+stale="another run changed this node since the plan was made; run again"
 
 die() {
     say "error: $*"
@@ -29,7 +32,7 @@ each() {
         "$2" "$a" "$b" "$c" "$d" "$e" "$f" </dev/null 9>&- || return 1
     done <"$stage/actions"
 }
-has() { grep -q "^$1$tab" "$stage/actions"; }
+has() { grep -qs "^$1$tab" "$stage/actions"; }
 
 # --- 1. the set to go back to ------------------------------------------------------------------------------------
 
@@ -43,7 +46,7 @@ save_service() {
     ! healthy 0 || note healthy $service
     ctr=$new_ctr
 }
-save_all() {
+open_undo() {
     if [ -e "$mark" ] && [ -e "$back/restore" ]; then
         say "an earlier change was cut off: going on from there"
         saving=$back list=$back/restore.new
@@ -54,11 +57,16 @@ save_all() {
         rm -rf "$saving" && mkdir -m 700 "$saving" && true >"$list" && save_service || return 1
     fi
     number=$(wc -l <"$list")
-    each enable save_enable && each metacopy save_metacopy && each user save_user && each package save_package && each hold save_hold && save "$state/manifest" &&
-        each put save_put && each remove save && each save save && each record save &&
-        find "$saving" -type f -exec sync {} + && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
+}
+close_undo() {
+    find "$saving" -type f -exec sync {} + && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
     [ "$saving" = "$back" ] || mv "$saving" "$back" || return 1
     sync "$state"
+}
+save_all() {
+    open_undo && each enable save_enable && each metacopy save_metacopy && each user save_user &&
+        each package save_package && each hold save_hold && save "$state/manifest" && each put save_put &&
+        each remove save && each save save && each record save && close_undo
 }
 
 # --- 2. the mark -------------------------------------------------------------------------------------------------
@@ -81,7 +89,7 @@ UNIT
 begin() {
     replace "$state/activate.sh" <"$stage/activate.sh" && recovery_unit | replace "$recovery" &&
         mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
-        sync "$units" "${wanted%/*}" "$state" && say swapping | replace "$mark" && sync "$state" && reach begun
+        sync "$units" "${wanted%/*}" "$state" && say "$change" | replace "$mark" && sync "$state" && reach begun
 }
 reach() { # The record changes on the way, so that a plan made before a cut can be told from one made after it.
     { cat "$state/manifest" 2>/dev/null; printf 'unfinished\t%s\t%s\n' "${stage##*/}" "$1"; } |
@@ -194,25 +202,32 @@ tell_journal() { # without the line that containerd has for each plugin
 give_up() { # why
     say "error: $1"
     [ $restarted = no ] || tell_journal
-    restore || die "not all of the previous set could be brought back; run again, or reboot, to try again"
+    go_back
+    exit 1
+}
+go_back() { # false where containerd is not healthy with what is there now
+    well=yes
+    restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
     if [ $touched = no ]; then
         say "nothing was changed"
     elif [ $restarted = no ]; then
-        say "the previous set is back; containerd was not restarted"
+        say "$undo_is is back; containerd was not restarted"
     elif ! was active; then
         systemctl stop $service 2>/dev/null
         systemctl reset-failed $service 2>/dev/null
-        say "the previous set is back (containerd was not running before)"
+        say "$undo_is is back (containerd was not running before)"
     elif restart_containerd && healthy 60; then
-        say "the previous set is back, and containerd runs it"
+        say "$undo_is is back, and containerd runs it"
     elif was healthy; then
-        say "error: the previous set is back, but containerd is not healthy with it: $why"
+        say "error: $undo_is is back, but containerd is not healthy with it: $why"
+        well=no
     else
-        say "the previous set is back; containerd is as unhealthy with it as before: $why"
+        say "$undo_is is back; containerd is as unhealthy with it as before: $why"
+        well=no
     fi
     abandon
-    exit 1
+    [ $well = yes ]
 }
 
 # --- the record --------------------------------------------------------------------------------------------------
@@ -239,6 +254,9 @@ write_manifest() {
 
 # --- 5. the commit, and the two ways in --------------------------------------------------------------------------
 
+check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
+    timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
+}
 commit() { mv -f "$mark" "$committed" && sync "$state" && tidy && drop_stages; }
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
@@ -246,9 +264,7 @@ tidy() { # after either, or where one of them was cut
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
-        if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then
-            rm -rf "$state/previous" && mv "$back" "$state/previous"
-        fi
+        if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi
     fi
     rm -rf "$back" "$committed"
 }
@@ -276,7 +292,7 @@ recover() {
     booting=yes
     lock 60
     if [ -e "$mark" ]; then
-        restore || die "not all of the previous set could be brought back; deploy again, or reboot, to try again"
+        restore "$back/restore" "$back" || die "not all of the previous set could be brought back; deploy again, or reboot, to try again"
         say "an unfinished change was undone: the previous set is back"
         # This boot may have decided to start them already, for they were enabled until now.
         while IFS="$tab" read -r kind name _; do
@@ -289,19 +305,22 @@ recover() {
     drop_stages
 }
 
-activate() {
+take_lock() {
     trap 'rm -rf "$stage"' EXIT
     trap 'exit 130' INT HUP TERM
     lock 300
-    stale="another run changed this node since the plan was made; run again"
     [ -e "$stage/actions" ] || die "$stale"
+}
+expect_record() { # the digest of the record that the plan was made from, "-" where there was none
+    seen=-
+    [ ! -e "$state/manifest" ] || { seen=$(sha256sum "$state/manifest") && seen=${seen%% *}; }
+    [ "$seen" = "$1" ] || die "$stale"
+}
+activate() {
+    take_lock
     while IFS="$tab" read -r kind a b c _; do
         case $kind in
-            expect)
-                seen=-
-                [ ! -e "$state/manifest" ] || { seen=$(sha256sum "$state/manifest") && seen=${seen%% *}; }
-                [ "$seen" = "$a" ] || die "$stale"
-                ;;
+            expect) expect_record "$a" ;;
             unchanged) # other people's lines are in it, and would go with the old text
                 seen=-
                 [ ! -e "$a" ] || { seen=$(sha256sum "$a") && seen=${seen%% *}; }
@@ -313,9 +332,11 @@ activate() {
                 ;;
             health) ctr=$a snapshotter=$b ;;
             containerd) new_containerd=$a ;;
+            no-tasks) empty=yes ;;
             restart) restart=yes ;;
         esac
     done <"$stage/actions"
+    [ $empty = no ] || refuse_tasks
     save_all || die "could not save what is there now (is there space on $state?); nothing was changed"
     # A stop of this unit must not cut what follows: systemd sends SIGTERM at shutdown.
     trap '' INT HUP TERM
@@ -325,13 +346,14 @@ activate() {
     has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
     reach swapping || give_up "the record could not be written"
     touched=yes
+    [ $empty = no ] || stop_for_older
     if has package; then
         restarted=yes # by the packages' own scripts
         install_packages 9>&- </dev/null || give_up "the packages could not be installed"
         check_config || give_up "the new config.toml is refused by $new_containerd itself"
     fi
     each user add_user || give_up "the user could not be created"
-    each put swap_put && each remove swap_remove && flush_targets && reach swapped ||
+    each put swap_put && each remove swap_remove && flush_targets "$back/restore" && reach swapped ||
         give_up "a file could not be put in place"
     rebuild_initramfs
     each sysctl set_sysctl || give_up "a kernel setting could not be raised"
@@ -346,12 +368,14 @@ activate() {
     write_manifest || give_up "the record could not be written"
     sync "$state"
     commit
-    # What the check found after the last boot is no longer true. That it finds fault with the node is no fault here.
-    timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
+    check_anew
     say "done"
 }
 
-if [ "$1" = --recover ]; then recover; else
-    stage=$1
-    activate
-fi
+case $1 in
+    --recover) recover ;;
+    *)
+        stage=$1
+        if has rollback; then roll_back; else activate; fi
+        ;;
+esac

@@ -182,6 +182,54 @@ read_gpu_hooks() {
     done
 }
 
+# --- what runs --------------------------------------------------------------------------------------------------
+
+# The shims of running tasks by namespace, and each containerd that is not the unit's, with the root that it uses.
+read_running() {
+    # shellcheck disable=SC2046 # numbers and names
+    set -- $(containerd_processes proc)
+    processes="" others_run=""
+    while [ "$#" -gt 1 ]; do
+        if [ "$2" = containerd ]; then others_run="$others_run $1"; else processes="$processes $1"; fi
+        shift 2
+    done
+    # shellcheck disable=SC2046,SC2086 # numbers and names
+    set -- $(shims proc $processes)
+    while [ "$#" -gt 0 ]; do
+        namespace=$1 count=0
+        for each do
+            shift
+            if [ "$each" = "$namespace" ]; then count=$((count + 1)); else set -- "$@" "$each"; fi
+        done
+        record shims "$namespace" "$count"
+    done
+    record shims-read
+    for process in $others_run; do
+        read_other_containerd "proc/$process"
+    done
+}
+
+read_other_containerd() {
+    unit=""
+    [ -r "$1/cgroup" ] || return 0 # it has ended
+    while IFS= read -r line; do
+        case $line in
+        */containerd.service | */containerd.service/*) return 0 ;;
+        */user@*) ;;
+        *.service | *.service/*)
+            unit=${line%%.service*}.service
+            unit=${unit##*/}
+            ;;
+        esac
+    done <"$1/cgroup"
+    uses=other
+    for file in "$1"/fd/*; do
+        # shellcheck disable=SC3013 # dash and busybox know -ef
+        [ ! "$file" -ef "$containerd_root/io.containerd.metadata.v1.bolt/meta.db" ] || uses=root
+    done
+    record containerd-process "${1#proc/}" "$(readlink "$1/exe")" "$unit" "$uses"
+}
+
 # --- other people's programs -------------------------------------------------------------------------------------
 
 units="containerd.service docker.service kubelet.service podman.socket crio.service k3s.service k3s-agent.service

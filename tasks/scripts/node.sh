@@ -75,6 +75,7 @@ read_other_root
 read_gpu_hooks
 read_units
 read_packages
+read_running
 if [ -e "$state/activation" ]; then
     first_line "$state/activation"
     record unfinished "${line:-unknown}"

@@ -4,8 +4,8 @@
 #
 # The set is a directory: a numbered file for each target, and the list `restore` with one TAB-separated line each:
 #   put TARGET NUMBER · absent TARGET · directory PATH (was not there) · keep TARGET (is never taken away again)
-#   active, healthy: what containerd.service was · disabled UNIT · package NAME VERSION · hold NAME · unhold NAME
-#   user NAME (was not there)
+#   active, healthy: what containerd.service was · disabled UNIT · enabled UNIT · package NAME VERSION · hold NAME
+#   unhold NAME · user NAME (was not there)
 # `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
 # NFS server for ever.
 set -u
@@ -30,8 +30,8 @@ targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # l
 drop_beside() { # list new|old
     targets "$1" | while IFS= read -r target; do rm -f "$(beside "$target" "$2")"; done
 }
-flush_targets() { # the renames themselves
-    targets "$back/restore" | sed 's,/[^/]*$,,' | sort -u |
+flush_targets() { # list: the renames themselves
+    targets "$1" | sed 's,/[^/]*$,,' | sort -u |
         while IFS= read -r directory; do [ ! -d "$directory" ] || sync "$directory" || exit 1; done
 }
 was() { grep -q "^$1$tab" "$back/restore"; } # active|healthy
@@ -100,34 +100,37 @@ apt_get() {
 bring_back_package() { # name version
     apt-mark unhold "$1" >/dev/null 2>&1
     if [ "$2" = - ]; then apt_get remove "$1"; else
-        apt_get install "$1=$2" || say "warning: package $1 $2 cannot be installed again; its programs are brought back"
+        apt_get install --no-remove "$1=$2" || say "warning: package $1 $2 cannot be installed again; its programs are brought back"
     fi
 }
 
-restore() { # false where not all of it could be brought back
+restore() { # list, directory of its numbers; false where not all of it could be brought back
     complete=yes
     while IFS="$tab" read -r kind name _; do # while their files are there, which say where they are enabled
         [ "$kind" != disabled ] || systemctl disable "$name" >/dev/null 2>&1
-    done <"$back/restore" 9>&-
+    done <"$1" 9>&-
     while IFS="$tab" read -r kind name detail; do
         case $kind in
             package) [ $booting = yes ] || bring_back_package "$name" "$detail" ;; # dpkg needs a booted system
             hold | unhold) apt-mark "$kind" "$name" >/dev/null ;;
             user) userdel "$name" >/dev/null 2>&1 ;;
             put | absent)
-                was "keep$tab$name" && continue
-                if [ "$kind" = put ]; then bring_back "$name" "$back/$detail"; else rm -f "$name"; fi || {
+                grep -qF "keep$tab$name$tab" "$1" && continue
+                if [ "$kind" = put ]; then bring_back "$name" "$2/$detail"; else rm -f "$name"; fi || {
                     say "error: could not bring $name back"
                     complete=no
                 }
                 ;;
         esac
-    done <"$back/restore" 9>&-
-    drop_beside "$back/restore" new
+    done <"$1" 9>&-
+    drop_beside "$1" new
     while IFS="$tab" read -r kind name _; do
-        [ "$kind" != directory ] || rmdir "$name" 2>/dev/null
-    done <"$back/restore"
-    flush_targets
+        case $kind in
+            directory) rmdir "$name" 2>/dev/null ;;
+            enabled) systemctl enable "$name" >/dev/null 2>&1 ;;
+        esac
+    done <"$1" 9>&-
+    flush_targets "$1"
     systemctl daemon-reload
     [ $complete = yes ]
 }

@@ -15,7 +15,7 @@ from userns.reading import read
 ROOT = os.geteuid() == 0
 # What is on PATH in a tree, where this machine has it.
 EVERYDAY = [
-    *("awk", "busybox", "cat", "dpkg-query", "grep", "ls", "perl", "printf", "sha256sum", "sleep", "stat"),
+    *("awk", "busybox", "cat", "dpkg-query", "grep", "ls", "perl", "printf", "readlink", "sha256sum", "sleep", "stat"),
     *("systemd-detect-virt", "timeout", "tr", "uname"),
 ]
 

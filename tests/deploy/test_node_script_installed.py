@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import unavailable
-from tests.deploy.node_trees import Tree, run
+from tests.deploy.node_trees import ROOT, Tree, run
 from userns import paths
-from userns.node import Binary, FileState, Unit
+from userns.node import Binary, FileState, Process, Unit
 from userns.reading import read
 
 SHIM = "usr/local/bin/containerd-shim-runc-v2"
@@ -218,6 +218,58 @@ def test_where_no_systemd_runs_units_are_what_their_files_say(tree: Tree, shell:
         "docker": Unit(load="loaded", enabled="disabled", fragment="/usr/lib/systemd/system/docker.service"),
         "kubelet": Unit(load="masked", fragment="/etc/systemd/system/kubelet.service"),
     }
+    assert "secret" not in "\n".join(lines)
+
+
+def process(tree: Tree, pid: int, name: str, *words: str, cgroup: str = "/system.slice/x.service") -> None:
+    tree.write(f"proc/{pid}/comm", f"{name}\n")
+    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in words))
+    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:/\n0::{cgroup}\n")
+    (tree.root / f"proc/{pid}/exe").symlink_to(words[0] if words else "/gone")
+
+
+def shim(namespace: str, address: str = "/run/containerd/containerd.sock") -> tuple[str, ...]:
+    return "/usr/local/bin/containerd-shim-runc-v2", "-namespace", namespace, "-id", "x y", "-address", address
+
+
+def test_shims_are_counted_by_namespace(tree: Tree, shell: list[str]) -> None:
+    process(tree, 10, "containerd-shim", *shim("k8s.io"))
+    process(tree, 11, "containerd-shim", *shim("default"), "-debug")
+    process(tree, 12, "containerd-shim", *shim("k8s.io"))
+    process(
+        tree, 13, "containerd-shim", "/opt/containerd-shim-kata-v2", "-address", "/run/x.sock", "-namespace", "moby"
+    )
+    process(tree, 14, "containerd-shim", "/usr/bin/containerd-shim-runc-v2", "-id", "y")
+    process(tree, 15, "containerd-shim", *shim("moby", "/var/run/docker/containerd/containerd.sock"))
+    process(tree, 16, "containerd-shim", *shim("k8s.io", "/run/k3s/containerd/containerd.sock"))
+    process(tree, 17, "containerd-shim")  # it has ended, and nobody has asked how
+    process(tree, 18, "kubelet", "containerd-shim-runc-v2")
+    lines = tree.run(shell)
+    shims = {"k8s.io": 2, "default": 1, "moby": 1, "unknown": 1}
+    if ROOT:
+        assert read(lines).shims == shims
+    assert {line.split("\t")[1]: int(line.split("\t")[2]) for line in lines if line.startswith("shims\t")} == shims
+
+
+def test_where_nothing_runs_that_is_known(tree: Tree, shell: list[str]) -> None:
+    node = tree.read(shell)
+    assert (node.shims, node.other_containerds) == ({} if ROOT else None, ())
+
+
+def test_a_containerd_that_is_not_the_units_is_told_with_what_it_uses(tree: Tree, shell: list[str]) -> None:
+    database = tree.write("var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db")
+    process(tree, 20, "containerd", "/usr/local/bin/containerd", cgroup="/system.slice/containerd.service")
+    process(tree, 21, "containerd", "/opt/bin/containerd", "--config", "secret", cgroup="/system.slice/mine.service")
+    process(tree, 22, "containerd", "/usr/bin/containerd", cgroup="/user.slice/user-0.slice/session-1.scope")
+    process(tree, 23, "containerd-stress", "/usr/bin/containerd-stress")
+    for pid, file in ((20, database), (21, database), (22, tree.write("other.db"))):
+        (tree.root / f"proc/{pid}/fd").mkdir()
+        (tree.root / f"proc/{pid}/fd/7").symlink_to(file)
+    lines = tree.run(shell)
+    assert list(read(lines).other_containerds) == [
+        Process(pid=21, program="/opt/bin/containerd", unit="mine.service", uses_root=True),
+        Process(pid=22, program="/usr/bin/containerd"),
+    ]
     assert "secret" not in "\n".join(lines)
 
 

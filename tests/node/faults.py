@@ -61,12 +61,14 @@ def wait_for(what: Callable[[], object], seconds: float = 600) -> None:
 
 
 class Deploying:
-    """A deploy that runs while the test goes on."""
+    """A deploy, or another task of ours, that runs while the test goes on."""
 
-    def __init__(self, lab: Lab, operator: Operator, node: Machine, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self, lab: Lab, operator: Operator, node: Machine, settings: Mapping[str, object], task: str = "deploy.py"
+    ) -> None:
         inventory = operator.inventory({"nodes": {node: settings}})
         program = Path(sys.executable).parent / "pyinfra"
-        pyinfra: list[str | Path] = [program, inventory, "deploy.py", "--json", "-y"]
+        pyinfra: list[str | Path] = [program, inventory, task, "--json", "-y"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(lab.inside(pyinfra, REPO), stdout=pipe, stderr=pipe, text=True)
 

@@ -124,6 +124,12 @@ class Operator:
         """The same as a dry run with diffs."""
         return self.pyinfra(self._one_group(nodes, settings), "deploy.py", "--json", "--dry", "--diff", *flags)
 
+    def rollback(
+        self, *nodes: Machine, to: str = "previous_set", flags: Iterable[str] = ("-y",), **settings: object
+    ) -> Run:
+        """Bring a kept set back on these nodes; with --dry in `flags`, only ask what would come back."""
+        return self.pyinfra(self._one_group(nodes, settings), f"tasks.rollback.{to}", "--json", *flags)
+
     def _one_group(self, nodes: Iterable[Machine], settings: Settings) -> Path:
         return self.inventory({"nodes": dict.fromkeys(nodes, settings)})
 
@@ -164,6 +170,10 @@ def leftovers(node: Machine) -> list[str]:
     return [path for path in node.ssh(f"{search}; {state}").stdout.splitlines() if path not in known]
 
 
+# When a process of the node's own was awake: see `Counter.gap`.
+CONTROL = "/run/counter-control"
+
+
 @dataclass(frozen=True)
 class Counter:
     """A container in a user namespace that counts in a file of its own: watched as a process, not by containerd."""
@@ -201,21 +211,35 @@ class Counter:
             said += f"{done.stdout}{done.stderr}exit code {done.returncode}\n"
         return said
 
+    def gap(self) -> str:
+        """Whether it ever paused for longer than anything on this node did, or nothing.
+
+        A process of the node writes the time as the container does: what both missed was the machine's load.
+        """
+        longest = "awk 'NR > 1 && $1 - last > gap { gap = $1 - last } { last = $1 } END { print NR, gap }'"
+        said = self.node.ssh(f"{longest} /proc/{self.pid}/root/times; {longest} {CONTROL}").stdout.splitlines()
+        (ticks, own), (_, nodes) = ((int(line.split()[0]), float(line.split()[1])) for line in said)
+        assert ticks > 5
+        return "" if own <= max(1.0, 3 * nodes) else f"it paused for {own} s, and the node for {nodes} s at most"
+
     def remove(self) -> None:
         """End it."""
-        self.node.ssh("ctr tasks rm --force counter && ctr containers rm counter")
+        self.node.ssh("ctr tasks rm --force counter && ctr containers rm counter; systemctl stop counter-control")
 
 
 def start_counter(node: Machine, runtime: str = "/usr/local/sbin/runc") -> Counter:
     """Start a container that counts, from an image made of the node's own shell."""
     name = "docker.io/lab/counter:1"
     node.put("/root/counter.tar", image(node, name))
-    counting = "n=0; while :; do n=$((n+1)); echo $n >/count; sleep 0.1; done"
+    tick = "read -r up rest </proc/uptime; echo $up >>"
+    counting = f"n=0; while :; do n=$((n+1)); echo $n >/count; {tick}/times; sleep 0.1; done"
+    control = f"rm -f {CONTROL}; while :; do {tick}{CONTROL}; sleep 0.1; done"
     userns = "--remap-labels --uidmap 0:65536:65536 --gidmap 0:65536:65536 --cpu-shares 0 --cgroup /counter"
     said = node.ssh(f"""
         set -e
         ctr images import --no-unpack /root/counter.tar >/dev/null
         rm /root/counter.tar
+        systemd-run --quiet --unit=counter-control sh -c '{control}'
         ctr run -d --runc-binary {runtime} {userns} {name} counter /bin/sh -c '{counting}' >/dev/null 2>&1 </dev/null
         ctr tasks ls""").stdout
     pid = next(int(words[1]) for words in map(str.split, said.splitlines()) if words[0] == "counter")

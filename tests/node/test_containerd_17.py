@@ -149,5 +149,6 @@ def test_it_is_upgraded_to_containerd_2_under_a_running_container(old: Old, depl
     assert len(proven) == 2
     assert all("an idmapped rootfs" in line for line in proven)
     assert counter.stopped_counting() == ""
+    assert counter.gap() == ""
     assert counter.unknown() == ""
     assert must(old.operator.deploy(node)).json["results"]["operations"] == []

@@ -147,6 +147,7 @@ def test_what_somebody_unheld_or_replaced_is_put_right_under_a_running_container
     assert node.ssh("apt-mark showhold").stdout.split() == list(COMPONENTS)
     assert node.ssh(f"sha256sum {' '.join(PROGRAMS)}").stdout == wanted
     assert counter.stopped_counting() == ""
+    assert counter.gap() == ""
     counter.remove()
     assert must(packaged.operator.deploy(node)).json["results"]["operations"] == []
 
@@ -164,3 +165,4 @@ def test_a_node_moves_from_packages_to_releases_and_back_under_a_running_contain
     assert must(operator.deploy(node)).json["results"]["operations"] == []
     assert node.ssh("ls /usr/local/bin/containerd /etc/systemd/system/containerd.service", check=False).stdout == ""
     assert counter.stopped_counting() == ""
+    assert counter.gap() == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from userns import conflicts, paths, tables
 from userns.conflicts import Wants
 from userns.findings import Finding, Severity
-from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Unit
+from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Process, Unit
 
 NODE = Node(
     kernel="6.12.5",
@@ -100,6 +100,19 @@ def test_a_clean_node_says_nothing() -> None:
 )
 def test_is_named(changed: dict[str, Any], id: str, severity: str) -> None:
     assert severities(node(**changed)) == {id: severity}
+
+
+def test_a_second_containerd_that_runs_is_named_with_its_unit() -> None:
+    with_its_own = Process(pid=7, program="/opt/bin/containerd", unit="mine.service")
+    at_ours = with_its_own.model_copy(update={"uses_root": True})
+    assert severities(node(other_containerds=(with_its_own,))) == {"containerd-second-running": "note"}
+    message = found(node(other_containerds=(at_ours,)))["containerd-second-running"].message
+    assert "/opt/bin/containerd (pid 7, mine.service)" in message
+    assert "systemctl disable --now mine.service" in message
+    by_hand = at_ours.model_copy(update={"unit": ""})
+    assert severities(node(other_containerds=(by_hand,))) == {"containerd-second-running": "blocker"}
+    assert "kill 7" in found(node(other_containerds=(by_hand,)))["containerd-second-running"].message
+    assert severities(node(other_containerds=(at_ours,)), wants(image=True)) == {}
 
 
 def test_a_missing_program_is_named_with_its_package() -> None:

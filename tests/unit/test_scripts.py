@@ -7,21 +7,22 @@ import subprocess
 
 import pytest
 
-from tasks import node, verify
+from tasks import node, rollback, verify
 from tasks.files import ROOT, script
-from tasks.operations import activation
+from tasks.operations import ACTIVATION, activation
 from tests.conftest import unavailable
 
 ALONE = ("launch.sh", "package.sh", "put.sh", "text.sh")
 TEXTS = {
     "node": node.text(),
     "activation": activation(),
+    "sets": "".join(script(name) for name in rollback.PARTS),
     "verify": "".join(script(name) for name in (*verify.PARTS, "verify.sh")),
     "fetch": script("unpack.sh") + script("fetch.sh"),
     "push": script("unpack.sh") + script("receive.sh"),
     **{name: script(name) for name in ALONE},
 }
-PARTS = {*node.PARTS, "unpack.sh", "fetch.sh", "receive.sh", "previous.sh", "activate.sh", *verify.PARTS, "verify.sh"}
+PARTS = {*node.PARTS, *rollback.PARTS, "unpack.sh", "fetch.sh", "receive.sh", *ACTIVATION, *verify.PARTS, "verify.sh"}
 OF_THE_CHECK = {"check-tell.sh"}  # tests/unit/test_check.py has the whole text looked at
 
 

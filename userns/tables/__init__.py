@@ -20,6 +20,7 @@ from userns.versions import Version, parse
 
 __all__ = [
     "ADVISORIES",
+    "BORDERS",
     "BOUNDARIES",
     "DISTRIBUTIONS",
     "ERRNOS",
@@ -35,7 +36,9 @@ __all__ = [
     "STACKS",
     "SYMPTOMS",
     "TESTED",
+    "UPGRADES",
     "Advisory",
+    "Border",
     "Boundary",
     "Distribution",
     "Errno",
@@ -50,6 +53,7 @@ __all__ = [
     "Stack",
     "Symptom",
     "Tested",
+    "Upgrade",
     "branch",
     "known",
 ]
@@ -209,6 +213,20 @@ class Advisory(_Row):
         return f"advisory-{self.id.lower()}"
 
 
+class Upgrade(_Row):
+    """The minors that may follow the minor `of` in one step."""
+
+    of: str
+    to: tuple[str, ...]
+
+
+class Border(_Row):
+    """A containerd of the one range cannot talk to shims that one of the other range has started."""
+
+    containerd: Versions
+    shims: Versions
+
+
 class Symptom(_Row):
     """What a text says where user namespaces fail: see the head of symptoms-pods.toml."""
 
@@ -256,6 +274,8 @@ BOUNDARIES = {row.name: row for row in _rows("kernels", "boundary", Boundary)}
 DISTRIBUTIONS = _rows("kernels", "distribution", Distribution)
 SNAPSHOTTERS = {name: row for row in _rows("snapshotters", "snapshotter", Snapshotter) for name in row.names}
 RELEASES = _rows("releases", "release", Release)
+UPGRADES = {row.of: row for row in _rows("upgrades", "upgrade", Upgrade)}
+BORDERS = _rows("upgrades", "border", Border)
 ADVISORIES = _rows("advisories", "advisory", Advisory)
 SYMPTOMS = tuple(row for table in ("symptoms-pods", "symptoms-node") for row in _rows(table, "symptom", Symptom))
 

@@ -1,0 +1,150 @@
+# rollback.sh: the kept sets, how one of them is brought back, and when an older containerd may take over. Functions
+# only: see activate.sh.
+#
+# STATE/previous and STATE/previous.2 are sets as previous.sh describes them. Each names every target in which it
+# differs from what runs now, so that either can be brought back alone. userns/rollback.py decides what of it comes
+# back, and writes that down as actions:
+#   rollback SET DIGEST           of the set's list, or `undo`: only undo the change that was cut off
+#   back KIND NAME DETAIL         a line of that list that is brought back
+#   stays TARGET                  what is left as it is now
+
+# --- keeping -----------------------------------------------------------------------------------------------------
+
+# At a commit. The set that makes way is the oldest, or the one that runs now; the set that the change replaced takes
+# the first place. Each line may be the last one before a power cut: the next run goes on from there.
+keep_sets() {
+    if [ "$(cat "$committed")" = "rollback previous" ]; then
+        extend "$state/previous.2"
+        rm -rf "$state/previous"
+    elif [ -e "$state/previous" ]; then
+        extend "$state/previous"
+        rm -rf "$state/previous.2"
+        [ ! -e "$state/previous" ] || mv "$state/previous" "$state/previous.2"
+    fi
+    mv "$back" "$state/previous"
+}
+
+# The change touched more than what this kept set names: there the set is as STATE/undo. One that could not be made
+# whole would bring back a mixture, so that it goes.
+extend() { # set
+    [ -e "$1/restore" ] || { rm -rf "$1" && return 0; }
+    number=$(find "$1" -name '[0-9]*' | sed 's,.*/,,' | sort -n | tail -n 1)
+    number=${number:-0} list=$1/restore.new
+    cp "$1/restore" "$list" && while IFS="$tab" read -r kind name detail; do
+        case $kind in
+            put | absent) listed put absent ;;
+            hold | unhold) listed hold unhold ;;
+            enabled | disabled) listed enabled disabled ;;
+            package) listed package package ;;
+            *) true ;;
+        esac && continue
+        if [ "$kind" = put ]; then
+            number=$((number + 1))
+            rm -f "$1/$number"
+            ln -P "$back/$detail" "$1/$number" 2>/dev/null || cp -pP "$back/$detail" "$1/$number" || exit 1
+            detail=$number
+        fi
+        printf '%s\t%s\t%s\n' "$kind" "$name" "$detail" >>"$list" || exit 1
+    done <"$back/restore" &&
+        { grep "^package$tab" "$list"; grep -v "^package$tab" "$list"; } >"$list.new" && # packages bring files
+        sync "$list.new" && mv -f "$list.new" "$1/restore" && rm -f "$list" && sync "$1" || rm -rf "$1"
+}
+listed() { # kind kind: whether the list has $name as either
+    grep -qF -e "$1$tab$name$tab" -e "$2$tab$name$tab" "$list"
+}
+
+# --- to an older containerd --------------------------------------------------------------------------------------
+
+# What an older containerd could not talk to, once more: under the lock, and then with no containerd that could start
+# another one.
+no_tasks() {
+    # shellcheck disable=SC2046 # numbers
+    running=$(shims /proc $(containerd_processes /proc | sed -n 's/ containerd-shim.*//p') | sort | uniq -c)
+    [ -z "$running" ] || {
+        # shellcheck disable=SC2086 # on one line
+        running=$(echo $running)
+        return 1
+    }
+}
+refuse_tasks() { # before anything is touched
+    no_tasks || die "tasks run here that the older containerd could not talk to ($running); nothing was changed"
+}
+stop_for_older() {
+    restarted=yes
+    timeout -s KILL 180 systemctl stop $service 2>/dev/null # which fails where there is none yet
+    ! systemctl is-active --quiet $service || give_up "$service could not be stopped"
+    no_tasks || give_up "tasks run here that the older containerd could not talk to ($running)"
+}
+
+# --- bringing back -----------------------------------------------------------------------------------------------
+
+back_lines() { sed -n "s/^back$tab//p" "$stage/actions"; }
+
+save_line() { # kind name: what is there now instead
+    case $1 in
+        put | absent) save "$2" ;;
+        package) save_package "$2" ;;
+        hold | unhold) if apt-mark showhold "$2" | grep -qx "$2"; then note hold "$2"; else note unhold "$2"; fi ;;
+        enabled | disabled) if systemctl is-enabled --quiet "$2" 2>/dev/null; then note enabled "$2"; else note disabled "$2"; fi ;;
+    esac
+}
+save_for_rollback() {
+    open_undo && save "$state/manifest" && while IFS="$tab" read -r kind name _; do
+        save_line "$kind" "$name" </dev/null 9>&- || return 1
+    done <"$stage/restore" && close_undo
+}
+
+# The record comes back with the set, but for what was left as it is.
+settle_manifest() {
+    now=$(awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore")
+    sed -n "s/^stays$tab//p" "$stage/actions" >"$stage/stay"
+    true >"$stage/now" && true >"$stage/then" || return 1
+    [ -z "$now" ] || cp "$back/$now" "$stage/now" || return 1
+    [ ! -e "$state/manifest" ] || cp "$state/manifest" "$stage/then" || return 1
+    awk -F '\t' 'FILENAME == ARGV[1] { stays[$1]; next } $1 == "unfinished" { next }
+        FILENAME == ARGV[2] ? $2 in stays : !($2 in stays)' "$stage/stay" "$stage/now" "$stage/then" |
+        sort >"$stage/manifest" || return 1
+    if [ -s "$stage/manifest" ]; then replace "$state/manifest" <"$stage/manifest"; else rm -f "$state/manifest"; fi
+}
+
+roll_back() {
+    take_lock
+    while IFS="$tab" read -r kind a b _; do
+        case $kind in
+            expect) expect_record "$a" ;;
+            rollback) set=$a digest=$b ;;
+            health) ctr=$a snapshotter=$b ;;
+            no-tasks) empty=yes ;;
+        esac
+    done <"$stage/actions"
+    started=$(date +%s)
+    if [ "$set" = undo ]; then
+        [ -e "$mark" ] && [ -e "$back/restore" ] || die "$stale"
+        [ $empty = no ] || refuse_tasks
+        trap '' INT HUP TERM
+        touched=yes restarted=yes
+        go_back && exit 0
+        exit 1
+    fi
+    [ -e "$mark" ] || tidy # which may move the sets
+    seen=$(sha256sum "$state/$set/restore" 2>/dev/null)
+    [ "${seen%% *}" = "$digest" ] || die "$stale"
+    back_lines >"$stage/restore"
+    [ $empty = no ] || refuse_tasks
+    save_for_rollback || die "could not save what is there now (is there space on $state?); nothing was changed"
+    trap '' INT HUP TERM
+    change="rollback $set" undo_is="the set from before the rollback"
+    begin || give_up "could not write to $state and $units"
+    touched=yes
+    [ $empty = no ] || stop_for_older
+    restore "$stage/restore" "$state/$set" || give_up "not all of the kept set could be brought back"
+    settle_manifest || give_up "the record could not be written"
+    [ -x "$ctr" ] || ctr=ctr
+    restart_containerd || give_up "$service did not start with the kept set"
+    healthy 60 || give_up "containerd is not healthy with the kept set: $why"
+    sync "$state"
+    commit
+    refresh_manifest # its programs were links into a set that is gone
+    check_anew
+    say "done: the kept set is back, and containerd runs it"
+}

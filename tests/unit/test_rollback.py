@@ -1,0 +1,173 @@
+"""A rollback decides from what is kept alone: what comes back, what stays, and why a node is left as it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userns import paths, rollback
+from userns.node import Unit
+from userns.reading import ReadingError
+from userns.rollback import PREVIOUS, PREVIOUS_2, UNDO, Entry, Kept, KeptSet
+
+CONTAINERD, RUNC = paths.INSTALLED["containerd"], paths.INSTALLED["runc"]
+
+
+def put(path: str, number: int, **changed: Any) -> Entry:
+    fields: dict[str, Any] = {"state": "no", "far": False, "size": 40_000_000} | changed
+    return Entry(kind="put", name=path, detail=str(number), **fields)
+
+
+def line(kind: str, name: str, detail: str = "-", state: str = "no") -> Entry:
+    return Entry.model_validate({"kind": kind, "name": name, "detail": detail, "state": state, "far": False, "size": 0})
+
+
+def kept(*entries: Entry, then: str = "2.1.9", runs: str = "2.1.10", **changed: Any) -> Kept:
+    """A node that went from one containerd to the next; `entries` beside its program."""
+    before = KeptSet(
+        digest="d" * 64,
+        entries=(put(CONTAINERD, 1), *entries),
+        programs={CONTAINERD: ("containerd", then), RUNC: ("runc", "1.3.6")},
+        snapshotter="native",
+    )
+    fields: dict[str, Any] = {
+        "manifest": "m" * 64,
+        "sets": {PREVIOUS: before},
+        "now": KeptSet(programs={CONTAINERD: ("containerd", runs)}, versions={CONTAINERD: runs}, starts=CONTAINERD),
+        "unit": Unit(load="loaded", active="active"),
+        "shims": {},
+        "space": {"/var/lib/userns-node": 10**7},
+    }
+    return Kept(**fields | changed)
+
+
+def blockers(some: Kept, wanted: str = PREVIOUS) -> set[str]:
+    return {each.id for each in rollback.make(some, wanted).findings if each.severity == "blocker"}
+
+
+def actions(some: Kept, wanted: str = PREVIOUS) -> list[tuple[str, ...]]:
+    return list(rollback.make(some, wanted).actions)
+
+
+def test_what_differs_comes_back_and_is_told_with_its_versions() -> None:
+    made = rollback.make(kept(put(RUNC, 2), put(paths.CONFIG, 3), put(paths.CHECK, 4, state="yes")), PREVIOUS)
+    assert made.changes == (
+        f"bring back containerd 2.1.9 (now 2.1.10): {CONTAINERD}",
+        f"bring back runc 1.3.6 (not there now): {RUNC}",
+        f"bring back {paths.CONFIG}",
+        "restart containerd.service and check its health",
+    )
+    assert made.actions[:2] == (("expect", "m" * 64), ("rollback", PREVIOUS, "d" * 64))
+    assert ("back", "put", RUNC, "2") in made.actions
+    assert not made.refused
+
+
+def test_the_health_check_asks_for_the_snapshotter_that_comes_back() -> None:
+    assert ("health", "/usr/local/bin/ctr", "native") in actions(kept(put(paths.CONFIG, 3)))
+    assert ("health", "/usr/local/bin/ctr", "overlayfs") in actions(kept())
+
+
+@pytest.mark.parametrize(
+    "path", [paths.SUBUID, paths.SUBGID, paths.SYSCTL, paths.MODPROBE, paths.PRE_START, paths.UNIT_DROP_IN]
+)
+@pytest.mark.parametrize("kind", ["put", "absent"])
+def test_what_pods_depend_on_stays(path: str, kind: str) -> None:
+    done = actions(kept(line(kind, path, "7"), metacopy=True))
+    assert ("stays", path) in done
+    assert not any(path in fields for fields in done if fields[0] == "back")
+
+
+def test_metacopy_files_come_back_where_it_was_turned_off_since() -> None:
+    assert ("back", "put", paths.MODPROBE, "7") in actions(kept(put(paths.MODPROBE, 7)))
+
+
+def test_a_runtime_that_shims_call_stays_and_no_package_is_removed() -> None:
+    done = actions(kept(line("absent", RUNC), line("package", "runc"), line("package", "containerd", "2.1.9-1")))
+    assert ("stays", RUNC) in done
+    assert ("back", "package", "containerd", "2.1.9-1") in done
+    assert not any(fields[:3] == ("back", "package", "runc") for fields in done)
+
+
+def test_containerd_is_never_disabled() -> None:
+    done = actions(kept(line("disabled", "containerd.service"), line("disabled", "userns-node-check.service")))
+    assert [fields for fields in done if "disabled" in fields] == [
+        ("back", "disabled", "userns-node-check.service", "-")
+    ]
+
+
+def test_over_the_border_to_1_7_only_without_tasks() -> None:
+    over: dict[str, Any] = {"then": "1.7.24", "runs": "2.1.9"}
+    assert blockers(kept(**over, shims={"k8s.io": 1})) == {"containerd-downgrade-with-tasks"}
+    assert blockers(kept(**over, shims=None)) == {"containerd-downgrade-with-tasks"}
+    assert ("no-tasks",) in actions(kept(**over))
+    assert ("no-tasks",) not in actions(kept(shims={"k8s.io": 1}))
+    assert blockers(kept(then="2.1.9", runs="1.7.24", shims={"k8s.io": 1})) == set()
+
+
+def test_what_runs_counts_and_not_the_file_of_its_name() -> None:
+    """A change from 1.7 that was cut before the restart: 1.7 runs, and its tasks are its own."""
+    now = KeptSet(versions={CONTAINERD: "2.1.9", "running": "1.7.24"}, starts=CONTAINERD)
+    some = kept(then="1.7.24", shims={"k8s.io": 1})
+    cut = some.model_copy(update={"now": now, "unfinished": "swapping", "sets": {UNDO: some.sets[PREVIOUS]}})
+    assert blockers(cut) == set()
+
+
+def test_an_unfinished_change_goes_first() -> None:
+    some = kept()
+    cut = some.model_copy(update={"unfinished": "swapping", "sets": some.sets | {UNDO: some.sets[PREVIOUS]}})
+    assert ("rollback", UNDO, "d" * 64) in actions(cut)
+    assert not any(fields[0] == "back" for fields in actions(cut))
+    both = {PREVIOUS: some.sets[PREVIOUS], PREVIOUS_2: some.sets[PREVIOUS]}
+    further = some.model_copy(update={"unfinished": f"rollback {PREVIOUS_2}", "sets": both})
+    assert ("rollback", PREVIOUS_2, "d" * 64) in actions(further, PREVIOUS)
+
+
+def test_a_set_that_is_what_is_there_needs_nothing() -> None:
+    same = KeptSet(digest="d" * 64, entries=(put(CONTAINERD, 1, state="yes"),))
+    made = rollback.make(kept(sets={PREVIOUS: same}), PREVIOUS)
+    assert (made.changes, made.actions, made.refused) == ((), (), False)
+
+
+def test_why_a_node_is_left_as_it_is() -> None:
+    assert blockers(kept(sets={})) == {"rollback-nothing-kept"}
+    assert blockers(kept(), PREVIOUS_2) == {"rollback-nothing-kept"}
+    assert blockers(kept(put(RUNC, 2, state="missing"))) == {"rollback-set-damaged"}
+    assert blockers(kept(root=False)) == {"not-root"}
+    assert blockers(kept(systemd=False)) == {"no-systemd"}
+    assert blockers(kept(unit=Unit(load="masked"))) == {"containerd-masked"}
+    assert blockers(kept(put(paths.UNIT, 5), unit=Unit(load="masked"))) == {"rollback-without-containerd"}
+    bare = KeptSet(entries=(line("absent", CONTAINERD), line("absent", paths.UNIT)))
+    assert blockers(kept(sets={PREVIOUS: bare})) == {"rollback-without-containerd"}
+
+
+def test_space_is_needed_where_programs_have_a_file_system_of_their_own() -> None:
+    little = {"/usr/local/bin": 20_000, "/var/lib/userns-node": 10**7}
+    assert blockers(kept(put(RUNC, 2), space=little)) == set()
+    assert blockers(kept(put(RUNC, 2, far=True), space=little)) == {"no-space"}
+
+
+def test_from_a_release_back_to_the_packages_containerd() -> None:
+    packaged = paths.PACKAGED["containerd"]
+    before = KeptSet(
+        digest="d" * 64,
+        entries=(line("absent", CONTAINERD), line("absent", paths.UNIT), line("absent", RUNC)),
+        starts=packaged,
+    )
+    now = KeptSet(versions={CONTAINERD: "2.3.4", packaged: "2.1.9"}, starts=CONTAINERD)
+    made = rollback.make(kept(sets={PREVIOUS: before}, now=now), PREVIOUS)
+    assert not made.refused
+    assert ("health", "/usr/bin/ctr", "overlayfs") in made.actions
+    gone = now.model_copy(update={"versions": {CONTAINERD: "2.3.4"}})
+    assert blockers(kept(sets={PREVIOUS: before}, now=gone)) == {"rollback-without-containerd"}
+
+
+@given(st.lists(st.text("\tabcdefghijklmnopqrstuvwxyz-0123456789./ ", max_size=60), max_size=12))
+def test_no_answer_is_more_than_unreadable(lines: list[str]) -> None:
+    words = ["entry\tprevious\tput\t/a\t1\tno\tno\tx", "set\tprevious\td"]
+    for answer in (lines, ["userns-node-begin\t1", *words[1:], *lines, "userns-node-end"], [*words, *lines]):
+        with suppress(ReadingError):
+            rollback.make(rollback.read(answer), PREVIOUS)

@@ -1,0 +1,93 @@
+"""From the containerd that a node has to the one that it is to have: what upstream allows, and what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from userns import paths
+from userns.findings import Finding, blocker, warning
+from userns.node import Node, Unit
+from userns.policy import Policy
+from userns.tables import BORDERS, UPGRADES, Border, branch
+from userns.versions import parse
+
+__all__ = ["TASKS", "crosses", "installed", "needs_empty_node", "of_node", "orphans", "skipped"]
+
+TASKS = "containerd-downgrade-with-tasks"
+
+
+def of_node(node: Node, policy: Policy) -> list[Finding]:
+    """What stands against going from this node's containerd to the policy's. An image has nothing that runs."""
+    if policy.target_kernel is not None:
+        return []
+    now = installed(node)
+    return [*orphans(now, policy.containerd_version, node.shims), *skipped(now, policy.containerd_version)]
+
+
+def needs_empty_node(node: Node, policy: Policy) -> bool:
+    """Whether no task may run when the change is made: to be looked at again under the lock."""
+    empty = crosses(installed(node), policy.containerd_version)
+    return empty and TASKS not in policy.allow and policy.target_kernel is None
+
+
+def crosses(now: str, wanted: str) -> bool:
+    """Whether the wanted containerd could not talk to the shims of the one that is there now ("": not known)."""
+    return bool(wanted) and _border(now, wanted) is not None
+
+
+def installed(node: Node) -> str:
+    """The version of the containerd that containerd.service starts, "" where that cannot be told.
+
+    Without a unit, that of a containerd where a release or a package puts it.
+    """
+    unit = node.units.get("containerd", Unit())
+    program = next(iter(unit.exec_start.split()), "").lstrip("-@:+!")
+    for path in (program,) if program else (paths.INSTALLED["containerd"], paths.PACKAGED["containerd"]):
+        if binary := node.binaries.get(path):
+            return binary.version
+    return ""
+
+
+def orphans(now: str, wanted: str, shims: Mapping[str, int] | None) -> Iterator[Finding]:
+    """A blocker where the wanted containerd could not talk to the shims that run (None: not known whether any do)."""
+    row = _border(now, wanted)
+    if row is None or shims == {}:
+        return
+    count = sum(shims.values()) if shims else 0
+    what = (
+        f"{count} task{'s' if count > 1 else ''} (shims in the namespace{'s' if len(shims) > 1 else ''} "
+        f"{', '.join(sorted(shims))}) run{'' if count > 1 else 's'} here"
+        if shims
+        else "whether tasks run here could not be read"
+    )
+    yield blocker(
+        TASKS,
+        f"containerd is to go from {now or 'an unknown version'} back to {wanted}, and {what}: {wanted} cannot talk to "
+        "the shims of 2.x. Their containers would run on without anybody who could stop them. Drain the node and "
+        "remove its pods first (crictl rmp --all --force; ctr -n NAMESPACE tasks ls)",
+        row.source,
+    )
+
+
+def skipped(now: str, wanted: str) -> Iterator[Finding]:
+    """A warning where upstream does not support this upgrade in one step."""
+    if not now:
+        return
+    old, new = branch(parse(now)), branch(parse(wanted))
+    row = UPGRADES.get(old)
+    if row is None or new in (old, *row.to) or parse(new) < parse(old):
+        return
+    ways = " or ".join(row.to)
+    yield warning(
+        "containerd-skips-minor",
+        f"containerd goes from {now} to {wanted} in one step, which upstream does not support: from {old} it goes to "
+        f"{ways}. Go that way (containerd_version), or try it on one node first",
+        row.source,
+    )
+
+
+def _border(now: str, wanted: str) -> Border | None:
+    """The border between the two; without a known version now, the one that may lie between them."""
+    return next(
+        (row for row in BORDERS if parse(wanted) in row.containerd and (not now or parse(now) in row.shims)), None
+    )
