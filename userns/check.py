@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from userns import paths, programs, readiness_table, render
+from userns import kubelet_range, paths, programs, readiness_table, render
 from userns.findings import Finding, Severity, apply_allow
 from userns.policy import Policy
 from userns.readiness import Readiness
@@ -13,12 +14,12 @@ from userns.readiness_table import Outcome, Table
 from userns.tables import KNOWN_IDS
 from userns.versions import Version
 
-__all__ = ["service", "text"]
+__all__ = ["Expected", "service", "text"]
 
 # The longest that it may take; a healthy node answers in under a second.
 _SECONDS = 90
 
-# What the check finds apart from the probes: how much each matters between two deploys.
+# What the check finds apart from the probes: how much each matters between two deploys. `allow` holds for these too.
 _OWN = {
     "tier-lowered": Severity.WARNING,
     "slow-chown-not-configured": Severity.BLOCKER,
@@ -34,6 +35,8 @@ _OWN = {
     "containerd-not-enabled": Severity.WARNING,
     "containerd-masked": Severity.BLOCKER,
     "overlay-missing": Severity.BLOCKER,
+    "getsubids-missing": Severity.BLOCKER,
+    "kubelet-id-range-invalid": Severity.BLOCKER,
     "unfinished-change": Severity.WARNING,
     "not-root": Severity.WARNING,
     "check-cut-off": Severity.BLOCKER,
@@ -44,11 +47,27 @@ _GRAVER = {readiness_table.EXHAUSTED_ID: Severity.BLOCKER}
 _NO_NEWS = ("idmap-not-probed", "kernel-shared")
 
 
-def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, *, metacopy: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a deploy leaves behind and finds again: the very values that its plan goes by, and not others like them.
+
+    `metacopy`: on, off, or None (as it is). `findings`: what the plan noticed, of which accepted warnings are no news.
+    `kubelet_version`: "" where none is installed.
+    """
+
+    metacopy: bool | None
+    max_user_namespaces: int
+    kubelet_version: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expected: Expected) -> str:
     """The whole check. `templates` also holds the scripts that ask the kernel, as the deploy itself runs them."""
     table = readiness_table.of_policy(policy)
     names = {outcome: f"e{number}" for number, outcome in enumerate(_outcomes(table))}
     installed = programs.paths(policy)
+    # The layers that were chowned with metacopy cannot be read without it.
+    severities = _severities(table, policy, metacopy_is_vital=ready.rootfs == "chown" and expected.metacopy is True)
     deciding = render.fill(
         templates,
         "check-decide.sh.j2",
@@ -62,7 +81,11 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, *, meta
         start=_place(table.first, names),
         certain=[id for id, _ in table.found],
         rows=list(_rows(table, names)),
-        descriptions=list(_descriptions(table, policy, metacopy_is_vital=ready.rootfs == "chown")),
+        overlayfs=policy.snapshotter == "overlayfs",
+        descriptions=[
+            *((id, severities[id].value, KNOWN_IDS[id]) for id in sorted(severities)),
+            ("kernel-shared", "$shared", KNOWN_IDS["kernel-shared"]),
+        ],
     )
     return render.fill(
         templates,
@@ -76,10 +99,11 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, *, meta
         kubelet_root=policy.kubelet_root.removeprefix("/"),
         expected_tier=ready.tier,
         slow_chown="yes" if ready.slow_chown else "no",
-        metacopy="Y" if metacopy else "any",
-        user_namespaces=render.max_user_namespaces(policy.max_pods),
+        metacopy={True: "Y", False: "N", None: "any"}[expected.metacopy],
+        user_namespaces=expected.max_user_namespaces,
         max_pods=policy.max_pods,
-        known=_known(policy, ready),
+        kubelet_range=_kubelet_range(policy, expected.kubelet_version),
+        known=sorted(_known(policy, (*ready.findings, *expected.findings)) & severities.keys() | {*_NO_NEWS}),
         vital=[installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)],
         seconds=_SECONDS,
     )
@@ -93,22 +117,25 @@ def service(templates: Mapping[str, str]) -> str:
     )
 
 
-def _known(policy: Policy, ready: Readiness) -> list[str]:
+def _known(policy: Policy, findings: Iterable[Finding]) -> set[str]:
     """The warnings that this deploy has accepted."""
-    seen = apply_allow(list(ready.findings), policy.allow)
-    warnings = {each.id for each in seen if each.severity is Severity.WARNING and each.id not in _GRAVER}
-    return sorted(warnings | set(_NO_NEWS))
+    seen = apply_allow(list(findings), policy.allow)
+    return {each.id for each in seen if each.severity is Severity.WARNING and each.id not in _GRAVER}
 
 
-def _descriptions(table: Table, policy: Policy, *, metacopy_is_vital: bool) -> Iterator[tuple[str, str, str]]:
-    """Each id that the check can find, with its severity and what it is about."""
-    found = apply_allow([Finding(id, severity, "") for id, severity in table.findings], policy.allow)
-    severities = _OWN | {each.id: each.severity for each in found} | _GRAVER
-    if metacopy_is_vital:  # the layers that were chowned with it cannot be read without it
+def _severities(table: Table, policy: Policy, *, metacopy_is_vital: bool) -> dict[str, Severity]:
+    """Each id that the check can find, and how much it matters under this policy."""
+    severities = dict(table.findings) | _OWN | _GRAVER
+    if metacopy_is_vital:
         severities["metacopy-not-set"] = Severity.BLOCKER
-    for id in sorted(severities):
-        yield id, severities[id].value, KNOWN_IDS[id]
-    yield "kernel-shared", "$shared", KNOWN_IDS["kernel-shared"]
+    found = apply_allow([Finding(id, severity, "") for id, severity in severities.items()], policy.allow)
+    return {each.id: each.severity for each in found}
+
+
+def _kubelet_range(policy: Policy, installed: str) -> str:
+    """What getsubids has to print of the kubelet's range; "" where the settings give none, or the kubelet asks not."""
+    asks = kubelet_range.does("asks-for-range", installed or policy.kubernetes_version)
+    return "{} {}".format(*policy.kubelet_id_range) if policy.kubelet_id_range and asks else ""
 
 
 def _types() -> Iterator[tuple[str, str]]:

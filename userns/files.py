@@ -37,8 +37,14 @@ class Wanted:
     findings: tuple[Finding, ...] = ()
 
 
-def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str, str]) -> Wanted:
-    """The managed files of this node under this policy.
+def wanted(
+    node: Node,
+    policy: Policy,
+    ready: Readiness,
+    templates: Mapping[str, str],
+    findings: tuple[Finding, ...] = (),
+) -> Wanted:
+    """The managed files of this node under this policy. `findings` is what else than its readiness was noticed there.
 
     Raises config.ConfigError where `containerd_config` cannot be put into config.toml.
     """
@@ -88,13 +94,13 @@ def wanted(node: Node, policy: Policy, ready: Readiness, templates: Mapping[str,
             if subids.whole(node, path):
                 texts[path] = render.subid_text(lines, start=start, count=count, uid=node.kubelet_user)
                 whys[path] = "the kubelet's range of user ids for pods"
-    texts[paths.CHECK] = check.text(templates, policy, ready, metacopy=bool(metacopy))
+    expected = check.Expected(metacopy, max_user_namespaces(node, policy), node.kubelet_version, findings)
+    texts[paths.CHECK] = check.text(templates, policy, ready, expected)
     texts[paths.CHECK_UNIT] = check.service(templates)
 
-    findings = []
-    if doubt := config.second_opinion(text, mapping):
-        findings.append(warning("config-toml-dialects", doubt, "TOML 0.5 against TOML 1.0"))
-    return Wanted(texts, whys, mapping, tuple(findings))
+    doubt = config.second_opinion(text, mapping)
+    doubts = (warning("config-toml-dialects", doubt, "TOML 0.5 against TOML 1.0"),) if doubt else ()
+    return Wanted(texts, whys, mapping, doubts)
 
 
 def wants_metacopy(node: Node, policy: Policy, ready: Readiness | None) -> bool | None:

@@ -102,7 +102,8 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     ready = readiness.of_node(node, policy)
     paths = programs.paths(policy)
     handlers = programs.handlers(policy)
-    wanted = files.wanted(node, policy, ready, templates)
+    in_the_way = conflicts.of_node(node, policy, ready)
+    wanted = files.wanted(node, policy, ready, templates, tuple(in_the_way))
 
     findings = [
         *ready.findings,
@@ -110,7 +111,7 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *advisories.of_policy(policy, today),
         *upgrades.of_node(node, policy),
         *programs.missing(node, policy),
-        *conflicts.of_node(node, policy, ready),
+        *in_the_way,
         *wanted.findings,
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
     ]

@@ -132,6 +132,19 @@ find_container() { # no systemd-detect-virt: PID 1 may carry the mark, or a file
     fi
 }
 
+# ask_getsubids NAME [OPTION]: the ranges of the user kubelet, asked for as the kubelet asks
+ask_getsubids() {
+    answer=$(limit 5 getsubids ${2-} kubelet) || answer=
+    set -f
+    IFS=$newline
+    for line in $answer; do
+        unset IFS
+        record getsubids "$1" "$line"
+    done
+    unset IFS
+    set +f
+}
+
 # --- overlay -----------------------------------------------------------------------------------------------------
 
 read_overlay() {

@@ -37,18 +37,6 @@ read_kubelet() {
     ! have awk || read_kubelet_files
 }
 
-ask_getsubids() { # name option
-    answer=$(limit 5 getsubids ${2-} kubelet) || answer=
-    set -f
-    IFS=$newline
-    for line in $answer; do
-        unset IFS
-        record getsubids "$1" "$line"
-    done
-    unset IFS
-    set +f
-}
-
 # One awk for all of it, however many pods and mounts there are. It opens each file by itself, for a pod's may be gone
 # by then, and not every awk goes on after that.
 read_kubelet_files() {

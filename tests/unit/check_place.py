@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -78,6 +80,47 @@ class Place:
         cases = " ".join(f"./var/lib/{name}) echo 'space\t1\t1\t{type}\t'$f;;" for name, type in types.items())
         self.program("stat", f"case $1 in -f) for f; do case $f in {cases} esac; done;; *) exit 1;; esac")
         self.program("awk", "exit 0")  # no mount table: statfs says the type
+
+    @contextmanager
+    def live(self, node: Node) -> Iterator[None]:
+        """Have what else a kernel and systemd say of this node, and afterwards what they said before."""
+        before = self.programs / "systemctl"
+        kept = before.read_text()
+        files = {f"proc/sys/{key.replace('.', '/')}": f"{value}\n" for key, value in node.sysctls.items()}
+        state = node.overlay.state
+        if state != "unknown":
+            files["proc/filesystems"] = "nodev\tproc\n"
+        if state == "module":
+            files[f"lib/modules/{node.kernel}/kernel/fs/overlayfs/overlay.ko"] = ""
+        if state == "loaded":
+            files["sys/module/overlay/initstate"] = "live\n"
+        if state in ("loaded", "builtin"):
+            (self.root / "sys/module/overlay").mkdir(parents=True)
+            if node.overlay.metacopy:
+                files["sys/module/overlay/parameters/metacopy"] = f"{node.overlay.metacopy}\n"
+        sysctl = self.root / "proc/sys/user/max_user_namespaces"
+        sysctl.unlink()
+        for name, text in files.items():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).write_text(text)
+        unit = node.units["containerd"]
+        said = {"LoadState": unit.load, "ActiveState": unit.active, "UnitFileState": unit.enabled}
+        self.program("systemctl", "; ".join(f"echo {name}={value}" for name, value in said.items()))
+        for name, option in (("subuid", "kubelet"), ("subgid", "-g kubelet")):
+            lines = "".join(f"{line}\n" for line in node.getsubids.get(name, ()))
+            (self.programs / option.replace(" ", "")).write_text(lines)
+        if "getsubids" in node.tools:
+            self.program("getsubids", f"IFS=; cat '{self.programs}'/\"$*\"")
+        try:
+            yield
+        finally:
+            before.write_text(kept)
+            (self.programs / "getsubids").unlink(missing_ok=True)
+            for name in files:
+                (self.root / name).unlink()
+            shutil.rmtree(self.root / "sys", ignore_errors=True)
+            shutil.rmtree(self.root / "lib", ignore_errors=True)
+            sysctl.write_text("63000\n")
 
     def run(self, text: str, *arguments: str, shell: list[str] | None = None) -> subprocess.CompletedProcess[str]:
         # What no node heeds: where its root is, and where its programs are.

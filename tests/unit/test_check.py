@@ -25,8 +25,8 @@ from userns.readiness import Readiness
 SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
 
 
-def rendered(policy: Policy, ready: Readiness, *, metacopy: bool = False) -> str:
-    return check.text(templates(), policy, ready, metacopy=metacopy)
+def rendered(policy: Policy, ready: Readiness, *, metacopy: bool | None = None) -> str:
+    return check.text(templates(), policy, ready, check.Expected(metacopy, 16384))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def test_every_shell_says_what_readiness_says(here: Place, shell: list[str], nam
 # --- what it compares with -----------------------------------------------------------------------------------------
 
 
-def told(here: Place, node: Node, was: Node | None = None, metacopy: bool = False, **wanted: Any) -> dict[str, Any]:
+def told(
+    here: Place, node: Node, was: Node | None = None, metacopy: bool | None = None, **wanted: Any
+) -> dict[str, Any]:
     """What is told of `node` by a check that was written when it was like `was`."""
     policy = nodes.policy(**wanted)
     here.be(node)

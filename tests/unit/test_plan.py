@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -253,17 +253,23 @@ def test_metacopy_is_not_turned_off_while_snapshots_need_it(snapshots: bool | No
 RANGE = {"kubelet_id_range": (65536, 65536 * 110)}
 
 
+def sub_id_files(found: Iterable[changes.Change]) -> dict[str, str]:
+    """What is written into /etc/subuid and /etc/subgid."""
+    written = [each for each in found if isinstance(each, changes.WriteFile)]
+    return {each.path: each.content for each in written if each.path in paths.SHARED}
+
+
 def test_the_range_is_written_for_a_user_that_is_made_first() -> None:
     found = nodes.plan(nodes.converged(), **RANGE).changes
-    assert kinds(found) == ["AddKubeletUser", paths.SUBUID, paths.SUBGID]
-    assert {each.content for each in found if isinstance(each, changes.WriteFile)} == {"kubelet:65536:7208960\n"}
+    assert kinds(found) == ["AddKubeletUser", paths.SUBUID, paths.SUBGID, paths.CHECK]
+    assert sub_id_files(found) == {paths.SUBUID: "kubelet:65536:7208960\n", paths.SUBGID: "kubelet:65536:7208960\n"}
 
 
 def test_lines_of_others_stay_as_they_are() -> None:
     lines = ("alice:1000000000:65536", "# a note", "", "kubelet:100000:65536", "bob:1000065536:65536")
     found = nodes.plan(nodes.converged(nodes.bare(**nodes.sub_ids(*lines))), **RANGE).changes
     expected = "alice:1000000000:65536\n# a note\n\nkubelet:65536:7208960\nbob:1000065536:65536\n"
-    assert {each.content for each in found if isinstance(each, changes.WriteFile)} == {expected}
+    assert sub_id_files(found) == {paths.SUBUID: expected, paths.SUBGID: expected}
 
 
 @pytest.mark.parametrize("allow", [[], ["sub-id-unreadable"]])
@@ -286,7 +292,7 @@ def test_a_file_that_was_not_read_byte_for_byte_is_never_written(
     found = nodes.plan(node, **RANGE, allow=allow)
     assert "sub-id-unreadable" in {each.id for each in found.findings}
     assert found.refused is not bool(allow)
-    assert kinds(found.changes) == [paths.SUBGID]
+    assert kinds(found.changes) == [paths.SUBGID, paths.CHECK]
 
 
 def test_a_file_without_a_last_newline_is_read_whole() -> None:
