@@ -18,6 +18,7 @@ from userns.node import ConfLine, Node, Overlay, Unit
 
 LIMIT = "user.max_user_namespaces"
 RANGE = (65536, 65536 * 200)
+SYSCTL_FILE = nodes.file_state("an earlier one")
 PRINTED = (f"0: kubelet {RANGE[0]} {RANGE[1]}",)
 # Where both look at the same thing, by the same name.
 SHARED = {
@@ -53,12 +54,14 @@ def live_nodes(draw: st.DrawFn) -> Node:
     earlier = draw(st.none() | figures)
     file = draw(st.sampled_from([paths.SYSCTL, "/etc/sysctl.d/99-theirs.conf"]))
     lines = () if earlier is None else (ConfLine(file=file, line=f"{LIMIT} = {earlier}"),)
+    files = nodes.bare().files | ({paths.SYSCTL: SYSCTL_FILE} if lines and file == paths.SYSCTL else {})
     kubelet = {"subuid": draw(st.sampled_from([PRINTED, PRINTED, (*PRINTED, "1: kubelet 100000 65536"), ()]))}
     return nodes.bare(
         container=draw(st.sampled_from(["none", "none", "lxc"])),
         overlay=draw(overlays),
         sysctls=draw(st.just({}) | figures.map(lambda figure: {LIMIT: figure})),
         sysctl_lines=lines,
+        files=files,
         units={"containerd": draw(units)},
         tools=tuple(each for each in nodes.TOOLS.split() if each != "getsubids" or draw(st.booleans())),
         kubelet_user=nodes.KUBELET_UID,
@@ -164,12 +167,22 @@ def test_another_snapshotter_needs_no_overlay(here: Place) -> None:
 
 
 def test_the_figure_of_an_earlier_deploy_is_what_counts(here: Place) -> None:
-    node = nodes.bare(**READY, sysctl_lines=(ConfLine(file=paths.SYSCTL, line=f"{LIMIT} = 60000"),))
+    lines = (ConfLine(file=paths.SYSCTL, line=f"{LIMIT} = 60000"),)
+    node = nodes.bare(**READY, sysctl_lines=lines, files=nodes.bare().files | {paths.SYSCTL: SYSCTL_FILE})
     live = node.model_copy(update={"sysctls": {LIMIT: 20000}})
     assert checked(here, live, nodes.plan(node)) == {
         "max-user-namespaces-low": "warning",
         "record-missing": "warning",
     }
+
+
+def test_a_figure_that_is_raised_is_what_the_next_deploy_will_want(here: Place) -> None:
+    node = nodes.bare(**READY, sysctl_lines=(ConfLine(file="/etc/sysctl.d/99-theirs.conf", line=f"{LIMIT} = 60000"),))
+    low = node.model_copy(update={"sysctls": {LIMIT: 5000}})
+    first = nodes.plan(low)
+    after = nodes.done(low, first)
+    assert nodes.plan(after).changes == ()
+    assert checked(here, after.model_copy(update={"sysctls": {LIMIT: 20000}}), first)["max-user-namespaces-low"]
 
 
 def test_metacopy_that_came_back_on_is_told(here: Place) -> None:
