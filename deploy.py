@@ -16,4 +16,6 @@ with contained():
         stage = install.stage(plan)
         containerd.stage(plan, stage)
         containerd.activate(plan, stage)
-        verify.prove(plan)
+
+    if plan and plan.proves:
+        verify.prove(plan, of_a_change=True)

@@ -96,8 +96,10 @@ def tell(plan: Plan) -> None:
         _tell_decisions([each for each in plan.decisions if each.name != "tier"])
     if plan.refused:
         return
-    if not acts:
+    if not plan.proves:
         say(click.style("nothing to do", fg="green"))
+    elif not acts:
+        say(f"{click.style('will', fg='cyan')} prove the last change: it was not proven yet, or its proof failed")
     for change in plan.changes:
         say(f"{click.style('will', fg='cyan')} {change.summary}")
     if state.config.DIFF:

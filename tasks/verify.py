@@ -15,6 +15,7 @@ from tasks.files import run
 from tasks.refusal import contained, unexpected
 from userns import cri, proof
 from userns.findings import Finding, Severity, apply_allow
+from userns.paths import UNPROVEN
 from userns.plan import Plan
 from userns.readiness import Readiness
 
@@ -90,8 +91,12 @@ def start_containers(
     volumes: str,
     requests: str,
     allow: Sequence[str] = (),
+    of_a_change: bool = False,
 ) -> Generator[StringCommand, None, None]:
-    """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides."""
+    """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides.
+
+    `of_a_change`: its success is written down on the node. Until then every deploy tries it again.
+    """
     command = run(
         "verify.sh",
         programs["ctr"],
@@ -104,10 +109,12 @@ def start_containers(
         parts=PARTS,
     )
     yield ProofCommand(command, ready, tuple(handlers), tuple(allow))
+    if of_a_change:  # not reached where the proof fails
+        yield StringCommand("rm", "-f", UNPROVEN)
 
 
-def prove(plan: Plan) -> None:
-    """Queue the proof of what this plan sets up."""
+def prove(plan: Plan, *, of_a_change: bool = False) -> None:
+    """Queue the proof of what this plan sets up, or has set up."""
     volumes = f"{plan.policy.kubelet_root.rstrip('/')}/{cri.NAME}"
     requests = cri.requests(
         tuple(plan.handlers),
@@ -125,6 +132,7 @@ def prove(plan: Plan) -> None:
         volumes=volumes,
         requests="\n".join(each.line for each in requests),
         allow=list(plan.policy.allow),
+        of_a_change=of_a_change,
         _timeout=PROVE_SECONDS,
     )
 

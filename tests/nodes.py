@@ -81,7 +81,7 @@ def done(node: Node, plan: Plan) -> Node:
     """`node` after every change of `plan`, as the next reading would find it."""
     files, binaries, packages = dict(node.files), dict(node.binaries), dict(node.packages)
     sysctls, unit, units = dict(node.sysctls), node.units.get("containerd", Unit()), dict(node.units)
-    fields: dict[str, Any] = {"unfinished": ""}
+    fields: dict[str, Any] = {"unfinished": "", "unproven": False}
     for change in plan.changes:
         match change:
             case changes.InstallArtifact(component=component, version=version, sha256=asset, programs=programs):
@@ -237,6 +237,8 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
         yield "package", name, package.version, "hi " if package.held else "ii "
     if node.unfinished:
         yield "unfinished", node.unfinished
+    if node.unproven:
+        yield "unproven", "yes"
     for name, probe in node.probes.items():
         yield "probe", name, probe.result, probe.step, probe.errno, probe.detail
     yield ("userns-node-end",)

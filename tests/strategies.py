@@ -161,6 +161,7 @@ def any_node(draw: st.DrawFn) -> Node:
         ),
         manifest=draw(digests),
         unfinished=draw(st.sampled_from(["", "swapping"])),
+        unproven=draw(st.booleans()),
         drop_ins=tuple(
             draw(
                 st.lists(

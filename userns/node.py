@@ -161,6 +161,8 @@ class Node(_Frozen):
     packages: dict[str, Package] = {}
     manifest: str = ""
     unfinished: str = ""
+    # A change of this node of which no proof was seen since, or whose proof failed.
+    unproven: bool = False
     drop_ins: tuple[DropIn, ...] = ()
     snapshots: bool | None = None
     # How many shims run in each of containerd's namespaces: one for each pod under CRI. None: it was not to be told.

@@ -11,6 +11,8 @@ SUBGID = "/etc/subgid"
 
 STATE = "/var/lib/userns-node"
 MANIFEST = f"{STATE}/manifest"
+# There from a change on until its proof has succeeded.
+UNPROVEN = f"{STATE}/unproven"
 LIBEXEC = "/usr/local/libexec/userns-node"
 PRE_START = f"{LIBEXEC}/pre-start"
 CHECK = f"{LIBEXEC}/check"

@@ -68,6 +68,11 @@ class Plan:
         return bool(self.blockers)
 
     @property
+    def proves(self) -> bool:
+        """Whether a deploy starts containers: after a change, and until the proof of the last one has succeeded."""
+        return bool(self.changes) or self.node.unproven
+
+    @property
     def manifest(self) -> str:
         """The digest of the node's record when the plan was made, "" where there was none."""
         return self.node.manifest

@@ -350,6 +350,7 @@ _READERS: dict[str, Callable[[_ByKind], Any]] = {
     "packages": _packages,
     "manifest": _manifest,
     "unfinished": _one("unfinished"),
+    "unproven": lambda by_kind: _one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
     "snapshots": _snapshots,
     "shims": _shims,

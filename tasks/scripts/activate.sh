@@ -365,7 +365,8 @@ activate() {
         healthy 60 || give_up "containerd is not healthy: $why"
     fi
     each hold hold_package || give_up "a package could not be held"
-    write_manifest || give_up "the record could not be written"
+    # Until the controller has seen the proof of it, however this run goes on.
+    write_manifest && true >"$state/unproven" || give_up "the record could not be written"
     sync "$state"
     commit
     check_anew

@@ -80,6 +80,7 @@ if [ -e "$state/activation" ]; then
     first_line "$state/activation"
     record unfinished "${line:-unknown}"
 fi
+[ ! -e "$state/unproven" ] || record unproven yes
 ask_kernel
 ! read -r line _ </proc/uptime || record uptime "$line"
 record userns-node-end

@@ -151,6 +151,12 @@ def test_an_unfinished_activation_is_seen(tree: Tree, content: str | None, expec
     assert tree.read().unfinished == expected
 
 
+def test_a_change_without_a_proof_is_seen(tree: Tree) -> None:
+    assert tree.read().unproven is False
+    tree.write("var/lib/userns-node/unproven", "")
+    assert tree.read().unproven is True
+
+
 # --- units and packages ------------------------------------------------------------------------------------------
 
 

@@ -165,6 +165,7 @@ def leftovers(node: Machine) -> list[str]:
     units = "/etc/systemd/system"
     known = {
         *("/var/lib/userns-node/manifest", "/var/lib/userns-node/lock", "/var/lib/userns-node/staged"),
+        "/var/lib/userns-node/unproven",  # until a proof has succeeded, whatever became of the change
         *(f"{units}/userns-node-check.service", f"{units}/multi-user.target.wants/userns-node-check.service"),
     }
     return [path for path in node.ssh(f"{search}; {state}").stdout.splitlines() if path not in known]

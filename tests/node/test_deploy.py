@@ -178,6 +178,23 @@ def test_a_second_run_does_nothing_and_asks_the_node_once(deployed: Deployed) ->
     assert differences(before, tree(deployed.node)) == []
 
 
+def test_a_proof_that_failed_is_tried_again_until_it_succeeds(deployed: Deployed) -> None:
+    node, operator = deployed.node, deployed.operator
+    # Only the proof needs it here: nothing is installed.
+    node.ssh("mount --bind /bin/false /usr/bin/tar")
+    try:
+        failed, again = operator.deploy(node, max_pods=111), operator.deploy(node, max_pods=111)
+    finally:
+        node.ssh("umount /usr/bin/tar")
+    assert any(line.startswith("blocker proof-untried: ") for line in failed.said(node)), failed.text
+    assert (failed.code, again.code, again.failed) == (1, 1, [node.name])
+    assert again.will(node) == ["prove the last change: it was not proven yet, or its proof failed"]
+    proven = must(operator.deploy(node, max_pods=111))
+    assert [each.partition(":")[0] for each in proven.done(node)] == ["Prove"]
+    assert must(operator.deploy(node, max_pods=111)).done(node) == []
+    must(operator.deploy(node))
+
+
 def test_a_reboot_changes_nothing(deployed: Deployed) -> None:
     deployed.node.reboot()
     assert deployed.node.ssh("systemctl is-active containerd").stdout == "active\n"

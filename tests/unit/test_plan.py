@@ -248,6 +248,14 @@ def test_metacopy_is_not_turned_off_while_snapshots_need_it(snapshots: bool | No
     assert kinds(found.changes) == [paths.PRE_START, paths.MODPROBE, paths.CHECK, "SetMetacopy"]
 
 
+def test_a_change_is_proven_and_an_unproven_one_again_and_again() -> None:
+    converged = nodes.converged()
+    assert nodes.plan(nodes.bare()).proves
+    assert not nodes.plan(converged).proves
+    again = nodes.plan(converged.model_copy(update={"unproven": True}))
+    assert (again.changes, again.proves) == ((), True)
+
+
 # --- the kubelet's range -------------------------------------------------------------------------------------------
 
 RANGE = {"kubelet_id_range": (65536, 65536 * 110)}

@@ -253,6 +253,7 @@ def test_the_rest_of_the_records() -> None:
         "overlay|module|",
         "snapshots|yes",
         "unfinished|swapping",
+        "unproven|yes",
         "gpu-hook|nvidia-ctk",
         "subuid|# ours",
         "subuid|kubelet:65536:7208960",
@@ -263,7 +264,7 @@ def test_the_rest_of_the_records() -> None:
     )
     assert (node.container, node.cgroup, node.selinux, node.tools) == ("lxc", "hybrid", "enforcing", ("curl", "tar"))
     assert (node.overlay.state, node.overlay.metacopy, node.snapshots) == ("module", "", True)
-    assert (node.unfinished, node.gpu_hooks) == ("swapping", ("nvidia-ctk",))
+    assert (node.unfinished, node.unproven, node.gpu_hooks) == ("swapping", True, ("nvidia-ctk",))
     assert (node.subuid, node.subgid) == (("# ours", "kubelet:65536:7208960", "# c\u00e9\t"), ("",))
     assert (node.kubelet_user, node.kubelet_version) == ("997", "1.34.2")
 
@@ -276,7 +277,7 @@ def test_a_node_goes_into_json_and_back() -> None:
 KINDS = (
     "uptime kernel os user container cgroup selinux tools sysctl-live overlay filesystem space mount modprobe sysctl "
     "drop-in drop-in-version table subuid kubelet-user kubelet-version file stat sha256 binary program snapshots "
-    "gpu-hook systemd unit package probe unfinished"
+    "gpu-hook systemd unit package probe unfinished unproven"
 )
 FIELD = st.one_of(
     st.text(max_size=12),
