@@ -261,6 +261,7 @@ commit() { mv -f "$mark" "$committed" && sync "$state" && tidy && drop_stages; }
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
 tidy() { # after either, or where one of them was cut
+    [ ! -e "$committed" ] || true >"$state/unproven" # until a controller has seen the proof of it
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
@@ -365,8 +366,7 @@ activate() {
         healthy 60 || give_up "containerd is not healthy: $why"
     fi
     each hold hold_package || give_up "a package could not be held"
-    # Until the controller has seen the proof of it, however this run goes on.
-    write_manifest && true >"$state/unproven" || give_up "the record could not be written"
+    write_manifest || give_up "the record could not be written"
     sync "$state"
     commit
     check_anew

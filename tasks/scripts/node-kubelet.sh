@@ -122,7 +122,7 @@ BEGIN {
     if (pods > 500) print "pods-untold\t" (pods - 500)
     for (n = 1; n <= mounts; n++) {
         name = type[paths[n]]
-        if (name != "tmpfs" && ++counts[name] <= 20) print "kubelet-mount\t" clean(name) "\t" clean(paths[n])
+        if (name != "tmpfs" && ++counts[name] <= 200) print "kubelet-mount\t" clean(name) "\t" clean(paths[n])
     }
     for (name in counts) print "kubelet-mounts\t" clean(name) "\t" counts[name]
 }'

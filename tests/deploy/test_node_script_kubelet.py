@@ -243,8 +243,8 @@ def test_no_number_of_mounts_floods_the_answer(tree: Tree, shell: list[str]) -> 
     tree.write("proc/self/mountinfo", mountinfo(*volumes))
     mounts = tree.read(shell).kubelet_mounts
     assert {name: (each.count, len(each.paths)) for name, each in mounts.items()} == {
-        "nfs4": (1000, 20),
-        "ext4": (1000, 20),
+        "nfs4": (1000, 200),
+        "ext4": (1000, 200),
     }
     assert mounts["nfs4"].paths[0] == volumes[1][0]
 
