@@ -14,7 +14,7 @@ __all__ = ["of_plan"]
 def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Sequence[str]] | None = None) -> Record:
     """The record of a node that was read and planned for."""
     node, ready = plan.node, plan.readiness
-    status = Status.REFUSED if plan.refused else Status.CHANGES if plan.changes else Status.READY
+    status = Status.REFUSED if plan.refused else Status.CHANGES if plan.steps else Status.READY
     return Record(
         name=name,
         groups=tuple(groups),
@@ -37,7 +37,7 @@ def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Se
             for each in plan.findings
         ),
         decisions=tuple(str(each) for each in plan.decisions if each.name not in ("tier", "because")),
-        changes=tuple(each.summary for each in plan.changes),
+        changes=plan.steps,
         disrupts=disruption.of_plan(plan),
         diffs={path: tuple(lines) for path, lines in (diffs or {}).items()},
     )

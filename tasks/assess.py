@@ -96,12 +96,10 @@ def tell(plan: Plan) -> None:
         _tell_decisions([each for each in plan.decisions if each.name != "tier"])
     if plan.refused:
         return
-    if not plan.proves:
+    if not plan.steps:
         say(click.style("nothing to do", fg="green"))
-    elif not acts:
-        say(f"{click.style('will', fg='cyan')} prove the last change: it was not proven yet, or its proof failed")
-    for change in plan.changes:
-        say(f"{click.style('will', fg='cyan')} {change.summary}")
+    for step in plan.steps:
+        say(f"{click.style('will', fg='cyan')} {step}")
     if state.config.DIFF:
         _tell_diffs(plan)
 

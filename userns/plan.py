@@ -73,6 +73,12 @@ class Plan:
         return bool(self.changes) or self.node.unproven
 
     @property
+    def steps(self) -> tuple[str, ...]:
+        """What a deploy does here, a line each: the changes, or the proof where nothing else is left to do."""
+        again = "prove the last change: it was not proven yet, or its proof failed"
+        return tuple(each.summary for each in self.changes) or ((again,) if self.node.unproven else ())
+
+    @property
     def manifest(self) -> str:
         """The digest of the node's record when the plan was made, "" where there was none."""
         return self.node.manifest

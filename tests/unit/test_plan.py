@@ -254,6 +254,8 @@ def test_a_change_is_proven_and_an_unproven_one_again_and_again() -> None:
     assert not nodes.plan(converged).proves
     again = nodes.plan(converged.model_copy(update={"unproven": True}))
     assert (again.changes, again.proves) == ((), True)
+    assert again.steps == ("prove the last change: it was not proven yet, or its proof failed",)
+    assert nodes.plan(converged).steps == ()
 
 
 # --- the kubelet's range -------------------------------------------------------------------------------------------
