@@ -49,17 +49,22 @@ no_pod() {
     printf 'no-pod\t%s\t%s\n' "$1" "$(printf %s "$2" | tr -s '\000-\037' ' ')"
 }
 
-# A unit that is about to start one again counts. Containers have PID namespaces of their own.
+# A unit that is about to start one again counts. Containers have PID namespaces of their own. K3s and MicroK8s have
+# the kubelet within a process of another name; RKE2 and k0s start one.
 kubelet_runs() {
-    line=$(systemctl is-active kubelet.service 2>/dev/null)
-    case $line in active | activating | reloading | refreshing) return 0 ;; esac
+    for line in $(systemctl is-active $kubelet_units 2>/dev/null); do
+        case $line in active | activating | reloading | refreshing) return 0 ;; esac
+    done
     for name in /proc/[0-9]*; do
         line=''
         { read -r line <"$name/comm"; } 2>/dev/null
-        [ "$line" != kubelet ] || [ ! "$name/ns/pid" -ef "/proc/$$/ns/pid" ] || return 0
+        case $line in
+        kubelet | kubelite | k3s-server | k3s-agent) [ ! "$name/ns/pid" -ef "/proc/$$/ns/pid" ] || return 0 ;;
+        esac
     done
     return 1
 }
+kubelet_units="kubelet.service k3s.service k3s-agent.service snap.microk8s.daemon-kubelite.service"
 
 # ctr in the namespace of CRI.
 in_k8s() { call_in k8s.io "$@"; }

@@ -12,6 +12,7 @@ from lab import Lab, LabError, LabVM, processes
 from lab.kernels import KERNELS
 from lab.mirror import Mirror
 from lab.serving import Served
+from lab.vm import TUN
 from tests.conftest import unavailable
 from tests.node.runs import Operator
 from tests.vm import rollout as rollouts
@@ -32,16 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("vm")
 
 
-@pytest.fixture(scope="session")
-def vm_lab(lab: Lab) -> Lab:
-    """The session's lab, on a machine that can have virtual machines too."""
+def lacking() -> str:
+    """What this machine lacks for virtual machines, and how to get it; "" where it has all."""
     try:
         for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
             processes.tool(program)
     except LabError as error:
-        unavailable(str(error))
-    if not Path("/dev/net/tun").exists():
-        unavailable("virtual machines need /dev/net/tun, which this machine does not have")
+        return str(error)
+    return "" if TUN.exists() else f"virtual machines need {TUN}, which this machine does not have"
+
+
+@pytest.fixture(scope="session")
+def vm_lab(lab: Lab) -> Lab:
+    """The session's lab, on a machine that can have virtual machines too."""
+    if reason := lacking():
+        unavailable(reason)
     return lab
 
 

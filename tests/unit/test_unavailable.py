@@ -1,0 +1,45 @@
+"""What this machine cannot test is told by name: skipped here, a failure in CI."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.paths import REPO
+from tests.conftest import unavailable
+from tests.vm import conftest
+
+
+def without(program: str) -> Callable[..., str | None]:
+    """A search for programs that does not find this one."""
+    which = shutil.which
+    return lambda name, *rest, **options: None if name == program else which(name, *rest, **options) or f"/bin/{name}"
+
+
+@pytest.mark.parametrize("program", ["qemu-system-x86_64", "qemu-img", "mkfs.ext4"])
+def test_without_qemu_the_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(shutil, "which", without(program))
+    assert conftest.lacking() == f"the lab needs the program {program}: run lab/install-packages.sh as root"
+
+
+def test_without_tun_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", without(""))
+    monkeypatch.setattr(conftest, "TUN", Path("/nowhere/tun"))
+    assert conftest.lacking() == "virtual machines need /nowhere/tun, which this machine does not have"
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_ci_skips_nothing(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: Any) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="no QEMU"):
+        unavailable("no QEMU")
+
+
+def test_a_skip_is_never_silent() -> None:
+    options = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "-rs" in options["addopts"].split()
