@@ -261,7 +261,8 @@ commit() { mv -f "$mark" "$committed" && sync "$state" && tidy && drop_stages; }
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
 tidy() { # after either, or where one of them was cut
-    [ ! -e "$committed" ] || true >"$state/unproven" # until a controller has seen the proof of it
+    # A deploy is unproven until a controller has seen its proof; a set that comes back was there before.
+    [ ! -e "$committed" ] || grep -q ^rollback "$committed" || true >"$state/unproven"
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)

@@ -61,6 +61,7 @@ PIECES += [
     "<",
 ]
 HOSTILE = st.lists(st.sampled_from(PIECES), max_size=8).map("".join) | st.text(max_size=40)
+EXPECTED = check.Expected(metacopy=True, max_user_namespaces=16384)
 PATHS = HOSTILE | HOSTILE.map(lambda text: f"/{text}") | HOSTILE.map(lambda text: f"/data/{text}")
 
 
@@ -124,7 +125,7 @@ def test_a_path_is_one_value_of_config_toml(root: str) -> None:
 @given(root=PATHS, kubelet=PATHS)
 def test_a_path_is_one_value_in_the_script_that_checks_a_node(here: Path, root: str, kubelet: str) -> None:
     for policy in accepted(containerd_root=root, kubelet_root=kubelet):
-        text = check.text(templates(), policy, readiness.of_node(nodes.bare(), policy), metacopy=True)
+        text = check.text(templates(), policy, readiness.of_node(nodes.bare(), policy), EXPECTED)
         (assignment,) = re.findall(r"^containerd_root=[^\n]*$", text, re.M)
         assert shell(here, f'{assignment}\nprintf "%s\\0" "$containerd_root" "$kubelet_root"') == [
             root[1:],
