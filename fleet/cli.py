@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
-from fleet import plan
+from fleet import past, plan
+from fleet.apply import Options, apply
 from fleet.child import BrokenOff, CannotRun
+from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
+from fleet.history import History, NoSuchRun, default_path
+from fleet.waves import DEFAULT_MAX_UNAVAILABLE
 
 __all__ = ["main"]
 
@@ -17,8 +24,11 @@ _EPILOG = """\
 exit code of plan: 0 nothing to do, 2 nodes to change, 1 a node that was refused, failed or could not be reached
 (1 comes before 2), or a mistake in the command line
 
+exit code of apply: 0 every node is as it should be, 1 some node is not, 130 interrupted
+
   python fleet.py plan inventories/prod.py
   python fleet.py plan inventories/prod.py --limit workers --diff
+  python fleet.py apply inventories/prod.py --canary node-a1 --max-unavailable 10% --max-failures 2
 """
 
 
@@ -36,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (CannotRun, BrokenOff) as error:
+    except (CannotRun, BrokenOff, NoSuchRun) as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -52,12 +62,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="plan", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="plan|apply|history|show|drift", parser_class=_Parser
+    )
     planning = commands.add_parser("plan", help="read every node, change none, say what would change and why")
     _choosing(planning)
     planning.add_argument("--diff", action="store_true", help="show how each file would change (secrets are masked)")
     planning.add_argument("--json", action="store_true", help="print JSON")
     planning.set_defaults(run=_plan)
+    applying = commands.add_parser("apply", help="change the nodes in waves, each proven before the next")
+    _choosing(applying)
+    applying.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    applying.add_argument("--diff", action="store_true", help="show how each file would change, before the question")
+    applying.add_argument("--json", action="store_true", help="print JSON at the end")
+    applying.add_argument("--resume", action="store_true", help="go on with the last run over this inventory")
+    applying.add_argument(
+        "--canary", metavar="NAME", help="the node that is changed first, or a group of it (else the first one)"
+    )
+    applying.add_argument(
+        "--max-unavailable",
+        metavar="N|N%",
+        help=f"how many nodes of a group may be away at a time (else the group's data, else {DEFAULT_MAX_UNAVAILABLE})",
+    )
+    applying.add_argument(
+        "--max-failures", type=_count, default=0, metavar="N", help="stop once more than N nodes have failed (0)"
+    )
+    _draining(applying)
+    applying.set_defaults(run=_apply)
+    _looking_back(commands)
     return parser
 
 
@@ -70,7 +102,87 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="a setting for all (repeatable)"
     )
+    _history(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what pyinfra says, and notes")
+
+
+def _looking_back(commands: Any) -> None:
+    listing = commands.add_parser("history", help="list the runs")
+    listing.add_argument("inventory", nargs="?", metavar="INVENTORY", help="only those over this one")
+    listing.add_argument("-n", "--count", type=_count, default=20, help="how many (20)")
+    showing = commands.add_parser("show", help="tell what became of each node in a run")
+    showing.add_argument("number", type=_count, metavar="RUN")
+    showing.add_argument("nodes", nargs="*", metavar="NODE", help="only these, in full")
+    showing.add_argument("-v", "--verbose", action="store_true", help="show notes")
+    drifting = commands.add_parser("drift", help="tell what is otherwise between two runs")
+    drifting.add_argument("before", type=_count, metavar="RUN")
+    drifting.add_argument("after", type=_count, nargs="?", metavar="RUN", help="(one alone: since the run before it)")
+    for parser, run in ((listing, _list), (showing, _show), (drifting, _drift)):
+        _history(parser)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=run)
+
+
+def _list(options: argparse.Namespace) -> int:
+    with _opened(options) as history:
+        return past.history(history, options.inventory, options.count, options.json)
+
+
+def _show(options: argparse.Namespace) -> int:
+    with _opened(options) as history:
+        return past.show(history, options.number, options.nodes, options.json, options.verbose)
+
+
+def _drift(options: argparse.Namespace) -> int:
+    numbers = [each for each in (options.before, options.after) if each is not None]
+    with _opened(options) as history:
+        return past.differences(history, numbers, options.json)
+
+
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[History]:
+    path = options.history or default_path()
+    try:
+        history = History(path)
+    except (OSError, sqlite3.Error) as error:
+        raise CannotRun(f"the history {path} cannot be opened ({error}): name another one with --history") from error
+    try:
+        yield history
+    finally:
+        history.close()
+
+
+def _history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--history", type=Path, metavar="FILE", help=f"where runs are written down (else {default_path()})"
+    )
+
+
+def _draining(parser: argparse.ArgumentParser) -> None:
+    drain = parser.add_mutually_exclusive_group()
+    drain.add_argument(
+        "--drain",
+        action="store_true",
+        default=None,
+        help="drain a node by kubectl before a change that disturbs its pods",
+    )
+    drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
+    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help='such as "kubectl --context prod"')
+    parser.add_argument("--drain-timeout", type=_count, default=300, metavar="SECONDS", help="for each node (300)")
+    parser.add_argument(
+        "--drain-argument",
+        action="append",
+        metavar="OPTION",
+        help="for kubectl drain (repeatable; else --ignore-daemonsets), as in --drain-argument=--force",
+    )
+    parser.add_argument("--before", metavar="COMMAND", help="run this in place of a drain, with NODE and HOST set")
+    parser.add_argument("--after", metavar="COMMAND", help="run this in place of uncordon")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -92,4 +204,33 @@ def _request(options: argparse.Namespace, diff: bool = False) -> Request:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    return plan.run(_request(options, options.diff), as_json_=options.json, verbose=options.verbose)
+    with _opened(options) as history:
+        return plan.run(_request(options, options.diff), history, as_json_=options.json, verbose=options.verbose)
+
+
+def _apply(options: argparse.Namespace) -> int:
+    guard: Guard = Guard()
+    drain: bool | None = options.drain
+    if options.before or options.after:
+        if drain is not None:
+            raise CannotRun("--before and --after take the place of --drain and --no-drain: give one or the other")
+        guard, drain = Hooks(options.before or "", options.after or "", options.drain_timeout), True
+    elif drain:
+        arguments = tuple(options.drain_argument or Kubectl.arguments)
+        guard = Kubectl(options.kubectl, arguments, options.drain_timeout)
+    with _opened(options) as history:
+        return apply(
+            _request(options, options.diff),
+            Options(
+                yes=options.yes,
+                json=options.json,
+                verbose=options.verbose,
+                resume=options.resume,
+                max_unavailable=options.max_unavailable,
+                max_failures=options.max_failures,
+                canary=options.canary,
+                drain=drain,
+            ),
+            history,
+            guard,
+        )

@@ -33,10 +33,11 @@ class Request(_Frozen):
 
 
 class HostEvent(_Frozen):
-    """A host of the inventory, with the groups that it is in."""
+    """A host of the inventory, with the groups that it is in, and its name in Kubernetes."""
 
     name: str
     groups: tuple[str, ...]
+    kubernetes_node: str = ""
 
 
 class InventoryEvent(_Frozen):

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fleet import child, text
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
+from fleet.history import History
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
 
-__all__ = ["as_json", "gather", "run"]
+__all__ = ["as_json", "gather", "nodes_as_json", "options", "run"]
 
 
-def gather(request: Request, progress: Progress, verbose: bool = False) -> tuple[InventoryEvent, list[Record]]:
+def gather(
+    request: Request,
+    progress: Progress,
+    verbose: bool = False,
+    begun: Callable[[InventoryEvent], None] = lambda _: None,
+) -> tuple[InventoryEvent, list[Record]]:
     """What the request has to say of every host, in the inventory's order. One that was not told of is unknown.
 
-    Raises child.CannotRun or child.BrokenOff.
+    `begun` is called before anything is read. Raises what it raises, child.CannotRun or child.BrokenOff.
     """
     records: dict[str, Record] = {}
     with child.events(request, verbose) as events:
         inventory = child.inventory_of(events)
+        begun(inventory)
         progress.begin(len(inventory.hosts))
         for event in events:
             match event:
@@ -38,14 +45,26 @@ def gather(request: Request, progress: Progress, verbose: bool = False) -> tuple
     ]
 
 
-def run(request: Request, *, as_json_: bool, verbose: bool) -> int:
+def run(request: Request, history: History, *, as_json_: bool, verbose: bool) -> int:
     """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
-    _, records = gather(request, Progress("reading"), verbose)
+    number = history.begin("plan", request.inventory, options(request))
+    try:
+        _, records = gather(request, Progress("reading"), verbose)
+    except Exception as error:
+        history.finish(number, f"did not begin: {error}", 1)
+        raise
+    history.put(number, records)
+    history.finish(number, "done", exit_code(records))
     if as_json_:
         print(json.dumps(as_json(request.inventory, records), indent=1, ensure_ascii=False))
     else:
         print(text.plan(records, diff=request.diff, verbose=verbose), end="")
     return exit_code(records)
+
+
+def options(request: Request) -> dict[str, Any]:
+    """What is written down of how somebody chose: of data the names alone, because a value may be a password."""
+    return {"limit": request.limit, "exclude": request.exclude, "data": sorted(request.data)}
 
 
 def as_json(inventory: str, records: Sequence[Record]) -> dict[str, Any]:

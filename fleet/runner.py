@@ -40,7 +40,7 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
 from fleet.observed import of_plan
-from fleet.records import Record, Status
+from fleet.records import Record, Status, Versions
 from tasks import assess, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
@@ -51,6 +51,8 @@ del pyinfra_cli
 # Of each host, as much of what was said as explains a failure.
 LINES = 60
 _HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
+# A host's data: its name in Kubernetes, where that is another one.
+KUBERNETES_NODE = "kubernetes_node"
 # pyinfra's own, which explain nothing.
 _NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:")
 
@@ -145,11 +147,15 @@ class Run(BaseStateCallback):
         state.add_callback_handler(self)
         self.tell(
             InventoryEvent(
-                hosts=tuple(HostEvent(name=host.name, groups=self._groups(host)) for host in self.hosts),
+                hosts=tuple(self._host(host) for host in self.hosts),
                 sizes={name: len(hosts) for name, hosts in self._members().items()},
                 data={name: self._data(name) for name in self._members()},
             )
         )
+
+    def _host(self, host: Host) -> HostEvent:
+        node = str(host.data.get(KUBERNETES_NODE) or host.name)
+        return HostEvent(name=host.name, groups=self._groups(host), kubernetes_node=node)
 
     def _chosen(self) -> list[Host]:
         """The hosts, in the inventory's order."""
@@ -258,7 +264,9 @@ class Run(BaseStateCallback):
         if failed or (host.op_hash_order and name not in verify.proven):
             return record.model_copy(update={"status": Status.FAILED, "reasons": _why_failed(said)})
         if host.op_hash_order:
-            return record.model_copy(update={"status": Status.CHANGED, "proof": verify.proven[name]})
+            return record.model_copy(
+                update={"status": Status.CHANGED, "proof": verify.proven[name], "versions": _installed(record)}
+            )
         return record
 
     def host_connect(self, state: State, host: Host) -> None:  # type: ignore[override]
@@ -289,6 +297,14 @@ def _even_without_hosts() -> Iterator[None]:
     except PyinfraError as error:
         if str(error) != NO_HOSTS:
             raise
+
+
+def _installed(record: Record) -> dict[str, Versions]:
+    """The versions after the change, which the proof ran with."""
+    return {
+        name: Versions(installed=each.wanted or each.installed, wanted=each.wanted)
+        for name, each in record.versions.items()
+    }
 
 
 def _why_failed(said: Iterable[str]) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ nodes | vms | tests)
         # Throw-away keys, which sign what the tests of python -m artifacts verify.
         need gpg gpg
         need gpg-agent gpg-agent
+        # The operator's own kubectl, which drains nodes, against a server of the test's own.
+        need kubectl kubernetes-client
     fi
     ;;
 *)

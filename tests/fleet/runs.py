@@ -16,12 +16,17 @@ FLEET = REPO / "fleet.py"
 SECONDS = 300
 
 
-def fleet_py(*arguments: str | Path, home: Path, cwd: Path = REPO, **environment: str) -> Run:
+def environment(home: Path) -> dict[str, str]:
+    """Its environment."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home)}
+
+
+def fleet_py(*arguments: str | Path, home: Path, cwd: Path = REPO, **more: str) -> Run:
     """Run it. `home` is where it keeps its history."""
     done = subprocess.run(
         [sys.executable, FLEET, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home), **environment},
+        env={**environment(home), **more},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -38,7 +43,7 @@ def interrupted(
     with subprocess.Popen(
         [sys.executable, FLEET, *map(str, arguments)],
         cwd=REPO,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home)},
+        env=environment(home),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

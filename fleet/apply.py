@@ -1,0 +1,336 @@
+"""`fleet.py apply`: change the nodes of an inventory in waves, each proven before the next."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from fleet import child, text
+from fleet.child import BrokenOff, CannotRun
+from fleet.drain import Guard
+from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
+from fleet.history import History, Run, inputs
+from fleet.interrupt import Interrupt
+from fleet.plan import gather, nodes_as_json
+from fleet.plan import options as chosen
+from fleet.progress import Progress
+from fleet.records import Record, Status, exit_code, totals
+from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
+from tasks import next_step
+
+__all__ = ["GROUP_DATA", "Options", "apply"]
+
+# What a group's data may say to a rollout.
+GROUP_DATA = ("max_unavailable",)
+INTERRUPTED = 130
+_IN_FLIGHT = (
+    "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
+)
+
+# Outcomes of runs that changed nothing.
+_NONE = ("did not begin", "declined", "interrupted before")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to roll out. `max_unavailable` overrides the groups' data; `canary` is a host or a group.
+
+    `drain` is None where the operator has not decided: then nothing that disturbs pods is done.
+    """
+
+    yes: bool = False
+    json: bool = False
+    verbose: bool = False
+    resume: bool = False
+    max_unavailable: str | None = None
+    max_failures: int = 0
+    canary: str | None = None
+    drain: bool | None = None
+
+
+@dataclass
+class Applying:
+    """One rollout, from the plan to the report."""
+
+    request: Request
+    options: Options
+    history: History
+    guard: Guard
+    run: int = 0
+    records: dict[str, Record] = field(default_factory=dict)
+    waves: list[dict[str, Any]] = field(default_factory=list)
+    outcome: str = ""
+    nodes: dict[str, str] = field(default_factory=dict)  # their names in Kubernetes
+
+    def __call__(self) -> int:
+        """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
+        earlier = self._earlier() if self.options.resume else None
+        done = self._done_in(earlier) if earlier else {}
+        with _as_history(self):
+            inventory = self._read(done)
+            self.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
+            rollout = self._rollout(inventory, passed_canary=bool(done))
+            if not rollout.waiting:
+                self.outcome = "done"
+            elif self._agreed():
+                self._roll_out(rollout)
+            else:
+                self.outcome = "declined"
+        return self._report()
+
+    # --- before --------------------------------------------------------------------------------------------------
+
+    def _earlier(self) -> Run:
+        runs = [
+            each for each in self.history.runs(self.request.inventory, "apply") if not each.outcome.startswith(_NONE)
+        ]
+        if not runs or runs[0].outcome in ("", "done"):
+            why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
+            raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
+        return runs[0]
+
+    def _done_in(self, earlier: Run) -> dict[str, Record]:
+        """What an earlier run has done with, if it did it with the same settings and the same code."""
+        if inputs(self.request.inventory) != earlier.inputs:
+            self._say(f"run {earlier.id} was made with another inventory or other code: every node is read again")
+            return {}
+        kept = (Status.CHANGED, Status.READY)
+        done = {each.name: each for each in self.history.records(earlier.id) if each.status in kept}
+        self._say(f"resuming run {earlier.id}: {len(done)} nodes are done with and are not read again")
+        return done
+
+    def _read(self, done: Mapping[str, Record]) -> InventoryEvent:
+        """Plan for all nodes but those that are done with, and write it down."""
+        request = self.request
+        if done:
+            with child.events(request.model_copy(update={"action": "inventory"}), self.options.verbose) as events:
+                everybody = child.inventory_of(events)
+            left = tuple(each.name for each in everybody.hosts if each.name not in done)
+            request = request.model_copy(update={"hosts": left})
+            self.records = {each.name: done[each.name] for each in everybody.hosts if each.name in done}
+        if request.hosts != ():
+            inventory, records = gather(request, Progress("reading"), self.options.verbose, self._refuse_company)
+            self.records |= {each.name: each for each in records}
+        inventory = everybody if done else inventory
+        self.records = {each.name: self.records[each.name] for each in inventory.hosts}
+        self.history.put(self.run, [_waiting(each) for each in self.records.values()])
+        return inventory
+
+    def _refuse_company(self, inventory: InventoryEvent) -> None:
+        """Never two rollouts on one node: its lock would keep it whole, but each would spoil the other's waves.
+
+        Our nodes are written down before the others' are looked at: of two that begin at once, one sees the other.
+        """
+        ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
+        self.history.put(self.run, ours)
+        for other in self.history.going_on("apply"):
+            theirs = {each.name for each in self.history.records(other.id)} if other.id != self.run else set()
+            if shared := sorted(theirs & {each.name for each in ours}):
+                raise CannotRun(
+                    f"run {other.id} of {other.user} on {other.host}, since {other.started}, goes on over "
+                    f"{text.names(shared)}: wait for it, or stop it"
+                )
+
+    def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:
+        waiting = [each.name for each in self.records.values() if each.status is Status.CHANGES]
+        limits = {}
+        for group, size in inventory.sizes.items():
+            wanted = self.options.max_unavailable or inventory.data[group].get(
+                "max_unavailable", DEFAULT_MAX_UNAVAILABLE
+            )
+            try:
+                limits[group] = limit(wanted, size)
+            except LimitError as error:
+                raise CannotRun(f"max_unavailable of {group}: {error}") from error
+        away = {each.name for each in self.records.values() if each.status in (Status.UNREACHABLE, Status.UNKNOWN)}
+        return Rollout(
+            waiting=waiting,
+            groups={each.name: each.groups for each in inventory.hosts},
+            limits=limits,
+            unavailable=away,
+            max_failures=self.options.max_failures,
+            canary=None if passed_canary or not waiting else self._canary(waiting),
+        )
+
+    def _canary(self, waiting: Sequence[str]) -> str:
+        wanted = self.options.canary
+        if wanted is None:
+            return waiting[0]
+        for name in waiting:
+            if wanted == name or wanted in self.records[name].groups:
+                return name
+        raise CannotRun(f"--canary {wanted}: no node that would change has this name or is in a group of this name")
+
+    def _agreed(self) -> bool:
+        """Whether somebody wants it, after the plan was told."""
+        if not self.options.json:
+            print(text.plan(list(self.records.values()), diff=self.request.diff, verbose=self.options.verbose))
+        self._refuse_undecided()
+        if self.options.yes:
+            return True
+        if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+            raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
+        return click.confirm("Change these nodes?", err=True)
+
+    def _refuse_undecided(self) -> None:
+        disturbed = [each.name for each in self.records.values() if each.status is Status.CHANGES and each.disrupts]
+        if disturbed and self.options.drain is None:
+            why = self.records[disturbed[0]].disrupts[0]
+            raise CannotRun(
+                f"the pods of {text.names(disturbed)} would be disturbed ({why}): say --drain to move them away first, "
+                "--before and --after for commands of your own, or --no-drain"
+            )
+
+    # --- the waves -----------------------------------------------------------------------------------------------
+
+    def _roll_out(self, rollout: Rollout) -> None:
+        progress = Progress("changing")
+        progress.begin(len(rollout.waiting))
+        with Interrupt(self._say) as interrupt:
+            try:
+                while not interrupt.wanted:
+                    wave = rollout.next()
+                    if isinstance(wave, Stop):
+                        self.outcome = f"stopped: {wave.reason}" if wave.reason else "done"
+                        return
+                    results = self._wave(wave, progress)
+                    rollout.settle(results)
+                self.outcome = "interrupted: the nodes in flight were finished"
+            except KeyboardInterrupt:
+                self.outcome = "interrupted: nodes were left in flight"
+            finally:
+                progress.end()
+
+    def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
+        began = time.monotonic()
+        self._say(f"{wave}: {text.names(wave.nodes)}")
+        self.history.in_flight(self.run, wave.nodes, wave.number)
+        for name in wave.nodes:
+            self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
+        ready = self._make_way(wave)
+        if ready:
+            self._change(ready, wave, progress)
+            self._give_back([name for name in ready if self.records[name].disrupts], wave)
+        results = {name: self.records[name].status for name in wave.nodes}
+        self.waves.append(
+            {
+                "number": wave.number,
+                "canary": wave.canary,
+                "nodes": list(wave.nodes),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
+        self._say(f"{wave}: " + ", ".join(f"{n} {status}" for status, n in totals(self._of(wave.nodes)).items()))
+        return results
+
+    def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
+        request = self.request.model_copy(update={"action": "apply", "hosts": tuple(names), "diff": False})
+        try:
+            with child.events(request, self.options.verbose) as events:
+                child.inventory_of(events)
+                for event in events:
+                    match event:
+                        case RecordEvent(record=record):
+                            self._settle(_kept(record, self.records[record.name]), wave)
+                            progress.advance()
+                        case StepEvent(name=name, step=step):
+                            progress.say(f"{name}: {step}")
+        except BrokenOff as error:
+            for record in self._of(names):
+                if record.status is Status.UNKNOWN:
+                    self._settle(_with(record, Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
+
+    def _make_way(self, wave: Wave) -> list[str]:
+        """Move the pods away where they would be disturbed; the nodes that are ready for their change."""
+        if not self.options.drain:
+            return list(wave.nodes)
+        moving = [name for name in wave.nodes if self.records[name].disrupts]
+        failed = self.guard.before({name: self.nodes[name] for name in moving}, self._say)
+        for name, why in failed.items():
+            self._settle(_with(self.records[name], Status.FAILED, [f"nothing was changed: {why}"]), wave)
+        return [name for name in wave.nodes if name not in failed]
+
+    def _give_back(self, names: Iterable[str], wave: Wave) -> None:
+        """Let pods back onto the nodes that are proven; on the others nobody's pods would start."""
+        if not self.options.drain:
+            return
+        good = [name for name in names if self.records[name].status in (Status.CHANGED, Status.READY)]
+        for name, why in self.guard.after({name: self.nodes[name] for name in good}, self._say).items():
+            self._settle(_with(self.records[name], Status.FAILED, [f"changed and proven, but {why}"]), wave)
+
+    def _settle(self, record: Record, wave: Wave) -> None:
+        self.records[record.name] = record
+        self.history.put(self.run, [record], wave.number)
+
+    # --- after ---------------------------------------------------------------------------------------------------
+
+    def _report(self) -> int:
+        records = [_waiting(each) for each in self.records.values()]
+        code = INTERRUPTED if self.outcome.startswith("interrupted") else exit_code(records)
+        if self.options.json:
+            told = {"run": self.run, "inventory": self.request.inventory, "outcome": self.outcome, "exit_code": code}
+            told |= {"totals": totals(records), "waves": self.waves, "nodes": nodes_as_json(records)}
+            print(json.dumps(told, indent=1, ensure_ascii=False))
+            return code
+        print("\n\n".join([*text.attention(records), f"{self.outcome}\n{text.summary(records)}"]))
+        if proven := {self.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
+            print("\n".join(next_step.steps(proven)), file=sys.stderr)
+        if any(each.status is Status.WAITING for each in records):
+            self._say("go on with the same command and --resume")
+        return code
+
+    def _of(self, names: Iterable[str]) -> list[Record]:
+        return [self.records[name] for name in names]
+
+    def _say(self, line: str) -> None:
+        print(f"fleet: {line}", file=sys.stderr, flush=True)
+
+
+class _as_history:
+    """The run's row in the history: begun with the context, and ended with it, whatever happens."""
+
+    def __init__(self, applying: Applying) -> None:
+        self._applying = applying
+
+    def __enter__(self) -> None:
+        applying = self._applying
+        options = {
+            name: getattr(applying.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
+        }
+        options |= chosen(applying.request)
+        applying.run = applying.history.begin("apply", applying.request.inventory, options)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        applying = self._applying
+        records = [_waiting(each) for each in applying.records.values()]
+        code = 1 if error else exit_code(records)
+        outcome = f"did not begin: {error}" if error else applying.outcome
+        if outcome.startswith("interrupted") or isinstance(error, KeyboardInterrupt):
+            code, outcome = INTERRUPTED, outcome if not error else "interrupted before anything was changed"
+        applying.history.finish(applying.run, outcome, code)
+
+
+def apply(request: Request, options: Options, history: History, guard: Guard | None = None) -> int:
+    """Roll out; the result is the exit code."""
+    return Applying(request.model_copy(update={"group_data": GROUP_DATA}), options, history, guard or Guard())()
+
+
+def _waiting(record: Record) -> Record:
+    return _with(record, Status.WAITING, []) if record.status is Status.CHANGES else record
+
+
+def _with(record: Record, status: Status, reasons: Iterable[str]) -> Record:
+    return record.model_copy(update={"status": status, "reasons": tuple(reasons)})
+
+
+def _kept(record: Record, planned: Record) -> Record:
+    """A record of a wave, with what the plan knew where the wave could not even read the node."""
+    if record.tier:
+        return record
+    return planned.model_copy(update={"status": record.status, "reasons": record.reasons})

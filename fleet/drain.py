@@ -1,0 +1,188 @@
+"""Moving pods away from a node before a change that disturbs them, and letting them back: by kubectl or by hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Guard", "Hooks", "Kubectl", "blocked_pods", "matches"]
+
+# Beyond what kubectl was given for itself; a connection that hangs must not hold up a rollout.
+GRACE_SECONDS = 60
+# kubectl 1.20 to 1.37 print this for each attempt; "Cannot evict pod" is the API server's own sentence.
+_BLOCKED = re.compile(
+    r'evicting pods?/?"?(?P<pod>[\w.-]+)"? (?:in namespace |-n )"?(?P<namespace>[\w-]+)"?.*Cannot evict pod'
+)
+
+
+class Guard:
+    """What is done around a disturbing change: here, nothing."""
+
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Make these nodes (host: its name in Kubernetes) free; the hosts that could not be, each with why."""
+        return {}
+
+    def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Let pods back; the hosts where that failed, each with why."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Hooks(Guard):
+    """Commands of the operator's own, with the node's names in NODE and HOST; exit code 0 means that it worked."""
+
+    before_command: str = ""
+    after_command: str = ""
+    seconds: float = 600
+
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Run the one command for each node, one after the other."""
+        return self._run(self.before_command, nodes, say)
+
+    def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Run the other one."""
+        return self._run(self.after_command, nodes, say)
+
+    def _run(self, command: str, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        failed = {}
+        for host, node in nodes.items() if command else ():
+            say(f"{host}: {command}")
+            if why := _run(["sh", "-c", command], self.seconds, {"NODE": node, "HOST": host})[1]:
+                failed[host] = f"`{command}` failed: {why}"
+        return failed
+
+
+@dataclass(frozen=True)
+class Kubectl(Guard):
+    """The operator's own kubectl: `command` is how they call it, `arguments` go to `kubectl drain`."""
+
+    command: str = "kubectl"
+    arguments: tuple[str, ...] = ("--ignore-daemonsets",)
+    seconds: int = 300
+    parallel: int = 8
+
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Drain the nodes. One that cannot be drained in time is uncordoned again, if it was not cordoned before."""
+        return self._each(self._drain, nodes, say)
+
+    def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+        """Uncordon the nodes."""
+        return self._each(self._uncordon, nodes, say)
+
+    def _each(
+        self, work: Callable[[str, Callable[[str], None]], str], nodes: Mapping[str, str], say: Callable[[str], None]
+    ) -> dict[str, str]:
+        with ThreadPoolExecutor(self.parallel) as pool:
+            done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
+        return {host: why for host, why in done.items() if why}
+
+    def _drain(self, node: str, say: Callable[[str], None]) -> str:
+        found, why = self._kubectl("get", "node", node, "-o", "json")
+        if why:
+            return f"kubectl get node {node} failed: {why}"
+        was_cordoned = bool(json.loads(found).get("spec", {}).get("unschedulable"))
+        say(f"draining {node}")
+        _, why = self._kubectl(
+            "drain", node, f"--timeout={self.seconds}s", *self.arguments, seconds=self.seconds + GRACE_SECONDS
+        )
+        if not why:
+            return ""
+        told = f"{node} could not be drained within {self.seconds} s: {self._culprits(why) or why}"
+        if was_cordoned:
+            return f"{told}. It was cordoned before, and is still"
+        undone = self._uncordon(node, say)
+        return f"{told}. " + (f"And {undone}" if undone else "It was uncordoned again")
+
+    def _uncordon(self, node: str, say: Callable[[str], None]) -> str:
+        say(f"uncordoning {node}")
+        why = self._kubectl("uncordon", node)[1]
+        return f"kubectl uncordon {node} failed: {why}" if why else ""
+
+    def _culprits(self, said: str) -> str:
+        """The PodDisruptionBudgets that kept pods, by name, as far as kubectl's words and the API tell."""
+        told = []
+        for namespace, pod in blocked_pods(said):
+            budgets = [
+                each["metadata"]["name"]
+                for each in self._items("get", "poddisruptionbudgets", "-n", namespace, "-o", "json")
+                if matches(each.get("spec", {}).get("selector"), self._labels(namespace, pod))
+            ]
+            by = (
+                f"PodDisruptionBudget {', '.join(f'{namespace}/{name}' for name in budgets)}" if budgets else "a budget"
+            )
+            told.append(f"{by} keeps pod {namespace}/{pod}")
+        return "; ".join(told)
+
+    def _labels(self, namespace: str, pod: str) -> Mapping[str, str]:
+        found, why = self._kubectl("get", "pod", pod, "-n", namespace, "-o", "json")
+        labels: Mapping[str, str] = {} if why else json.loads(found)["metadata"].get("labels", {})
+        return labels
+
+    def _items(self, *arguments: str) -> list[dict[str, Any]]:
+        found, why = self._kubectl(*arguments)
+        return [] if why else list(json.loads(found).get("items", []))
+
+    def _kubectl(self, *arguments: str, seconds: float = GRACE_SECONDS) -> tuple[str, str]:
+        return _run([*shlex.split(self.command), *arguments], seconds)
+
+
+def blocked_pods(said: str) -> list[tuple[str, str]]:
+    """The (namespace, pod)s that kubectl says a budget kept, each once."""
+    return list(dict.fromkeys((each["namespace"], each["pod"]) for each in _BLOCKED.finditer(said)))
+
+
+def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels; an empty one selects all, and none at all nothing."""
+    if selector is None:
+        return False
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return False
+    return all(_holds(each, labels) for each in selector.get("matchExpressions") or ())
+
+
+def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or ()
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case _:  # DoesNotExist
+            return value is None
+
+
+def _run(argv: Sequence[str], seconds: float, more: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """What a command printed, and why it failed, or ""."""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+            env={**os.environ, **(more or {})},
+            start_new_session=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return "", f"there is no program {argv[0]}"
+    except subprocess.TimeoutExpired:
+        return "", f"no end within {seconds:.0f} s"
+    if done.returncode:
+        return done.stdout, "; ".join(_lines(done.stderr or done.stdout)) or f"exit code {done.returncode}"
+    return done.stdout, ""
+
+
+def _lines(text: str) -> Iterable[str]:
+    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))

@@ -1,0 +1,53 @@
+"""What is otherwise between two runs: nodes that came and went, and what of a node changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fleet.records import Record
+
+__all__ = ["Drift", "between"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What of one node is otherwise, in words."""
+
+    name: str
+    what: tuple[str, ...]
+
+
+def between(before: Iterable[Record], after: Iterable[Record]) -> list[Drift]:
+    """Each node of which something differs, in the order of `after`, those that are gone last."""
+    old, new = {each.name: each for each in before}, {each.name: each for each in after}
+    found = []
+    for name, record in new.items():
+        what = tuple(_differences(old[name], record)) if name in old else (f"new: {record.status}",)
+        if what:
+            found.append(Drift(name, what))
+    return found + [Drift(name, (f"gone: it was {record.status}",)) for name, record in old.items() if name not in new]
+
+
+def _differences(old: Record, new: Record) -> Iterator[str]:
+    if old.status != new.status:
+        yield f"{old.status} -> {new.status}" + (f" ({new.reasons[0]})" if new.reasons else "")
+    if not (old.tier and new.tier):
+        return  # one of the two was not read: nothing more is known of it
+    for name in ("tier", "kernel", "system"):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            yield f"{name} {before} -> {after}"
+    for component in sorted(old.versions.keys() | new.versions.keys()):
+        there = [each.versions[component].installed if component in each.versions else "" for each in (old, new)]
+        if there[0] != there[1]:
+            yield f"{component} {there[0] or 'none'} -> {there[1] or 'none'}"
+    had, has = ({each.id: each for each in record.findings if each.severity != "note"} for record in (old, new))
+    yield from (f"new {finding.severity} {id}" for id, finding in has.items() if id not in had)
+    yield from (f"no more {finding.severity} {id}" for id, finding in had.items() if id not in has)
+    for id, finding in has.items():
+        if id in had and had[id].severity != finding.severity:
+            yield f"{finding.severity} {id}, which was a {had[id].severity}"
+    if old.status == new.status and old.changes != new.changes:
+        yield from (f"would now {each}" for each in new.changes if each not in old.changes)
+        yield from (f"would no longer {each}" for each in old.changes if each not in new.changes)

@@ -1,0 +1,276 @@
+"""The history: every run and what became of each node, in one SQLite file.
+
+What happens is written down as it happens, each in a transaction of its own, so that a run that breaks off leaves all
+that it knew. Each run has rows of its own; several may write at once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+from sqlite_utils.db import NotFoundError
+
+from fleet.child import ROOT
+from fleet.records import Record, Status
+
+__all__ = ["History", "NoSuchRun", "Run", "default_path", "inputs"]
+
+# Another run's transaction takes milliseconds; a slow disk may make it more.
+BUSY_SECONDS = 60
+_SCHEMA = """
+create table if not exists runs (
+    id integer primary key, kind text not null, inventory text not null, inputs text not null, commit_id text not null,
+    user text not null, host text not null, process text not null, options text not null,
+    started text not null, ended text, outcome text, exit_code integer
+);
+create table if not exists bodies (digest text primary key, body text not null);
+create table if not exists nodes (
+    run integer not null references runs (id), name text not null, position integer not null, status text not null,
+    wave integer, at text not null, groups text not null, reasons text not null, proof text not null,
+    body text not null references bodies (digest), primary key (run, name)
+);
+create index if not exists runs_by_inventory on runs (inventory, kind);
+"""
+# What differs from node to node and from run to run; the rest of a record, its body, is stored once for all of it.
+_OWN = {"name", "status", "groups", "reasons", "proof"}
+
+
+class NoSuchRun(Exception):
+    """There is no run of this number, or none that would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. `outcome` is "" while it goes on, and "broken off" where its process ended without a word."""
+
+    id: int
+    kind: str
+    inventory: str
+    inputs: str
+    commit: str
+    user: str
+    host: str
+    options: Mapping[str, Any]
+    started: str
+    ended: str
+    outcome: str
+    exit_code: int | None
+    totals: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+
+
+class History:
+    """The file, opened; made where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._db = Database(path)
+        self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
+        self._db.enable_wal()
+        self._db.conn.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def begin(self, kind: str, inventory: str, options: Mapping[str, Any]) -> int:
+        """A new run, and its number."""
+        row = {
+            "kind": kind,
+            "inventory": _absolute(inventory),
+            "inputs": inputs(inventory),
+            "commit_id": _commit(),
+            "user": os.environ.get("SUDO_USER") or getpass.getuser(),
+            "host": socket.gethostname(),
+            "process": _process(os.getpid()),
+            "options": json.dumps(options),
+            "started": _now(),
+        }
+        with self._db.conn:
+            return int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
+
+    def put(self, run: int, records: Sequence[Record], wave: int | None = None) -> None:
+        """What is known of these nodes now."""
+        bodies, rows = {}, []
+        for position, record in enumerate(records):
+            body = record.model_dump_json(exclude={*_OWN, "diffs"})
+            digest = sha256(body.encode()).hexdigest()[:32]
+            bodies[digest] = body
+            rows.append(
+                {
+                    "run": run,
+                    "name": record.name,
+                    "position": position,
+                    "status": str(record.status),
+                    "wave": wave,
+                    "at": _now(),
+                    "groups": json.dumps(record.groups),
+                    "reasons": json.dumps(record.reasons),
+                    "proof": json.dumps(record.proof),
+                    "body": digest,
+                }
+            )
+        with self._db.conn:
+            self._db.table("bodies").insert_all(
+                [{"digest": digest, "body": body} for digest, body in bodies.items()], pk="digest", ignore=True
+            )
+            if len(rows) > 1 or wave is None:
+                self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
+            else:
+                (row,) = rows
+                del row["position"], row["run"], row["name"]
+                self._db.table("nodes").update((run, records[0].name), row)
+
+    def in_flight(self, run: int, names: Iterable[str], wave: int) -> None:
+        """These nodes are being changed: from now on, until more is known, nobody knows what they are."""
+        with self._db.conn:
+            self._db.conn.executemany(
+                "update nodes set status = ?, wave = ?, at = ? where run = ? and name = ?",
+                [(str(Status.UNKNOWN), wave, _now(), run, name) for name in names],
+            )
+
+    def finish(self, run: int, outcome: str, exit_code: int) -> None:
+        """The run has ended."""
+        with self._db.conn:
+            self._db.table("runs").update(run, {"ended": _now(), "outcome": outcome, "exit_code": exit_code})
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> list[Run]:
+        """The runs, the latest first."""
+        where, values = ["1"], []
+        for column, value in (("inventory", inventory and _absolute(inventory)), ("kind", kind)):
+            if value:
+                where.append(f"{column} = ?")
+                values.append(value)
+        found = self._db.table("runs").rows_where(" and ".join(where), values, order_by="id desc", limit=count)
+        return [self._run(row) for row in found]
+
+    def run(self, number: int) -> Run:
+        """The run of this number. Raises NoSuchRun."""
+        try:
+            return self._run(self._db.table("runs").get(number))
+        except NotFoundError:
+            raise NoSuchRun(f"there is no run {number} in {self.path}") from None
+
+    def records(self, run: int) -> list[Record]:
+        """What became of its nodes, in its order."""
+        rows = self._db.query(
+            "select nodes.*, bodies.body as text from nodes join bodies on bodies.digest = nodes.body "
+            "where run = ? order by position",
+            [run],
+        )
+        return [
+            Record(
+                name=row["name"],
+                status=Status(row["status"]),
+                groups=tuple(json.loads(row["groups"])),
+                reasons=tuple(json.loads(row["reasons"])),
+                proof=tuple(json.loads(row["proof"])),
+                **json.loads(row["text"]),
+            )
+            for row in rows
+        ]
+
+    def waves(self, run: int) -> dict[str, int]:
+        """The wave of each node that had its turn."""
+        rows = self._db.query("select name, wave from nodes where run = ? and wave is not null", [run])
+        return {row["name"]: row["wave"] for row in rows}
+
+    def going_on(self, kind: str) -> list[Run]:
+        """The runs of this kind that have not ended, as far as can be seen from here."""
+        return [each for each in self.runs(kind=kind) if not each.outcome]
+
+    def _run(self, row: Mapping[str, Any]) -> Run:
+        counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
+        return Run(
+            id=row["id"],
+            kind=row["kind"],
+            inventory=row["inventory"],
+            inputs=row["inputs"],
+            commit=row["commit_id"],
+            user=row["user"],
+            host=row["host"],
+            options=json.loads(row["options"]),
+            started=row["started"],
+            ended=row["ended"] or "",
+            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else "broken off"),
+            exit_code=row["exit_code"],
+            totals={each["status"]: each["n"] for each in counted},
+        )
+
+
+def default_path() -> Path:
+    """Where the history is, where nobody says otherwise."""
+    if named := os.environ.get("USERNS_NODE_HISTORY"):
+        return Path(named)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "userns-node" / "history.db"
+
+
+def inputs(inventory: str) -> str:
+    """A digest of what decides about nodes: the inventory's file, the groups' data beside it, and our own code."""
+    file = Path(inventory)
+    files = {file, *file.parent.glob("group_data/*.py"), *Path.cwd().glob("group_data/*.py")}
+    files |= {ROOT / "deploy.py", *(each for code in _CODE for each in (ROOT / code).rglob("*") if _is_code(each))}
+    digest = sha256(inventory.encode() if not file.is_file() else b"")
+    for each in sorted(path.resolve() for path in files if path.is_file()):
+        digest.update(f"{each}\0{sha256(each.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
+
+
+_CODE = ("tasks", "userns", "templates", "artifacts")
+
+
+def _is_code(file: Path) -> bool:
+    return file.suffix in (".py", ".sh", ".j2", ".toml", ".yaml")
+
+
+def _absolute(inventory: str) -> str:
+    return str(Path(inventory).resolve()) if Path(inventory).exists() else inventory
+
+
+def _commit() -> str:
+    """The commit of this project, with "+" where files of it were changed since; "" where it is no checkout."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _process(pid: int) -> str:
+    """What tells a process from any other that ever had its number: the number, and when it began."""
+    try:
+        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return f"{pid} gone"
+    return f"{pid} {began}"
+
+
+def _is_alive(host: str, process: str) -> bool:
+    """Of a process on another machine nothing can be said: it is taken to be alive."""
+    return host != socket.gethostname() or _process(int(process.split()[0])) == process
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

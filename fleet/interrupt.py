@@ -1,0 +1,35 @@
+"""Ctrl-C while nodes are being changed: the first one waits for those in flight, the second one leaves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupt"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupt:
+    """`wanted` is true once somebody asked for the end; asked twice, KeyboardInterrupt is raised."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._before: dict[signal.Signals, Any] = {}
+        self.wanted = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = {each: signal.signal(each, self._asked) for each in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _asked(self, _number: int, _frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+        self._say("stopping: the nodes in flight are finished and no other is begun. Again to leave at once")

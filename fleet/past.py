@@ -1,0 +1,96 @@
+"""`fleet.py history`, `show` and `drift`: what was done, what became of it, what is otherwise since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from tabulate import tabulate
+
+from fleet import drift, text
+from fleet.history import History, NoSuchRun, Run
+from fleet.plan import nodes_as_json
+from fleet.records import Record
+
+__all__ = ["differences", "history", "show"]
+
+
+def history(past: History, inventory: str | None, count: int, as_json: bool) -> int:
+    """List the runs, the latest first."""
+    runs = past.runs(inventory, count=count)
+    if as_json:
+        print(json.dumps([each.as_json() for each in runs], indent=1, ensure_ascii=False))
+        return 0
+    rows = [
+        [each.id, each.started, each.kind, each.inventory, each.user, _commit(each), _counts(each), _outcome(each)]
+        for each in runs
+    ]
+    headers = ["run", "started", "what", "inventory", "by", "commit", "nodes", "outcome"]
+    print(tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True) if rows else "no run yet")
+    return 0
+
+
+def show(past: History, number: int, names: Sequence[str], as_json: bool, verbose: bool) -> int:
+    """Tell one run, or some nodes of it, in full."""
+    run, records = past.run(number), past.records(number)
+    if names:
+        records = [each for each in records if each.name in names]
+        if missing := set(names) - {each.name for each in records}:
+            raise NoSuchRun(f"run {number} has no node {', '.join(sorted(missing))}")
+    waves = past.waves(number)
+    if as_json:
+        nodes = {name: {**node, "wave": waves.get(name)} for name, node in nodes_as_json(records).items()}
+        print(json.dumps({**run.as_json(), "nodes": nodes}, indent=1, ensure_ascii=False))
+        return 0
+    print(f"run {run.id}: {run.kind} {run.inventory}, by {run.user} on {run.host}, commit {_commit(run)}")
+    print(f"from {run.started} to {run.ended or '-'}: {_outcome(run)}\n")
+    print(text.plan(records, verbose=verbose), end="")
+    for wave in sorted(set(waves.values())):
+        print(f"wave {wave}: {text.names([name for name, of in waves.items() if of == wave])}")
+    if names:
+        for record in records:
+            print("\n".join([f"\n{record.name}: {record.summary}", *map(_indented, _about(record))]))
+    return 0
+
+
+def differences(past: History, numbers: Sequence[int], as_json: bool) -> int:
+    """Tell what is otherwise between two runs; of one run, since the run before it over the same inventory."""
+    new = past.run(numbers[-1])
+    if len(numbers) > 1:
+        old = past.run(numbers[0])
+    else:
+        earlier = [each for each in past.runs(new.inventory) if each.id < new.id and each.totals]
+        if not earlier:
+            raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
+        old = earlier[0]
+    found = drift.between(past.records(old.id), past.records(new.id))
+    if as_json:
+        told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+        return 0
+    print(f"from run {old.id} ({old.started}) to run {new.id} ({new.started}):")
+    for each in found:
+        print("\n".join([each.name, *map(_indented, each.what)]))
+    print(f"{len(found)} nodes are otherwise" if found else "no node is otherwise")
+    return 0
+
+
+def _about(record: Record) -> list[str]:
+    return [*record.proof, *record.decisions, *(f"{each.severity} {each}" for each in record.findings)]
+
+
+def _indented(line: str) -> str:
+    return f"  {line}"
+
+
+def _commit(run: Run) -> str:
+    return run.commit[:10] + run.commit[40:] if run.commit else "-"
+
+
+def _counts(run: Run) -> str:
+    return ", ".join(f"{count} {status}" for status, count in run.totals.items()) or "-"
+
+
+def _outcome(run: Run) -> str:
+    return run.outcome.splitlines()[0] if run.outcome else "goes on"

@@ -1,0 +1,389 @@
+"""`fleet.py apply`: waves, each proven before the next; what stops it, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import nodes
+from tests.deploy.fleet import CHANGE, PROVE, READ, REPO, Fleet, Run
+from tests.fleet.runs import FLEET, environment, fleet_py, interrupted, statuses
+
+BROKEN = {"answers": {CHANGE: {"success": False, "stderr": "error: containerd did not answer"}}}
+
+
+def played(directory: Path, count: int = 4, **of: dict[str, Any]) -> Fleet:
+    """Nodes n1, n2, … of one group; `of` has more about some of them."""
+    directory.mkdir(exist_ok=True)
+    fleet = Fleet(directory)
+    for number in range(1, count + 1):
+        fleet.add(f"n{number}", **of.get(f"n{number}", {}))
+    return fleet
+
+
+def apply(fleet: Fleet, *options: str, **how: Any) -> Run:
+    return fleet_py("apply", fleet.inventory, "-y", "--json", *options, home=fleet.directory, **how)
+
+
+def waves(run: Run) -> list[list[str]]:
+    return [[name.removeprefix("@fake/") for name in wave["nodes"]] for wave in run.json["waves"]]
+
+
+def of(run: Run, status: str) -> list[str]:
+    return [name.removeprefix("@fake/") for name, each in statuses(run).items() if each == status]
+
+
+# --- the way it goes ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rolled_out(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    fleet = Fleet(tmp_path_factory.mktemp("apply"))
+    for number in range(1, 5):
+        fleet.add(f"a{number}", group="a")
+    for number in range(1, 4):
+        fleet.add(f"b{number}", group="b")
+    fleet.add("done", nodes.converged(), group="b")
+    fleet.data = {"a": {"max_unavailable": 2}, "b": {"max_unavailable": "50%"}}
+    return apply(fleet, "--canary", "b")
+
+
+def test_a_canary_goes_first_and_then_a_share_of_each_group(rolled_out: Run) -> None:
+    assert rolled_out.code == 0, rolled_out.text
+    assert waves(rolled_out) == [["b1"], ["a1", "a2", "b2", "b3"], ["a3", "a4"]]
+    assert [wave["canary"] for wave in rolled_out.json["waves"]] == [True, False, False]
+
+
+def test_every_node_is_proven_and_one_with_nothing_to_do_is_left_alone(rolled_out: Run) -> None:
+    assert rolled_out.json["outcome"] == "done"
+    assert of(rolled_out, "ready") == ["done"]
+    changed = [node for node in rolled_out.json["nodes"].values() if node["status"] == "changed"]
+    assert len(changed) == 7
+    assert all("proven: root is host uid 65536" in node["proof"][0] for node in changed)
+    assert {node["versions"]["runc"]["installed"] == node["versions"]["runc"]["wanted"] for node in changed} == {True}
+
+
+def test_in_a_pipe_there_is_a_line_for_each_wave_and_no_bar(rolled_out: Run) -> None:
+    said = [line for line in rolled_out.stderr.splitlines() if line]
+    assert said[:2] == ["fleet: wave 1 (canary): @fake/b1", "fleet: wave 1 (canary): 1 changed"]
+    assert len(said) == 6
+    assert not {"\r", "\x1b", "%"} & set(rolled_out.stderr)
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
+    fleet = played(tmp_path, 1)
+    controller, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, FLEET, "apply", fleet.inventory],
+        cwd=REPO,
+        env=environment(tmp_path),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        seen = b""
+        while b"Change these nodes? [y/N]" not in seen:
+            seen += os.read(controller, 4096)
+        os.write(controller, b"y\n")
+        try:
+            while chunk := os.read(controller, 4096):
+                seen += chunk
+        except OSError:  # the other end is closed
+            pass
+        os.close(controller)
+        assert process.wait(timeout=60) == 0
+    assert b"reading" in seen
+    assert b"changing" in seen
+    assert b"1/1" in seen
+    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in seen
+
+
+# --- what stops it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "broken", [BROKEN, {"answers": {PROVE: "nothing that means anything"}}], ids=["change", "proof"]
+)
+def test_a_canary_that_fails_stops_it(tmp_path: Path, broken: dict[str, Any]) -> None:
+    run = apply(played(tmp_path, n1=broken), "--max-unavailable", "100%", "--max-failures", "9")
+    assert run.code == 1
+    assert run.json["outcome"] == "stopped: the canary failed: @fake/n1"
+    assert (of(run, "failed"), of(run, "waiting")) == (["n1"], ["n2", "n3", "n4"])
+    assert run.json["nodes"]["@fake/n1"]["reasons"]
+
+
+def test_why_a_node_failed_is_what_it_said(tmp_path: Path) -> None:
+    run = apply(played(tmp_path, 1, n1=BROKEN))
+    assert "error: containerd did not answer" in " ".join(run.json["nodes"]["@fake/n1"]["reasons"])
+
+
+def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
+    broken = played(tmp_path / "fleet", 6, n2=BROKEN)
+    run = apply(broken, "--max-unavailable", "2")
+    assert run.code == 1
+    assert waves(run) == [["n1"], ["n2", "n3"]]
+    assert run.json["outcome"] == "stopped: 1 failed (@fake/n2) and none may (--max-failures)"
+    assert of(run, "waiting") == ["n4", "n5", "n6"]
+
+    # The operator repairs it. The nodes that are done with are not even read: they could not be.
+    unreadable = {"answers": {READ: {"success": False}}}
+    repaired = played(tmp_path / "fleet", 6, n1=unreadable, n3=unreadable)
+    again = apply(repaired, "--max-unavailable", "2", "--resume")
+    assert again.code == 0, again.text
+    assert waves(again) == [["n2", "n4"], ["n5", "n6"]]
+    assert of(again, "changed") == ["n1", "n2", "n3", "n4", "n5", "n6"]
+
+    third = apply(repaired, "--resume")
+    assert third.code == 1
+    assert "nothing to resume: of the runs of apply over" in third.stderr
+
+
+def test_after_a_change_of_the_settings_a_resumed_run_reads_every_node_again(tmp_path: Path) -> None:
+    fleet = played(tmp_path, 2, n1=BROKEN)
+    assert apply(fleet).code == 1
+    data = tmp_path / "group_data"
+    data.mkdir()
+    (data / "all.py").write_text("max_pods = 50\n")
+    run = apply(fleet, "--resume")
+    assert "another inventory or other code: every node is read again" in run.stderr
+    assert waves(run) == [["n1"]]
+
+
+def test_a_budget_lets_it_go_on_past_failures(tmp_path: Path) -> None:
+    run = apply(played(tmp_path, n2=BROKEN), "--max-unavailable", "3", "--max-failures", "1")
+    assert run.code == 1
+    assert run.json["outcome"] == "done"
+    assert (of(run, "failed"), of(run, "changed")) == (["n2"], ["n1", "n3", "n4"])
+
+
+def test_a_node_that_is_gone_counts_as_unavailable(tmp_path: Path) -> None:
+    fleet = played(tmp_path, 2)
+    fleet.add_unreachable("gone")
+    run = apply(fleet, "--max-unavailable", "1")
+    assert run.code == 1
+    assert "nodes has 1 unavailable (gone) and may have 1" in run.json["outcome"]
+    assert run.json["waves"] == []
+    assert apply(fleet, "--max-unavailable", "1", "--exclude", "gone").code == 0
+
+
+def test_refused_nodes_are_told_of_and_stop_nobody(tmp_path: Path) -> None:
+    run = apply(played(tmp_path, 2, n2={"max_pods": "many"}))
+    assert (run.code, run.json["outcome"]) == (1, "done")
+    assert (of(run, "refused"), of(run, "changed")) == (["n2"], ["n1"])
+
+
+def test_nobody_there_to_agree_changes_nothing(tmp_path: Path) -> None:
+    fleet = played(tmp_path, 1)
+    run = fleet_py("apply", fleet.inventory, home=tmp_path)
+    assert run.code == 1
+    assert "pass -y" in run.stderr
+    assert "wave" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-unavailable", "none"], "max_unavailable of nodes: 'none' is no number of nodes"),
+        (["--canary", "n9"], "--canary n9: no node that would change"),
+        (["--limit", "n9"], "--limit n9: no group or host of this name"),
+        (["--max-failures", "-1"], "'-1' is not a number"),
+        (["--drain", "--before", "true"], "--before and --after take the place of --drain"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_1_and_change_nothing(tmp_path: Path, options: list[str], said: str) -> None:
+    run = apply(played(tmp_path, 1), *options)
+    assert (run.code, run.stdout) == (1, "")
+    assert said in run.stderr
+
+
+# --- ends in the middle -------------------------------------------------------------------------------------------
+
+
+def slow(directory: Path, seconds: float) -> Fleet:
+    """A canary, and then nodes that take long."""
+    fleet = played(directory, 4)
+    for _, data in fleet.hosts["nodes"][1:]:
+        data["fake_delay"] = seconds
+    return fleet
+
+
+def seen(fleet: Fleet, *arguments: str) -> Any:
+    run = fleet_py(*arguments, "--json", home=fleet.directory)
+    assert run.code == 0, run.text
+    return json.loads(run.stdout)
+
+
+def test_ctrl_c_finishes_the_nodes_in_flight_and_reports(tmp_path: Path) -> None:
+    fleet = slow(tmp_path, 0.5)
+    run = interrupted(
+        "apply", fleet.inventory, "-y", "--json", "--max-unavailable", "2", home=tmp_path, after="wave 2: @fake"
+    )
+    assert run.code == 130
+    assert run.json["outcome"] == "interrupted: the nodes in flight were finished"
+    assert (of(run, "changed"), of(run, "waiting")) == (["n1", "n2", "n3"], ["n4"])
+    assert apply(slow(tmp_path, 0), "--resume").code == 0
+
+
+def test_a_second_ctrl_c_leaves(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    hang.mkdir()
+    run = interrupted(
+        *("apply", hanging(hang).inventory, "-y", "--json"),
+        home=tmp_path,
+        after="wave 1 (canary): @fake/n1",
+        signals=(signal.SIGINT, signal.SIGINT),
+    )
+    assert run.code == 130
+    assert run.json["outcome"] == "interrupted: nodes were left in flight"
+    assert of(run, "unknown") == ["n1"]
+    assert "finishes or undoes itself" in run.json["nodes"]["@fake/n1"]["reasons"][0]
+
+
+def hanging(directory: Path) -> Fleet:
+    """Nodes that answer at once when they are read, and then hang for as long as a file says so."""
+    fleet = played(directory, 2)
+    text = fleet.inventory.read_text()
+    gate = directory / "hang"
+    # Loaded by each process: the plan's finds no file yet; the first wave's finds it.
+    (directory / "fleet.py").write_text(
+        text + f"\n_gate = Path({str(gate)!r})\n"
+        "for _host in nodes[0]:\n    _host[1]['fake_delay'] = 60 if _gate.exists() else 0\n"
+        "_gate.touch()\n"
+    )
+    return Frozen(directory, fleet.hosts)
+
+
+class Frozen(Fleet):
+    """A fleet whose inventory was written by hand."""
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "fleet.py"
+
+
+def test_a_run_that_is_killed_leaves_a_history_that_says_so(tmp_path: Path) -> None:
+    fleet = hanging(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, FLEET, "apply", fleet.inventory, "-y"],
+        cwd=REPO,
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while "wave 1" not in process.stderr.readline():
+            pass
+        (run,) = seen(fleet, "history")
+        assert run["outcome"] == ""
+        # Another one over the same nodes is refused while this one goes on.
+        other = apply(fleet)
+        assert other.code == 1
+        assert f"run {run['id']} of " in other.stderr
+        assert "goes on over @fake/n1, @fake/n2" in other.stderr
+        process.kill()
+        process.wait()
+    runs = {each["id"]: each for each in seen(fleet, "history")}
+    assert runs[run["id"]]["outcome"] == "broken off"
+    assert runs[run["id"]]["totals"] == {"unknown": 1, "waiting": 1}
+    told = seen(fleet, "show", str(run["id"]))
+    assert told["nodes"]["@fake/n1"] | {"status": "unknown", "wave": 1} == told["nodes"]["@fake/n1"]
+    deadline = time.monotonic() + 30
+    while _runners_of(fleet) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _runners_of(fleet) == []
+
+
+def _runners_of(fleet: Fleet) -> list[str]:
+    """The processes that run pyinfra with this history's home in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"XDG_STATE_HOME={fleet.directory}".encode() in environ.read_bytes():
+                found.append(environ.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+# --- the history --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Two plans and an apply over a node that drifts between them."""
+    directory = tmp_path_factory.mktemp("past")
+    fleet = Fleet(directory)
+    fleet.add("n1", nodes.converged())
+    fleet.add("n2", nodes.converged())
+    assert fleet_py("plan", fleet.inventory, "--data", "ssh_password=hunter2hunter2", home=directory).code == 0
+    fleet.hosts.clear()
+    fleet.add("n1", nodes.converged(nodes.bare(kernel="6.13.0")))
+    fleet.add("n3", nodes.bare())
+    assert fleet_py("plan", fleet.inventory, home=directory).code == 2
+    assert apply(fleet).code == 0
+    return fleet
+
+
+def test_runs_are_listed_with_who_when_from_which_commit_and_outcome(past: Fleet) -> None:
+    runs = seen(past, "history")
+    assert [each["kind"] for each in runs] == ["apply", "plan", "plan"]
+    assert [each["exit_code"] for each in runs] == [0, 2, 0]
+    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    for each in runs:
+        assert each["commit"].rstrip("+") == commit.stdout.strip()
+        assert each["user"]
+        assert each["started"] <= each["ended"]
+        assert each["outcome"] == "done"
+    assert seen(past, "history", "no/such/inventory") == []
+    assert len(fleet_py("history", home=past.directory).stdout.splitlines()) == 4
+
+
+def test_no_value_of_the_command_line_is_written_down(past: Fleet) -> None:
+    files = list((past.directory / "userns-node").iterdir())
+    assert files
+    assert not any(b"hunter2" in each.read_bytes() for each in files)
+    assert seen(past, "history")[2]["options"]["data"] == ["ssh_password"]
+
+
+def test_drift_is_told_node_by_node(past: Fleet) -> None:
+    drift = {each["name"]: each["what"] for each in seen(past, "drift", "1", "2")["drift"]}
+    assert drift["@fake/n1"][0] == "kernel 6.12.48+deb13-amd64 -> 6.13.0"
+    assert drift["@fake/n3"] == ["new: changes"]
+    assert drift["@fake/n2"] == ["gone: it was ready"]
+    assert seen(past, "drift", "2")["from"]["id"] == 1
+    assert "no node is otherwise" in fleet_py("drift", "1", "1", home=past.directory).stdout
+
+
+def test_a_run_is_shown_whole_and_a_node_in_full(past: Fleet) -> None:
+    assert list(seen(past, "show", "3")["nodes"]) == ["@fake/n1", "@fake/n3"]
+    text = fleet_py("show", "3", "@fake/n3", home=past.directory).stdout
+    assert "wave 1: @fake/n3" in text
+    assert "runc: proven: root is host uid 65536" in text
+
+
+@pytest.mark.parametrize("arguments", [["show", "99"], ["show", "1", "n9"], ["drift", "1"]], ids=" ".join)
+def test_what_is_not_in_the_history_is_1(past: Fleet, arguments: list[str]) -> None:
+    run = fleet_py(*arguments, home=past.directory)
+    assert run.code == 1
+    assert run.stderr.startswith("fleet: ")
+    assert "Traceback" not in run.stderr
+
+
+def test_a_history_that_cannot_be_opened_is_1_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("this is no database, and long enough for that to show\n" * 99)
+    run = fleet_py("history", "--history", tmp_path / "no.db", home=tmp_path)
+    assert run.code == 1
+    assert "cannot be opened" in run.stderr

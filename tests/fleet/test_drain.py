@@ -1,0 +1,185 @@
+"""Around a change that disturbs pods: the operator's own kubectl, or hooks; and around any other change, nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.drain import Hooks, Kubectl, blocked_pods, matches
+from tests import nodes
+from tests.conftest import unavailable
+from tests.deploy.fleet import CHANGE, Fleet
+from tests.fleet.kubernetes import Cluster, serve
+from tests.fleet.runs import fleet_py
+
+# To an older branch of containerd: that disturbs pods. From it to a newer one: that does not.
+OLDER: dict[str, Any] = {"containerd_version": "2.2.7"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    if shutil.which("kubectl") is None:
+        unavailable("there is no kubectl: lab/install-packages.sh tests")
+    with serve(tmp_path) as made:
+        for name in ("n1", "n2"):
+            made.add_node(name)
+            made.add_pod(f"web-{name}", name, app="web")
+        yield made
+
+
+def kubectl(cluster: Cluster, seconds: int = 20) -> Kubectl:
+    home = cluster.kubeconfig.parent
+    return Kubectl(f"kubectl --kubeconfig {cluster.kubeconfig} --cache-dir {home / 'cache'}", seconds=seconds)
+
+
+def test_a_node_is_drained_and_given_back(cluster: Cluster) -> None:
+    said: list[str] = []
+    guard = kubectl(cluster)
+    assert guard.before({"host1": "n1"}, said.append) == {}
+    assert (cluster.log, cluster.cordoned(), list(cluster.pods)) == (["cordon n1", "evict web-n1"], ["n1"], ["web-n2"])
+    assert guard.after({"host1": "n1"}, said.append) == {}
+    assert cluster.cordoned() == []
+    assert said == ["draining n1", "uncordoning n1"]
+
+
+def test_a_budget_that_keeps_a_pod_is_named_and_the_node_is_uncordoned(cluster: Cluster) -> None:
+    cluster.kept.add("web-n1")
+    cluster.add_budget("web-must-run", app="web")
+    cluster.add_budget("another", app="database")
+    failed = kubectl(cluster, seconds=2).before({"host1": "n1", "host2": "n2"}, lambda _: None)
+    assert list(failed) == ["host1"]
+    assert "PodDisruptionBudget shop/web-must-run keeps pod shop/web-n1" in failed["host1"]
+    assert "another" not in failed["host1"]
+    assert failed["host1"].endswith("It was uncordoned again")
+    assert cluster.cordoned() == ["n2"]
+
+
+def test_a_node_that_somebody_had_cordoned_stays_so(cluster: Cluster) -> None:
+    cluster.nodes["n1"]["spec"] = {"unschedulable": True}
+    cluster.kept.add("web-n1")
+    failed = kubectl(cluster, seconds=2).before({"host1": "n1"}, lambda _: None)
+    assert "It was cordoned before, and is still" in failed["host1"]
+    assert cluster.cordoned() == ["n1"]
+
+
+def test_a_node_that_kubernetes_does_not_know_is_told_of(cluster: Cluster) -> None:
+    failed = kubectl(cluster).before({"host1": "n9"}, lambda _: None)
+    assert "kubectl get node n9 failed" in failed["host1"]
+
+
+def test_no_kubectl_is_told_of() -> None:
+    failed = Kubectl("no-such-kubectl").before({"host1": "n1"}, lambda _: None)
+    assert "there is no program no-such-kubectl" in failed["host1"]
+
+
+def test_hooks_get_the_names_and_their_failure_is_told(tmp_path: Path) -> None:
+    hooks = Hooks(f'echo "$NODE $HOST" >> {tmp_path}/log', "echo no >&2; exit 3")
+    assert hooks.before({"host1": "n1", "host2": "n2"}, lambda _: None) == {}
+    assert (tmp_path / "log").read_text() == "n1 host1\nn2 host2\n"
+    assert hooks.after({"host1": "n1"}, lambda _: None) == {"host1": "`echo no >&2; exit 3` failed: no"}
+    assert Hooks("sleep 60", seconds=0.2).before({"h": "n"}, lambda _: None) == {
+        "h": "`sleep 60` failed: no end within 0 s"
+    }
+
+
+# kubectl 1.20 to 1.36 say it so.
+SAID = (
+    'error when evicting pods/"web-1" -n "shop" (will retry after 5s): Cannot evict pod as it would violate the pod\'s'
+)
+
+
+def test_the_pods_that_a_budget_keeps_are_read_from_kubectl() -> None:
+    assert blocked_pods(f"evicting pod shop/web-1\n{SAID} pod's\n{SAID} pod's") == [("shop", "web-1")]
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({"matchLabels": {"app": "web"}}, True),
+        ({"matchLabels": {"app": "db"}}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "db"]}]}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
+        ({}, True),
+        (None, False),
+    ],
+)
+def test_a_label_selector(selector: dict[str, object] | None, expected: bool) -> None:
+    assert matches(selector, {"app": "web"}) is expected
+
+
+# --- in a rollout -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """Three nodes: one that goes back and is disturbed, one that is brought forward, one that is new."""
+    made = Fleet(tmp_path)
+    made.add("back", nodes.converged(), kubernetes_node="n1", **OLDER)
+    made.add("forth", nodes.converged(**OLDER), kubernetes_node="n2")
+    made.add("new", kubernetes_node="n3")
+    return made
+
+
+def test_only_what_is_disturbed_is_drained(fleet: Fleet, cluster: Cluster) -> None:
+    run = fleet_py(
+        *("apply", fleet.inventory, "-y", "--json", "--max-unavailable", "3", "--drain"),
+        *("--kubectl", kubectl(cluster).command),
+        home=fleet.directory,
+    )
+    assert run.code == 0, run.text
+    assert cluster.log == ["cordon n1", "evict web-n1", "uncordon n1"]
+
+
+def test_a_node_that_cannot_be_drained_is_not_changed(fleet: Fleet, cluster: Cluster) -> None:
+    cluster.kept.add("web-n1")
+    cluster.add_budget("web-must-run", app="web")
+    run = fleet_py(
+        *("apply", fleet.inventory, "-y", "--json", "--canary", "@fake/new", "--max-unavailable", "3", "--drain"),
+        *("--drain-timeout", "2", "--kubectl", kubectl(cluster).command),
+        home=fleet.directory,
+    )
+    assert run.code == 1
+    back = run.json["nodes"]["@fake/back"]
+    assert back["status"] == "failed"
+    assert (
+        "nothing was changed: n1 could not be drained within 2 s: PodDisruptionBudget shop/web-must-run"
+        in (back["reasons"][0])
+    )
+    assert run.json["nodes"]["@fake/forth"]["status"] == "changed"
+    assert cluster.cordoned() == []
+
+
+def test_a_node_whose_change_failed_stays_cordoned(fleet: Fleet, cluster: Cluster) -> None:
+    fleet.hosts["nodes"][0][1]["fake_responses"][CHANGE] = {"success": False}
+    run = fleet_py(
+        *("apply", fleet.inventory, "-y", "--json", "--drain", "--kubectl", kubectl(cluster).command),
+        home=fleet.directory,
+    )
+    assert run.json["nodes"]["@fake/back"]["status"] == "failed"
+    assert cluster.cordoned() == ["n1"]
+
+
+def test_where_pods_would_be_disturbed_somebody_has_to_decide(fleet: Fleet) -> None:
+    run = fleet_py("apply", fleet.inventory, "-y", home=fleet.directory)
+    assert run.code == 1
+    assert "the pods of @fake/back would be disturbed (containerd goes back from 2.3.4 to 2.2.7" in run.stderr
+    assert "wave" not in run.stderr
+    assert "What disturbs a node's pods" in run.stdout
+    assert fleet_py("apply", fleet.inventory, "-y", "--no-drain", home=fleet.directory).code == 0
+
+
+def test_hooks_take_the_place_of_kubectl(fleet: Fleet) -> None:
+    log = fleet.directory / "log"
+    run = fleet_py(
+        *("apply", fleet.inventory, "-y", "--before", f"echo before $NODE >> {log}", "--after"),
+        f"echo after $NODE >> {log}",
+        home=fleet.directory,
+    )
+    assert run.code == 0, run.text
+    assert log.read_text() == "before n1\nafter n1\n"
