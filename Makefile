@@ -19,8 +19,8 @@ help:
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
-.venv/test.stamp: requirements/test.txt .venv/run.stamp
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt
+.venv/test.stamp: requirements/test.txt requirements/browser.txt .venv/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt -r requirements/browser.txt
 	@touch $@
 
 packages:

@@ -15,7 +15,7 @@ from fleet import child, text
 from fleet.child import BrokenOff, CannotRun
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import History, Run, inputs
+from fleet.history import WITHOUT_A_CHANGE, History, Run, inputs
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
@@ -32,9 +32,6 @@ INTERRUPTED = 130
 _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
-
-# Outcomes of runs that changed nothing.
-_NONE = ("did not begin", "declined", "interrupted before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +84,8 @@ class Applying:
     # --- before --------------------------------------------------------------------------------------------------
 
     def _earlier(self) -> Run:
-        runs = [
-            each for each in self.history.runs(self.request.inventory, "apply") if not each.outcome.startswith(_NONE)
-        ]
+        every = self.history.runs(self.request.inventory, "apply")
+        runs = [each for each in every if not each.outcome.startswith(WITHOUT_A_CHANGE)]
         if not runs or runs[0].outcome in ("", "done"):
             why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
             raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")

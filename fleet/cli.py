@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ exit code of plan: 0 nothing to do, 2 nodes to change, 1 a node that was refused
 exit code of apply: 0 every node is as it should be, 1 some node is not, 130 interrupted
 
   python fleet.py plan inventories/prod.py
+  python fleet.py report inventories/prod.py --html fleet.html
   python fleet.py plan inventories/prod.py --limit workers --diff
   python fleet.py apply inventories/prod.py --canary node-a1 --max-unavailable 10% --max-failures 2
 """
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="plan|apply|history|show|drift", parser_class=_Parser
+        dest="command", required=True, metavar="plan|apply|history|show|drift|report", parser_class=_Parser
     )
     planning = commands.add_parser("plan", help="read every node, change none, say what would change and why")
     _choosing(planning)
@@ -117,6 +119,13 @@ def _looking_back(commands: Any) -> None:
     drifting = commands.add_parser("drift", help="tell what is otherwise between two runs")
     drifting.add_argument("before", type=_count, metavar="RUN")
     drifting.add_argument("after", type=_count, nargs="?", metavar="RUN", help="(one alone: since the run before it)")
+    reporting = commands.add_parser("report", help="write where the fleet stands, as a page, as JSON, as metrics")
+    reporting.add_argument("inventory", nargs="?", metavar="INVENTORY", help="the last run over this one")
+    reporting.add_argument("--run", dest="number", type=_count, metavar="RUN", help="this run")
+    for form, what in (("html", "one page that needs nothing else"), ("json", "JSON"), ("prometheus", "metrics")):
+        reporting.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {what} (-: standard output)")
+    _history(reporting)
+    reporting.set_defaults(run=_report)
     for parser, run in ((listing, _list), (showing, _show), (drifting, _drift)):
         _history(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -137,6 +146,14 @@ def _drift(options: argparse.Namespace) -> int:
     numbers = [each for each in (options.before, options.after) if each is not None]
     with _opened(options) as history:
         return past.differences(history, numbers, options.json)
+
+
+def _report(options: argparse.Namespace) -> int:
+    files = {form: getattr(options, form) for form in ("html", "json", "prometheus")}
+    if not any(files.values()):
+        raise CannotRun("say what to write: --html FILE, --json FILE, --prometheus FILE, or several of them")
+    with _opened(options) as history:
+        return past.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
 
 
 @contextmanager

@@ -24,10 +24,12 @@ from sqlite_utils.db import NotFoundError
 from fleet.child import ROOT
 from fleet.records import Record, Status
 
-__all__ = ["History", "NoSuchRun", "Run", "default_path", "inputs"]
+__all__ = ["WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
+# How the outcomes of runs that changed nothing begin; those of the first kind did not read their nodes either.
+WITHOUT_A_CHANGE = ("did not begin", "declined", "interrupted before")
 _SCHEMA = """
 create table if not exists runs (
     id integer primary key, kind text not null, inventory text not null, inputs text not null, commit_id text not null,

@@ -1,25 +1,31 @@
-"""`fleet.py history`, `show` and `drift`: what was done, what became of it, what is otherwise since."""
+"""`fleet.py history`, `show`, `drift`, `report`: what was done, what became of it, what is otherwise since."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import date
+from pathlib import Path
 
 from tabulate import tabulate
 
-from fleet import drift, text
-from fleet.history import History, NoSuchRun, Run
+from fleet import drift, page, prometheus, text
+from fleet.child import CannotRun
+from fleet.history import WITHOUT_A_CHANGE, History, NoSuchRun, Run
 from fleet.plan import nodes_as_json
 from fleet.records import Record
+from fleet.report import About, as_json, make
 
-__all__ = ["differences", "history", "show"]
+__all__ = ["differences", "history", "report", "show"]
 
 
-def history(past: History, inventory: str | None, count: int, as_json: bool) -> int:
+def history(past: History, inventory: str | None, count: int, json_: bool) -> int:
     """List the runs, the latest first."""
     runs = past.runs(inventory, count=count)
-    if as_json:
+    if json_:
         print(json.dumps([each.as_json() for each in runs], indent=1, ensure_ascii=False))
         return 0
     rows = [
@@ -31,7 +37,7 @@ def history(past: History, inventory: str | None, count: int, as_json: bool) -> 
     return 0
 
 
-def show(past: History, number: int, names: Sequence[str], as_json: bool, verbose: bool) -> int:
+def show(past: History, number: int, names: Sequence[str], json_: bool, verbose: bool) -> int:
     """Tell one run, or some nodes of it, in full."""
     run, records = past.run(number), past.records(number)
     if names:
@@ -39,7 +45,7 @@ def show(past: History, number: int, names: Sequence[str], as_json: bool, verbos
         if missing := set(names) - {each.name for each in records}:
             raise NoSuchRun(f"run {number} has no node {', '.join(sorted(missing))}")
     waves = past.waves(number)
-    if as_json:
+    if json_:
         nodes = {name: {**node, "wave": waves.get(name)} for name, node in nodes_as_json(records).items()}
         print(json.dumps({**run.as_json(), "nodes": nodes}, indent=1, ensure_ascii=False))
         return 0
@@ -54,7 +60,7 @@ def show(past: History, number: int, names: Sequence[str], as_json: bool, verbos
     return 0
 
 
-def differences(past: History, numbers: Sequence[int], as_json: bool) -> int:
+def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     """Tell what is otherwise between two runs; of one run, since the run before it over the same inventory."""
     new = past.run(numbers[-1])
     if len(numbers) > 1:
@@ -65,7 +71,7 @@ def differences(past: History, numbers: Sequence[int], as_json: bool) -> int:
             raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
         old = earlier[0]
     found = drift.between(past.records(old.id), past.records(new.id))
-    if as_json:
+    if json_:
         told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
         print(json.dumps(told, indent=1, ensure_ascii=False))
         return 0
@@ -74,6 +80,61 @@ def differences(past: History, numbers: Sequence[int], as_json: bool) -> int:
         print("\n".join([each.name, *map(_indented, each.what)]))
     print(f"{len(found)} nodes are otherwise" if found else "no node is otherwise")
     return 0
+
+
+def report(
+    past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
+) -> int:
+    """Write the report on a run, else on the last one over an inventory that knew its nodes, in the forms asked for."""
+    if number is not None:
+        run = past.run(number)
+    else:
+        runs = [each for each in past.runs(inventory) if _knows_its_nodes(each)]
+        if not runs:
+            raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
+        run = runs[0]
+    before = next((each for each in past.runs(run.inventory) if each.id < run.id and _knows_its_nodes(each)), None)
+    about = About(
+        run=run.id,
+        kind=run.kind,
+        inventory=run.inventory,
+        started=run.started,
+        ended=run.ended,
+        outcome=run.outcome,
+        user=run.user,
+        commit=run.commit,
+        before=before.id if before else 0,
+        before_started=before.started if before else "",
+    )
+    fleet = make(about, past.records(run.id), past.records(before.id) if before else None, today)
+    forms = {
+        "html": page.html,
+        "json": lambda fleet: json.dumps(as_json(fleet), ensure_ascii=False) + "\n",
+        "prometheus": prometheus.metrics,
+    }
+    for form, file in files.items():
+        if file is not None:
+            _write(file, forms[form](fleet))
+            print(f"fleet: run {run.id} as {form}: {file}", file=sys.stderr)
+    return 0
+
+
+def _knows_its_nodes(run: Run) -> bool:
+    return bool(run.totals) and not run.outcome.startswith(WITHOUT_A_CHANGE[:1])
+
+
+def _write(file: Path, text: str) -> None:
+    """By rename: a collector never reads half of it. "-" is standard output."""
+    if str(file) == "-":
+        sys.stdout.write(text)
+        return
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise CannotRun(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _about(record: Record) -> list[str]:

@@ -1,0 +1,156 @@
+"""The report on a fleet's last run, as values that every form of it is made from. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from fleet import drift
+from fleet.records import ATTENTION, Record, Status, totals
+from userns import advisories
+from userns.findings import Severity
+
+__all__ = ["TIERS", "About", "Attention", "Fleet", "as_json", "fix", "make"]
+
+# From the best to the worst; "unknown" for nodes that were not read.
+TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The run that is reported, and the one before it (0: none)."""
+
+    run: int
+    kind: str
+    inventory: str
+    started: str
+    ended: str
+    outcome: str
+    user: str
+    commit: str
+    before: int = 0
+    before_started: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledVersion:
+    """A component's version on so many nodes, and what speaks against it, the gravest first."""
+
+    component: str
+    version: str
+    nodes: int
+    advisories: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Nodes that need the same attention for the same reasons, and what to do about them."""
+
+    status: str
+    reasons: tuple[str, ...]
+    fix: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything that the report says."""
+
+    about: About
+    totals: Mapping[str, int]
+    tiers: Mapping[str, Mapping[str, int]]  # by group, and "all"
+    attention: tuple[Attention, ...]
+    versions: tuple[InstalledVersion, ...]
+    drift: tuple[drift.Drift, ...]
+    records: tuple[Record, ...]
+
+
+def make(about: About, records: Sequence[Record], before: Sequence[Record] | None, today: date | None = None) -> Fleet:
+    """The report on these records; without a run before, there is no drift."""
+    return Fleet(
+        about=about,
+        totals=totals(records),
+        tiers=_tiers(records),
+        attention=tuple(_attention(records)),
+        versions=tuple(_versions(records, today)),
+        drift=() if before is None else tuple(drift.between(before, records)),
+        records=tuple(records),
+    )
+
+
+def tier(record: Record) -> str:
+    """The node's tier, or "unknown"."""
+    return record.tier if record.tier in TIERS else "unknown"
+
+
+def fix(record: Record) -> str:
+    """What to do about a node that needs attention."""
+    blockers = [each.id for each in record.findings if each.severity == Severity.BLOCKER]
+    match record.status:
+        case Status.REFUSED if blockers:
+            ids = ", ".join(f'"{id}"' for id in dict.fromkeys(blockers))
+            return f"Do as the reason says, or accept it: allow = [{ids}] in the data of the node or of its group."
+        case Status.REFUSED:
+            return "Correct the settings that the reason names, in the inventory or its group_data."
+        case Status.UNREACHABLE:
+            return "See that it is up, that its address and key are right, and that ssh from here reaches it."
+        case Status.UNKNOWN:
+            return "Plan for it again: what had begun on it has finished or undone itself meanwhile."
+        case _:
+            return "Do as the reason says, then apply again with --resume. The node has its previous set back."
+
+
+def as_json(fleet: Fleet) -> dict[str, Any]:
+    """The report as JSON values."""
+    return {
+        "run": asdict(fleet.about),
+        "totals": dict(fleet.totals),
+        "tiers": {group: dict(counts) for group, counts in fleet.tiers.items()},
+        "attention": [asdict(each) for each in fleet.attention],
+        "versions": [asdict(each) for each in fleet.versions],
+        "drift": [asdict(each) for each in fleet.drift],
+        "nodes": {each.name: each.model_dump(mode="json", exclude={"name", "diffs"}) for each in fleet.records},
+    }
+
+
+def _attention(records: Iterable[Record]) -> list[Attention]:
+    """The gravest first, and of those the one that most nodes share."""
+    shared: dict[tuple[Status, tuple[str, ...], str], list[str]] = {}
+    for record in records:
+        if record.needs_attention:
+            shared.setdefault((record.status, record.reasons, fix(record)), []).append(record.name)
+    found = sorted(shared.items(), key=lambda item: (ATTENTION.index(item[0][0]), -len(item[1])))
+    return [Attention(str(status), reasons, what, tuple(names)) for (status, reasons, what), names in found]
+
+
+def _tiers(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {"all": Counter()}
+    for record in records:
+        for group in dict.fromkeys(("all", *sorted(record.groups))):
+            counts.setdefault(group, Counter())[tier(record)] += 1
+    groups = ["all", *sorted(counts.keys() - {"all"})]
+    return {group: {each: counts[group][each] for each in TIERS if counts[group][each]} for group in groups}
+
+
+def _versions(records: Iterable[Record], today: date | None) -> Iterable[InstalledVersion]:
+    counts = Counter(
+        (component, each.installed)
+        for record in records
+        for component, each in record.versions.items()
+        if each.installed
+    )
+    order = list(Severity)
+    for (component, version), nodes in sorted(counts.items()):
+        try:
+            found = advisories.check(component, version, today)
+        except ValueError:
+            found = []
+        found.sort(key=lambda each: order.index(each.severity))
+        told = tuple(
+            {"id": each.id, "severity": each.severity.value, "message": each.message, "source": each.source}
+            for each in found
+        )
+        yield InstalledVersion(component, version, nodes, told)
