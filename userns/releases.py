@@ -14,7 +14,13 @@ from userns.versions import parse
 __all__ = ["ARCHITECTURES", "COMPONENTS", "VERSION", "Asset", "Lock", "LockError", "NoDigest", "newest_first"]
 
 # What `uname -m` says, and what the release assets call it.
-ARCHITECTURES: Mapping[str, str] = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le"}
+ARCHITECTURES: Mapping[str, str] = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "ppc64le": "ppc64le",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
 COMPONENTS = ("containerd", "runc", "crun")
 # An upstream release, without the "v" of its tag: 2.3.4, 1.17 (crun), 1.6.0-rc.2.
 VERSION = re.compile(r"\d{1,5}(?:\.\d{1,5}){1,2}(?:-(?:alpha|beta|rc)\.?\d{1,5})?", re.ASCII)

@@ -15,7 +15,7 @@ open_stage() {
 }
 finish() {
     rm -rf "$asset" "$asset.d"
-    [ "$done" = yes ] || { rm -rf "$stage" && rmdir "${stage%/*}" "${stage%/*/*}" 2>/dev/null; }
+    [ "$done" = yes ] || { rm -rf "$stage" && rmdir "${stage%/*}" "${stage%/*/*}" 2>/dev/null; } || :
     at_end
 }
 

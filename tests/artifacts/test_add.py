@@ -22,7 +22,7 @@ class TestContainerd:
         ran = add("containerd", "2.3.5")
         assert (ran.code, ran.err) == (0, "")
         how = "checksum file, downloaded twice, without TLS"
-        assert ran.out == f"containerd 2.3.5: added: amd64, arm64, ppc64le ({how})\n"
+        assert ran.out == f"containerd 2.3.5: added: amd64, arm64, ppc64le, riscv64, s390x ({how})\n"
         assert entry(lock, "containerd", "2.3.5") == digests("containerd", "2.3.5") | {
             "verified": how,
             "source": f"{site.url}/containerd/containerd/releases/download/v2.3.5/",
@@ -155,6 +155,8 @@ class TestPinned:
             f'amd64 = "{new["amd64"]}"  # checked twice\n'
             f'arm64 = "{new["arm64"]}"\n'
             f'ppc64le = "{new["ppc64le"]}"\n'
+            f'riscv64 = "{new["riscv64"]}"\n'
+            f's390x = "{new["s390x"]}"\n'
             'verified = "checksum file, downloaded twice, without TLS"\n'
         ) in lock.read_text()
 

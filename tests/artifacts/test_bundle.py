@@ -18,7 +18,7 @@ from userns.releases import Lock
 
 VERSIONS = (("containerd", "2.3.5"), ("containerd", "2.2.8"), ("runc", "1.4.4"))
 DEFAULTS = [("containerd", "2.3.5"), ("runc", "1.4.4")]
-ALL = ("amd64", "arm64", "ppc64le")
+ALL = ("amd64", "arm64", "ppc64le", "riscv64", "s390x")
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ class TestMaking:
         root.mkdir()
         subprocess.run(["tar", "-xf", bundle, "-C", root], check=True)
         only = [f"--only={component}={version}" for component, version in DEFAULTS]
-        assert run("check", root, *only, "--lock", lock) == (0, f"{root}: 6 good\n", "")
+        assert run("check", root, *only, "--lock", lock) == (0, f"{root}: 10 good\n", "")
 
     def test_what_the_hosts_of_an_inventory_ask_for(self, run: Run, lock: Path, folder: Path, tmp_path: Path) -> None:
         inventory = tmp_path / "inventory.py"
@@ -193,11 +193,11 @@ class TestMaking:
 
 class TestChecking:
     def test_all_is_well(self, run: Run, bundle: Path, lock: Path) -> None:
-        assert run("check", bundle, "--lock", lock) == (0, f"{bundle}: 6 good\n", "")
+        assert run("check", bundle, "--lock", lock) == (0, f"{bundle}: 10 good\n", "")
 
     def test_what_it_ought_to_have_is_named(self, run: Run, bundle: Path, lock: Path) -> None:
         ran = run("check", bundle, "--only", "containerd=2.2.8", "--only", "runc", "--lock", lock)
-        assert ran == (1, f"containerd 2.2.8: missing: amd64, arm64, ppc64le\n{bundle}: 3 good, 3 missing\n", "")
+        assert ran == (1, f"containerd 2.2.8: missing: {', '.join(ALL)}\n{bundle}: 5 good, 5 missing\n", "")
 
     def test_swapped_contents_are_found(self, run: Run, bundle: Path, lock: Path) -> None:
         amd64, arm64 = content("containerd", "2.3.5", "amd64"), content("containerd", "2.3.5", "arm64")
@@ -209,7 +209,7 @@ class TestChecking:
         ran = run("check", bundle, "--lock", lock)
         assert ran.code == 1
         assert "containerd 2.3.5 amd64: wrong: it is containerd 2.3.5 for arm64: " in ran.out
-        assert f"{bundle}: 4 good, 2 wrong" in ran.out
+        assert f"{bundle}: 8 good, 2 wrong" in ran.out
 
     def test_what_another_lock_pins_is_not_good_here(self, run: Run, bundle: Path, lock: Path) -> None:
         text = lock.read_text()
@@ -221,7 +221,7 @@ class TestChecking:
 
     def test_a_bundle_is_read_whole_or_refused_wherever_it_was_cut(self, run: Run, bundle: Path, lock: Path) -> None:
         whole = bundle.read_bytes()
-        end = start_of(bundle, "runc", "1.4.4", "ppc64le") + len(content("runc", "1.4.4", "ppc64le"))
+        end = start_of(bundle, "runc", "1.4.4", "s390x") + len(content("runc", "1.4.4", "s390x"))
         for size in (0, 1, 512, 700, 5000, end - 4600, end - 1):
             bundle.write_bytes(whole[:size])
             ran = run("check", bundle, "--lock", lock)

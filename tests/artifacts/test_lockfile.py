@@ -27,7 +27,7 @@ versions = st.builds(
 )
 digest = st.text("0123456789abcdef", min_size=64, max_size=64)
 says = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
-entries = st.fixed_dictionaries({"amd64": digest}, optional={"arm64": digest, "ppc64le": digest}).flatmap(
+entries = st.fixed_dictionaries({"amd64": digest}, optional={"arm64": digest, "s390x": digest}).flatmap(
     lambda digests: st.fixed_dictionaries({}, optional={"verified": says, "source": says}).map(
         lambda said: digests | said
     )
