@@ -39,12 +39,13 @@ def main(inventory: str) -> int:
             host.name: {name: value for name, value in host.data.dict().items() if name in SETTINGS.keys() - _LEFT_OUT}
             for host in hosts
         }
+        text = json.dumps(data)
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     finally:
         sys.stdout = answer
-    print(json.dumps(data))
+    print(text)
     return 0
 
 

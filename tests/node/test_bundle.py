@@ -21,6 +21,7 @@ from tests.node.runs import Operator, differences, leftovers, must, tree
 
 RUNC = "/usr/local/sbin/runc"
 STAGED = "find /var/lib/userns-node/staged -mindepth 1 2>/dev/null; true"
+SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 SUDO = {"ssh_user": "ops", "_sudo": True}
 
 
@@ -89,6 +90,8 @@ def provisioned(gap: Gap) -> Gap:
     gap.node.ssh(
         "useradd --create-home ops && cp -r /root/.ssh /home/ops/ && chown -R ops: /home/ops/.ssh && "
         "echo 'ops ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ops && "
+        # Debian leaves /usr/local out, where a test puts a program.
+        f"echo 'Defaults:ops secure_path=/usr/local/bin:{SYSTEM}' >>/etc/sudoers.d/ops && "
         # A login that talks: what it prints stands before every answer.
         "echo 'echo Welcome to this node' | tee /home/ops/.profile >>/home/ops/.bashrc"
     )
@@ -139,11 +142,11 @@ exec /usr/bin/cat
 @contextmanager
 def half_way(node: LabNode) -> Iterator[Callable[[], bool]]:
     """While inside, the node takes a megabyte of what is pushed and waits; yields whether it has come to that."""
-    node.put("/usr/local/sbin/cat", SHIM, 0o755)
+    node.put("/usr/local/bin/cat", SHIM, 0o755)
     try:
         yield lambda: node.ssh("test -s /run/half-way", check=False).returncode == 0
     finally:
-        node.ssh("rm -f /usr/local/sbin/cat /run/half-way")
+        node.ssh("rm -f /usr/local/bin/cat /run/half-way")
 
 
 # Ends the sshd that the process in /run/half-way belongs to.
@@ -164,7 +167,8 @@ def test_what_was_cut_half_way_is_not_used_and_not_left(lacks_runc: Gap, data: d
     node = lacks_runc.node
     with half_way(node) as there:
         deploying = Deploying(lacks_runc.lab, lacks_runc.operator, node, data)
-        wait_for(there)
+        wait_for(lambda: there() or deploying.process.poll() is not None)
+        assert deploying.process.poll() is None, deploying.end().text
         assert ".asset." in node.ssh(STAGED).stdout
         if cut == "controller":
             deploying.kill()
