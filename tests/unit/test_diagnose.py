@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.kernels import KERNELS
 from tests import texts
 from userns import diagnose as diagnosing
 from userns.__main__ import ROOT, main
@@ -64,6 +65,15 @@ def test_a_text_is_recognised_as_what_it_is_and_as_nothing_else(text: str, expec
     assert found.cause
     assert found.fix
     assert found.source
+
+
+def test_what_a_kernel_said_names_it_and_what_ran_on_it() -> None:
+    measured = [each for each in texts.TEXTS if each.kernel]
+    assert measured
+    for each in measured:
+        assert each.kernel in KERNELS
+        assert each.containerd
+        assert each.runtime
 
 
 def test_every_symptom_has_a_text() -> None:
