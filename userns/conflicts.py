@@ -22,7 +22,8 @@ from userns.versions import parse
 
 __all__ = ["Wants", "check", "of_node"]
 
-# An archive, what is in it, and the set before: about 120 MiB each for containerd with runc and crun.
+# An archive (40 MiB), what is in it (120), it again beside its targets (120), and where /usr/local is a file system of
+# its own, a copy of the set that is replaced. The two older sets are there already; one of them goes at the commit.
 SPACE_KIB = 400 * 1024
 OLDEST_SYSTEMD = 236
 _TOOLS = {
@@ -227,7 +228,7 @@ def _space(node: Node, wants: Wants) -> Iterator[Finding]:
             yield blocker(
                 "no-space",
                 f"{place.parent} has {place.free_kib // 1024} MiB free, and {SPACE_KIB // 1024} MiB are needed to "
-                f"stage the new programs beside the old ones ({place.path}): make room",
+                f"stage the new programs while two older sets are kept ({place.path}): make room",
             )
 
 
