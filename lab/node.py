@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,15 @@ class LabNode(Machine):
             if running := cgroups.processes(init):
                 return running[0]
         raise LabError(f"node {self.name} is not running")
+
+    @contextmanager
+    def unplugged(self) -> Iterator[None]:
+        """While inside, the node's network cable is out: packets get lost, connections know nothing of it."""
+        self.lab.run(["ip", "link", "set", f"port{self._number}", "down"])
+        try:
+            yield
+        finally:
+            self.lab.run(["ip", "link", "set", f"port{self._number}", "up"])
 
     def answer_at_more(self, count: int) -> list[str]:
         """Give the node `count` addresses more, until its next boot, and return them: a fleet for benchmarks.

@@ -81,9 +81,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         size = file.stat().st_size
+        says = {"says less": size // 2, "says more": size + 1000}.get(fault, size)
         self.send_response(200)
         self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Content-Length", str(size))
+        self.send_header("Content-Length", str(says))
         self.end_headers()
         if body:
             self._send(file, size, fault)
@@ -96,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             while chunk := content.read(_CHUNK if position >= middle else min(_CHUNK, middle - position) or _CHUNK):
                 if position >= middle and fault == "truncate":
                     return
+                if fault == "slow":
+                    time.sleep(0.05)
                 if position >= middle and fault == "hang":
                     time.sleep(24 * 3600)
                 if position == middle and fault == "corrupt":

@@ -17,7 +17,7 @@ from lab import network
 from lab.errors import LabError
 from lab.paths import REPO
 
-Fault = Literal["404", "truncate", "corrupt", "hang"]
+Fault = Literal["404", "truncate", "corrupt", "hang", "slow", "says less", "says more"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,11 @@ class Deploying:
         pyinfra: list[str | Path] = [program, inventory, task, "--json", "-y"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(lab.inside(pyinfra, REPO), stdout=pipe, stderr=pipe, text=True)
+        self._run: Run | None = None
+
+    def ended(self) -> bool:
+        """Whether it has come to its end."""
+        return self.process.poll() is not None
 
     def interrupt(self) -> None:
         """What Ctrl-C sends, and wait for its end."""
@@ -84,8 +89,10 @@ class Deploying:
 
     def end(self, seconds: float = 600) -> Run:
         """Wait for its end."""
-        stdout, stderr = self.process.communicate(timeout=seconds)
-        return Run(self.process.returncode, stdout, stderr)
+        if self._run is None:
+            stdout, stderr = self.process.communicate(timeout=seconds)
+            self._run = Run(self.process.returncode, stdout, stderr)
+        return self._run
 
 
 @contextmanager

@@ -1,0 +1,86 @@
+"""Run the fault harness. See `python -m tests.faults --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from random import SystemRandom
+from threading import Thread
+
+from lab import Lab
+from lab import mirror as mirrors
+from tests.faults import catalogue
+from tests.faults.catalogue import CHANGES, Case
+from tests.faults.running import Outcome, Worker, run_all
+from tests.node import releases as made
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break a real node, again and again.")
+    parser.add_argument("cases", nargs="*", type=Case.of, help="these alone, by name: kill@config:17, power@all:~1.5")
+    parser.add_argument("--seed", type=int, help="draw the cases as a run did that printed this seed")
+    parser.add_argument("--nodes", type=int, default=2, help="how many are broken side by side (default: 2)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the cases; 0 where no node is worse for it and no container died."""
+    asked = arguments()
+    seed = SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
+    os.nice(5)
+    outcomes: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(f"{len(outcomes):4}/{len(cases)} {outcome}", flush=True)
+
+    with Lab() as lab, tempfile.TemporaryDirectory() as directory:
+        releases = made.build(mirrors.build("testing"))
+        workers = []
+        for number in range(min(asked.nodes, len(asked.cases) or asked.nodes)):
+            home = Path(directory, str(number))
+            home.mkdir()
+            workers.append(Worker(lab, releases, home))
+        cases = asked.cases or catalogue.whole(seed, lengths(workers))
+        print(f"seed {seed}: {len(cases)} cases on {len(workers)} nodes", flush=True)
+        run_all(workers, cases, seed, tell)
+        for worker in workers:
+            worker.end()
+    return told(outcomes, seed)
+
+
+def lengths(workers: list[Worker]) -> dict[str, int]:
+    """How many steps each change has."""
+    found: dict[str, int] = {}
+
+    def measure(number: int) -> None:
+        for change in CHANGES[number :: len(workers)]:
+            found[change] = workers[number].length(change)
+
+    threads = [Thread(target=measure, args=(number,)) for number in range(len(workers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("steps: " + ", ".join(f"{change} {found[change]}" for change in CHANGES), flush=True)
+    return {change: found[change] for change in CHANGES}
+
+
+def told(outcomes: list[Outcome], seed: int) -> int:
+    """Sum up; the exit code. A fault that did not strike counts for none, and a run with one is not a good one."""
+    missed = [outcome for outcome in outcomes if not outcome.struck and not outcome.problems]
+    worse = [outcome for outcome in outcomes if outcome.problems]
+    dead = [outcome for outcome in outcomes if outcome.dead]
+    for what, some in (("did not strike", missed), ("worse", worse), ("a container died", dead)):
+        for outcome in some:
+            print(f"{what}: python -m tests.faults --seed {seed} '{outcome.case}'")
+    print(f"faults={len(outcomes) - len(missed)} worse={len(worse)} dead_containers={len(dead)}")
+    return 1 if missed or worse or dead or not outcomes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

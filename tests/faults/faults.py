@@ -1,0 +1,260 @@
+"""The faults. Each is a generator with three parts: what is prepared before the deploy begins, the blow itself, and
+how it is lifted again after the deploy has ended. What is nobody's to repair is repaired by its third part.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from lab.network import CONTROLLER
+from lab.serving import Fault as Misbehaviour
+from tests.faults.ground import Ground, Settings
+from tests.node.faults import STALE, STATE, UNITS, Deploying, wait_for
+from tests.node.runs import Run
+
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+ACTIVATIONS = "'userns-node-activate-*'"
+IMAGES = "io.containerd.cri.v1.images"
+# containerd takes both alone; together they make its CRI plugin fail when it starts.
+NO_CRI = {"config_path": "/etc/containerd/certs.d", "mirrors": {"lab.invalid": {"endpoint": ["http://lab.invalid"]}}}
+
+
+@dataclass
+class Scene:
+    """One deploy that is broken."""
+
+    ground: Ground
+    goal: Settings
+    """Where the node is to be at last."""
+    asked: Settings
+    """What the deploy that is broken asks for: the goal, or what can't work."""
+    wanted: list[Settings]
+    """What may be there after it, beside the set of before."""
+    random: Random
+    ends_containers: bool = False
+    """The machine went down, and all that ran on it."""
+    problems: list[str] = field(default_factory=list)
+    run: Run | None = None
+
+    def begin(self) -> Deploying:
+        """Begin the deploy."""
+        self.deploying = self.ground.deploying(**self.asked)
+        return self.deploying
+
+    def ssh(self, command: str, *, check: bool = True) -> str:
+        """Run a command on the node."""
+        return self.ground.node.ssh(command, check=check).stdout
+
+
+Blow = Callable[[Scene], Iterator[None]]
+
+
+# --- the controller and the way to it --------------------------------------------------------------------------------
+
+
+def controller_killed(scene: Scene) -> Iterator[None]:
+    yield
+    scene.deploying.kill()
+    yield
+
+
+def controller_interrupted(scene: Scene) -> Iterator[None]:
+    yield
+    scene.deploying.interrupt()
+    yield
+
+
+def ssh_cut(scene: Scene) -> Iterator[None]:
+    yield
+    scene.ssh("pkill -KILL -f '[s]shd-session'", check=False)
+    yield
+
+
+def network_lost(scene: Scene) -> Iterator[None]:
+    """For a while: what runs on the node goes on, and the connection finds its way again."""
+    yield
+    with scene.ground.node.unplugged():
+        scene.ground.steps.release()
+        time.sleep(scene.random.uniform(1, 5))
+    yield
+
+
+def two_controllers(scene: Scene) -> Iterator[None]:
+    yield
+    other = _second(scene)
+    scene.ground.steps.release()
+    runs = [scene.deploying.end(), other.end()]
+    yield
+    lost = [run for run in runs if run.code]
+    if [run.code for run in lost] != [1]:
+        scene.problems.append(f"of two controllers one has to win: {[run.code for run in runs]}")
+    if any(STALE not in run.said(scene.ground.node) for run in lost):
+        scene.problems.append(f"the other was not told why: {lost[0].text[-500:]}")
+
+
+def killed_before_a_second_controller(scene: Scene) -> Iterator[None]:
+    """The lock goes with the process that had it: who waits for it goes on, or is told."""
+    yield
+    unit = scene.ssh(UNITS).split()[0]
+    other = _second(scene)
+    scene.ssh(f"systemctl kill --signal SIGKILL {unit}")
+    runs = [scene.deploying.end(), other.end()]
+    yield
+    if runs[1].code and STALE not in runs[1].said(scene.ground.node):
+        scene.problems.append(f"the second was not told why: {runs[1].text[-500:]}")
+
+
+def _second(scene: Scene) -> Deploying:
+    """Another deploy, of other settings, that has come to the lock."""
+    settings = scene.ground.changed("runc")
+    scene.wanted.append(settings)
+    other = scene.ground.deploying(**settings)
+    wait_for(lambda: len(scene.ssh(f"{UNITS} --state=active").splitlines()) == 2 or other.ended())
+    return other
+
+
+# --- the change on the node ------------------------------------------------------------------------------------------
+
+
+def killed(scene: Scene) -> Iterator[None]:
+    yield
+    scene.ssh(f"systemctl kill --signal SIGKILL {ACTIVATIONS}")
+    yield
+
+
+def stopped(scene: Scene) -> Iterator[None]:
+    yield
+    scene.ssh(f"systemctl stop --no-block {ACTIVATIONS}")
+    yield
+
+
+def step_fails(scene: Scene) -> Iterator[None]:
+    yield
+    scene.ground.steps.release(fails=True)
+    yield
+
+
+def power_cut(scene: Scene) -> Iterator[None]:
+    scene.ends_containers = True
+    yield
+    scene.ground.node.cut_power()
+    scene.deploying.kill()
+    scene.ground.node.start()
+    scene.ground.node.wait()
+    yield
+
+
+def reboot(scene: Scene) -> Iterator[None]:
+    scene.ends_containers = True
+    yield
+    before = scene.ssh(BOOT_ID)
+    scene.ssh("systemctl reboot", check=False)
+    yield
+    wait_for(lambda: scene.ssh(BOOT_ID, check=False) not in ("", before))
+    scene.ground.node.wait()
+
+
+def full(directory: str) -> Blow:
+    def blow(scene: Scene) -> Iterator[None]:
+        yield
+        scene.ssh(f"cat /dev/zero >{directory}/fill", check=False)
+        yield
+        scene.ssh(f"rm -f {directory}/fill")
+
+    return blow
+
+
+def read_only(directory: str) -> Blow:
+    def blow(scene: Scene) -> Iterator[None]:
+        yield
+        scene.ssh(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
+        yield
+        scene.ssh(f"umount -l {directory}")
+
+    return blow
+
+
+# --- containerd ------------------------------------------------------------------------------------------------------
+
+
+def does_not_start(scene: Scene) -> Iterator[None]:
+    scene.asked["containerd_version"] = scene.ground.releases.broken
+    scene.wanted.clear()
+    yield
+    yield
+
+
+def has_no_cri(scene: Scene) -> Iterator[None]:
+    scene.asked["containerd_config"] = {"plugins": {IMAGES: {"registry": NO_CRI}}}
+    scene.wanted.clear()
+    yield
+    yield
+
+
+def refuses_its_config(scene: Scene) -> Iterator[None]:
+    scene.asked["containerd_config"] = {"oom_score": "high"}
+    scene.wanted.clear()
+    yield
+    yield
+
+
+def hangs_on_stop(scene: Scene) -> Iterator[None]:
+    drop_in = "/etc/systemd/system/containerd.service.d/hangs.conf"
+    text = "[Service]\nExecStop=/bin/sleep 3600\nTimeoutStopSec=5\n"
+    scene.ground.node.put(drop_in, text.encode())
+    scene.ssh("systemctl daemon-reload")
+    yield
+    yield
+    scene.ssh(f"rm {drop_in}; systemctl daemon-reload")
+
+
+def frozen(scene: Scene) -> Iterator[None]:
+    """It does not even hear that it is to stop: systemd kills it after its minute and a half."""
+    yield
+    scene.ssh("systemctl kill --kill-whom=main --signal SIGSTOP containerd")
+    yield
+
+
+# --- the mirror ------------------------------------------------------------------------------------------------------
+
+
+def mirror(how: Misbehaviour) -> Blow:
+    def blow(scene: Scene) -> Iterator[None]:
+        releases, served = scene.ground.releases, scene.ground.served
+        served.misbehave(releases.mirror.asset("containerd", scene.goal["containerd_version"]).path, how)
+        served.misbehave(releases.mirror.asset("runc", scene.goal["runc_version"]).path, how)
+        yield
+        yield
+        served.behave()
+
+    return blow
+
+
+def mirror_dead(scene: Scene) -> Iterator[None]:
+    scene.asked["release_url"] = f"http://{CONTROLLER}:9"
+    yield
+    yield
+
+
+# --- the clock -------------------------------------------------------------------------------------------------------
+
+
+def clock(moves: str) -> Blow:
+    """The node's clock, as its scripts read it: a container can't set its own."""
+
+    def blow(scene: Scene) -> Iterator[None]:
+        text = f'#!/bin/sh\n[ ! -e /root/moved ] || set -- --date={shlex.quote(moves)} "$@"\nexec /usr/bin/date "$@"\n'
+        scene.ground.node.put("/usr/local/sbin/date", text.encode(), 0o755)
+        yield
+        scene.ssh("touch /root/moved")
+        yield
+        scene.ssh("rm /usr/local/sbin/date /root/moved")
+
+    return blow
+
+
+DIRECTORIES = {"etc": "/etc", "local": "/usr/local", "state": f"/{STATE}"}

@@ -1,0 +1,88 @@
+"""The verdict on a node after a fault: does it run one whole set, and does a rerun bring it where it was to go?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.faults.ground import HEALTHY, Ground, Look, Settings
+from tests.node.faults import UNITS
+from tests.node.runs import differences, leftovers
+
+CONTAINERD = "usr/local/bin/containerd"
+CONFIG = "etc/containerd/config.toml"
+
+
+@dataclass
+class Verdict:
+    """What is wrong with a node after a fault; nothing, where all is well."""
+
+    ground: Ground
+    before: Look
+    problems: list[str] = field(default_factory=list)
+
+    def judge(self, wanted: list[Settings], goal: Settings) -> None:
+        """Look at the node after a fault, and bring it to `goal`.
+
+        `wanted`: what may be there beside the set of before, because somebody deployed it.
+        """
+        after = self.ground.look()
+        self._runs_what_is_there("after the fault", after)
+        self._nothing_is_left("after the fault")
+        found = differences(self.before.files, after.files)
+        whole = not found or any(self._is(one, after) for one in wanted if one != goal)
+        self._converges(goal)
+        # A set that was never seen before is whole where deploying it again changed nothing.
+        if not whole and not (goal in wanted and self.ground.known.get(str(goal)) == after.files):
+            self.problems.append(f"neither the old set nor the new one: {', '.join(found[:8])}")
+
+    def _is(self, one: Settings, after: Look) -> bool:
+        if str(one) in self.ground.known:
+            return self.ground.known[str(one)] == after.files
+        run = self.ground.deploy(**one)
+        return run.code == 0 and not run.done(self.ground.node)
+
+    def _converges(self, goal: Settings) -> None:
+        run = self.ground.deploy(**goal)
+        if run.code:
+            self.problems.append(f"the rerun failed: {run.text[-1500:]}")
+            return
+        if run.done(self.ground.node):
+            again = self.ground.deploy(**goal)
+            if again.code or again.done(self.ground.node):
+                self.problems.append(f"the second rerun was not for nothing: {again.text[-1500:]}")
+        now = self.ground.look()
+        self._runs_what_is_there("after the rerun", now)
+        self._nothing_is_left("after the rerun")
+        self._is_the_goal(goal, now)
+        self.ground.settings = goal
+
+    def _is_the_goal(self, goal: Settings, now: Look) -> None:
+        releases = self.ground.releases
+        programs = {"usr/local/sbin/runc": releases.mirror.asset("runc", goal["runc_version"]).sha256}
+        for name in ("containerd", "ctr", "containerd-shim-runc-v2"):
+            programs[f"usr/local/bin/{name}"] = releases.program(name, goal["containerd_version"])
+        for path, digest in programs.items():
+            if now.files.get(path) != f"100755 0:0 {digest}":
+                self.problems.append(f"/{path} is not what was deployed: {now.files.get(path)}")
+        if goal["containerd_config"]["debug"]["address"] not in (self.ground.root / CONFIG).read_text():
+            self.problems.append(f"/{CONFIG} is not what was deployed")
+        found = differences(self.ground.known.setdefault(str(goal), now.files), now.files)
+        if found:
+            self.problems.append(f"the same settings gave other files before: {', '.join(found[:8])}")
+
+    def _runs_what_is_there(self, when: str, look: Look) -> None:
+        if look.health != HEALTHY:
+            failed = self.ground.node.ssh("systemctl --failed --no-legend", check=False).stdout
+            self.problems.append(f"{when} containerd, its unit, the node, its CRI are: {look.health} {failed}")
+        if look.files.get(CONTAINERD, "").split(" ")[-1] != look.program:
+            self.problems.append(f"{when} containerd runs another program than the one on the disk")
+        if look.socket not in (self.ground.root / CONFIG).read_text():
+            self.problems.append(f"{when} containerd has read another config than the one on the disk: {look.socket}")
+
+    def _nothing_is_left(self, when: str) -> None:
+        found = leftovers(self.ground.node)
+        found += self.ground.node.ssh(
+            f"{UNITS}; ls -d /run/userns-node-activate* 2>/dev/null", check=False
+        ).stdout.split()
+        if found:
+            self.problems.append(f"{when} there is left: {', '.join(found[:8])}")
