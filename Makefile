@@ -4,12 +4,13 @@ PY := .venv/bin/python
 # How many tests run at once. A virtual machine or a node waits more than it works.
 WORKERS ?= 2
 
-.PHONY: help demo demo-down test test-unit test-kernels lint bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults lint bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
+	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
 	@echo "make bench       speed against a fleet on this machine, beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
@@ -42,6 +43,10 @@ test-unit: .venv/test.stamp
 test-kernels: .venv/test.stamp
 	@sh lab/install-packages.sh vms
 	@$(PY) -m pytest tests/vm
+
+test-faults: .venv/test.stamp
+	@sh lab/install-packages.sh tests
+	@$(PY) -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(NODES),--nodes $(NODES)) $(CASES)
 
 test: lint
 	@sh lab/install-packages.sh tests

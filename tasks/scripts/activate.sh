@@ -1,6 +1,7 @@
 # activate.sh STAGE        swap the staged set in, restart, check health, and go back where that fails; or, where
 #                          STAGE/actions says `rollback`, bring a kept set back (rollback.sh) in the same way
 # activate.sh --recover    at boot: undo a change that a crash or a power cut ended half-way
+# activate.sh --undo STAGE LOG FILE…    undo it at once, because it was killed; tell it in LOG; remove the files
 #
 # Follows previous.sh, running.sh and rollback.sh in one text. Runs in a transient systemd unit, so that it goes on when the SSH connection
 # dies, and under a lock that the kernel drops with the process. STAGE/actions holds one TAB-separated action a
@@ -79,11 +80,10 @@ DefaultDependencies=no
 After=local-fs.target
 Before=$service shutdown.target
 Conflicts=shutdown.target
-ConditionPathExists=$state/activate.sh
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh $state/activate.sh --recover
+ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted'
 UNIT
 }
 begin() {
@@ -279,8 +279,8 @@ leave() {
     rm -rf "$state"/*.new "$recovery.new"
     [ -z "$stage" ] || rm -rf "$stage"
     [ ! -e "$mark" ] || return 0
-    rm -f "$wanted" "$state/activate.sh"
-    [ ! -e "$recovery" ] || { rm -f "$recovery" && systemctl daemon-reload; } # else it would be listed as not found
+    rm -f "$state/activate.sh" # first: where this is cut, a boot removes the unit that would run it
+    [ ! -e "$recovery" ] || { rm -f "$recovery" "$wanted" && systemctl daemon-reload; } # else it is listed as not found
 }
 
 lock() { # seconds
@@ -305,6 +305,22 @@ recover() {
         tidy
     fi
     drop_stages
+}
+
+undo() { # right after somebody killed the change that had filled the stage
+    cut="the change was cut off on the node before its end"
+    trap '' INT HUP TERM
+    lock 280 # another run may have waited for it, and may go on from there
+    if [ -e "$mark" ]; then
+        touched=yes restarted=yes started=$(date +%s)
+        give_up "$cut"
+    fi
+    if [ -e "$stage" ] && [ ! -e "$committed" ]; then
+        tidy
+        die "$cut; nothing was changed"
+    fi
+    tidy
+    say "the change was cut off on the node after its last step: it stays"
 }
 
 take_lock() {
@@ -376,6 +392,15 @@ activate() {
 
 case $1 in
     --recover) recover ;;
+    --undo)
+        stage=$2 log=$3
+        (undo) >>"$log" 2>&1
+        code=$?
+        shift 3
+        timeout 5 cat "$log"
+        rm -f "$@"
+        echo "activation exits with $code" >>"$log"
+        ;;
     *)
         stage=$1
         if has rollback; then roll_back; else activate; fi

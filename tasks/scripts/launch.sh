@@ -5,26 +5,46 @@
 set -eu
 umask 077
 stage=$1 unit=userns-node-activate-$2 log=/run/userns-node-activate-$2.log
-trap 'rm -rf "$stage"' EXIT
+script=/run/userns-node-activate-$2.sh undo=/run/systemd/system/userns-node-activate-$2-undo.service
+trap 'rm -rf "$stage" "$script" "$undo"' EXIT
 mkdir -p "$stage"
 printf '%s' "$3" | base64 -d >"$stage/activate.sh"
 printf '%s' "$4" | base64 -d >"$stage/actions"
-trap - EXIT # from here on the stage is the unit's
+cp "$stage/activate.sh" "$script"
+
+# Where it is killed in the middle (a systemd-oomd does so), systemd starts this unit, which undoes the change at once.
+# ExecStopPost would be in the same cgroup and be killed with it.
+mkdir -p "${undo%/*}"
+cat >"$undo" <<UNIT
+[Unit]
+Description=Undo a change by userns-node that was killed
+
+[Service]
+Type=oneshot
+UMask=0077
+ExecStart=/bin/sh $script --undo $stage $log $undo $script
+UNIT
+trap - EXIT # from here on they are the units'
 
 # shellcheck disable=SC2016  # expanded by the unit's own shell
 systemd-run --quiet --collect --wait --unit="$unit" --description="userns-node: change containerd on this node" \
     --property=UMask=0077 --property=TimeoutStopSec=300 \
+    --property=OnFailure="${undo##*/}" \
     /bin/sh -c 'exec 3>&1 >"$1" 2>&1; sh "$2/activate.sh" "$2" 3>&-; code=$?
-        timeout 5 cat "$1" >&3; echo "activation exits with $code"' sh "$log" "$stage" || :
+        timeout 5 cat "$1" >&3; echo "activation exits with $code"; rm -f "$3" "$4"' \
+    sh "$log" "$stage" "$undo" "$script" || :
 
 # systemd-run may lose the bus while systemd reloads, and `is-active` may fail then: the log's last line is the truth.
 gone=0
 until grep -qs '^activation exits with ' "$log" || [ "$gone" -ge 10 ]; do
-    systemctl is-active --quiet "$unit" || gone=$((gone + 1))
+    case $(systemctl is-active "$unit" "${undo##*/}") in
+        *activating* | active*) ;; # a oneshot is activating while it runs
+        *) gone=$((gone + 1)) ;;
+    esac
     sleep 0.2
 done
 if [ ! -e "$log" ]; then
-    rm -rf "$stage"
+    rm -rf "$stage" "$undo" "$script"
     echo "systemd did not start the unit $unit; nothing was changed" >&2
     exit 1
 fi

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
-from pathlib import Path
 from random import SystemRandom
-from threading import Thread
 
-from lab import Lab
-from lab import mirror as mirrors
 from tests.faults import catalogue
 from tests.faults.catalogue import CHANGES, Case
-from tests.faults.running import Outcome, Worker, run_all
-from tests.node import releases as made
+from tests.faults.crew import Crew
+from tests.faults.running import Outcome
 
 
 def arguments() -> argparse.Namespace:
@@ -31,46 +25,21 @@ def main() -> int:
     """Run the cases; 0 where no node is worse for it and no container died."""
     asked = arguments()
     seed = SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
-    os.nice(5)
-    outcomes: list[Outcome] = []
-
-    def tell(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        print(f"{len(outcomes):4}/{len(cases)} {outcome}", flush=True)
-
-    with Lab() as lab, tempfile.TemporaryDirectory() as directory:
-        releases = made.build(mirrors.build("testing"))
-        workers = []
-        for number in range(min(asked.nodes, len(asked.cases) or asked.nodes)):
-            home = Path(directory, str(number))
-            home.mkdir()
-            workers.append(Worker(lab, releases, home))
-        cases = asked.cases or catalogue.whole(seed, lengths(workers))
-        print(f"seed {seed}: {len(cases)} cases on {len(workers)} nodes", flush=True)
-        run_all(workers, cases, seed, tell)
-        for worker in workers:
-            worker.end()
-    return told(outcomes, seed)
+    outcomes = []
+    with Crew(min(asked.nodes, len(asked.cases) or asked.nodes)) as crew:
+        cases = asked.cases
+        if not cases:
+            lengths = crew.lengths(CHANGES)
+            print("steps: " + ", ".join(f"{change} {length}" for change, length in lengths.items()), flush=True)
+            cases = catalogue.whole(seed, lengths)
+        print(f"seed {seed}: {len(cases)} cases", flush=True)
+        for outcome in crew.run(cases, seed):
+            outcomes.append(outcome)
+            print(f"{len(outcomes):4}/{len(cases)} {outcome}", flush=True)
+    return tell(outcomes, seed)
 
 
-def lengths(workers: list[Worker]) -> dict[str, int]:
-    """How many steps each change has."""
-    found: dict[str, int] = {}
-
-    def measure(number: int) -> None:
-        for change in CHANGES[number :: len(workers)]:
-            found[change] = workers[number].length(change)
-
-    threads = [Thread(target=measure, args=(number,)) for number in range(len(workers))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print("steps: " + ", ".join(f"{change} {found[change]}" for change in CHANGES), flush=True)
-    return {change: found[change] for change in CHANGES}
-
-
-def told(outcomes: list[Outcome], seed: int) -> int:
+def tell(outcomes: list[Outcome], seed: int) -> int:
     """Sum up; the exit code. A fault that did not strike counts for none, and a run with one is not a good one."""
     missed = [outcome for outcome in outcomes if not outcome.struck and not outcome.problems]
     worse = [outcome for outcome in outcomes if outcome.problems]

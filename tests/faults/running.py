@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from random import Random
-from threading import Thread
 
 from lab import Lab
 from tests.faults.catalogue import FAULTS, Case
@@ -49,7 +46,7 @@ class Worker:
         self._releases = releases
         self._served = lab.serve(releases.mirror)
         self._operator = Operator(lab, directory, release_url=self._served.url, artifact_lock=str(releases.mirror.lock))
-        self._operator.timeout = 900
+        self._operator.timeout = 1800
         self._grounds: dict[bool, Ground] = {}
 
     def ground(self, apart: bool = False) -> Ground:
@@ -123,23 +120,3 @@ def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], s
     else:
         dead = dead or ground.counter.stopped_counting() or ground.counter.unknown()
     return struck, verdict.problems, dead
-
-
-def run_all(workers: Iterable[Worker], cases: Iterable[Case], seed: int, tell: Callable[[Outcome], None]) -> None:
-    """Run the cases on all workers, and tell of each as it ends."""
-    queue: SimpleQueue[Case] = SimpleQueue()
-    for case in cases:
-        queue.put(case)
-
-    def work(worker: Worker) -> None:
-        try:
-            while True:
-                tell(worker.run(queue.get_nowait(), seed))
-        except Empty:
-            return
-
-    threads = [Thread(target=work, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

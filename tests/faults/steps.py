@@ -85,7 +85,7 @@ class Steps:
         """Whether the change stands at the step now."""
         return self._has(f"{HOME}/held")
 
-    def wait(self, ended: Callable[[], bool], seconds: float = 600) -> bool:
+    def wait(self, ended: Callable[[], bool], seconds: float = 1800) -> bool:
         """Wait until the change stands at its step; false where it came to its end before."""
         end = time.monotonic() + seconds
         while not self.is_held():

@@ -87,7 +87,7 @@ class Deploying:
         self.process.kill()  # pyinfra is on the leash of this process
         self.end()
 
-    def end(self, seconds: float = 600) -> Run:
+    def end(self, seconds: float = 1800) -> Run:
         """Wait for its end."""
         if self._run is None:
             stdout, stderr = self.process.communicate(timeout=seconds)

@@ -167,12 +167,36 @@ def test_a_boot_undoes_a_first_deploy_too(
     assert program(node) == releases.program("containerd", releases.containerd)
 
 
+KILL = "systemctl kill --signal SIGKILL 'userns-node-activate-*'"
+
+
+def test_a_killed_change_is_undone_at_once(ready: Ready) -> None:
+    before = contents(ready.node)
+    with held(ready.node, "systemctl", "restart containerd") as all_is_swapped:
+        deploying = ready.deploying()
+        wait_for(all_is_swapped)
+        with held(ready.node, "flock", "-w 280") as undoing:
+            ready.node.ssh(KILL)
+            wait_for(undoing)
+            ready.node.ssh("touch /run/released-systemctl")  # as the undoing restarts it, too
+        run = deploying.end()
+    assert run.code == 1
+    said = run.said(ready.node)
+    assert "error: the change was cut off on the node before its end" in said, run.stderr
+    assert "the previous set is back, and containerd runs it" in said
+    settle(ready.node)
+    ready.assert_runs(ready.releases.containerd, ready.older_set)
+    assert contents(ready.node) == before
+
+
 def cut(ready: Ready) -> None:
-    """Kill a change in the middle of its swap. Nothing undoes it before a boot or the next run."""
-    with held(ready.node, "mv", "sbin/runc") as in_the_middle:
+    """Kill a change in the middle of its swap, and who undoes it: then nothing does before a boot or the next run."""
+    with held(ready.node, "mv", "sbin/runc") as in_the_middle, held(ready.node, "flock", "-w 280") as undoing:
         deploying = ready.deploying()
         wait_for(in_the_middle)
-        ready.node.ssh("systemctl kill --signal SIGKILL 'userns-node-activate-*'")
+        ready.node.ssh(KILL)
+        wait_for(undoing)
+        ready.node.ssh(KILL)
         run = deploying.end()
     assert run.code == 1
     assert any("the change was cut off on the node before its end" in line for line in run.said(ready.node)), run.stderr
