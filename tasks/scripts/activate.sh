@@ -176,14 +176,17 @@ restart_containerd() {
     timeout -s KILL 180 systemctl restart $service
 }
 
+uptime() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile
 healthy() { # seconds to wait for the socket. What is said there is final: all plugins are loaded by then
-    deadline=$(($(date +%s) + $1))
+    uptime
+    deadline=$((seconds + $1))
     while :; do
         why="the service is $(systemctl is-active $service)"
         systemctl is-active --quiet $service || return 1
         plugins=$(timeout -s KILL 10 "$ctr" plugins ls 2>/dev/null) && break
         why="its socket does not answer"
-        [ "$(date +%s)" -lt "$deadline" ] || return 1
+        uptime
+        [ "$seconds" -lt "$deadline" ] || return 1
         sleep 0.2
     done
     why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" '

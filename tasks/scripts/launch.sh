@@ -18,6 +18,7 @@ mkdir -p "${undo%/*}"
 cat >"$undo" <<UNIT
 [Unit]
 Description=Undo a change by userns-node that was killed
+CollectMode=inactive-or-failed
 
 [Service]
 Type=oneshot
@@ -36,7 +37,7 @@ systemd-run --quiet --collect --wait --unit="$unit" --description="userns-node: 
 
 # systemd-run may lose the bus while systemd reloads, and `is-active` may fail then: the log's last line is the truth.
 gone=0
-until grep -qs '^activation exits with ' "$log" || [ "$gone" -ge 10 ]; do
+until grep -qs '^activation exits with ' "$log" || [ "$gone" -ge 25 ]; do
     case $(systemctl is-active "$unit" "${undo##*/}") in
         *activating* | active*) ;; # a oneshot is activating while it runs
         *) gone=$((gone + 1)) ;;
@@ -49,7 +50,7 @@ if [ ! -e "$log" ]; then
     exit 1
 fi
 output=$(cat "$log")
-rm -f "$log"
+rm -f "$log" "$undo" "$script"
 code=$(printf '%s\n' "$output" | sed -n '$s/^activation exits with //p')
 [ -n "$code" ] || output="$output
 error: the change was cut off on the node before its end; run again: it goes on from there

@@ -37,6 +37,8 @@ class Scene:
     random: Random
     ends_containers: bool = False
     """The machine went down, and all that ran on it."""
+    ends_who_cleans: bool = False
+    """So did whoever was at work on the node or at the controller."""
     problems: list[str] = field(default_factory=list)
     run: Run | None = None
 
@@ -45,9 +47,9 @@ class Scene:
         self.deploying = self.ground.deploying(**self.asked)
         return self.deploying
 
-    def ssh(self, command: str, *, check: bool = True) -> str:
+    def on_node(self, command: str, *, check: bool = True) -> str:
         """Run a command on the node."""
-        return self.ground.node.ssh(command, check=check).stdout
+        return self.ground.inside.ssh(command, check=check).stdout
 
 
 Blow = Callable[[Scene], Iterator[None]]
@@ -57,20 +59,23 @@ Blow = Callable[[Scene], Iterator[None]]
 
 
 def controller_killed(scene: Scene) -> Iterator[None]:
+    scene.ends_who_cleans = True
     yield
     scene.deploying.kill()
     yield
 
 
 def controller_interrupted(scene: Scene) -> Iterator[None]:
+    scene.ends_who_cleans = True
     yield
     scene.deploying.interrupt()
     yield
 
 
 def ssh_cut(scene: Scene) -> Iterator[None]:
+    scene.ends_who_cleans = True
     yield
-    scene.ssh("pkill -KILL -f '[s]shd-session'", check=False)
+    scene.on_node("pkill -KILL -f '[s]shd-session'", check=False)
     yield
 
 
@@ -99,9 +104,9 @@ def two_controllers(scene: Scene) -> Iterator[None]:
 def killed_before_a_second_controller(scene: Scene) -> Iterator[None]:
     """The lock goes with the process that had it: who waits for it goes on, or is told."""
     yield
-    unit = scene.ssh(UNITS).split()[0]
+    unit = scene.on_node(UNITS).split()[0]
     other = _second(scene)
-    scene.ssh(f"systemctl kill --signal SIGKILL {unit}")
+    scene.on_node(f"systemctl kill --signal SIGKILL {unit}")
     runs = [scene.deploying.end(), other.end()]
     yield
     if runs[1].code and STALE not in runs[1].said(scene.ground.node):
@@ -113,7 +118,7 @@ def _second(scene: Scene) -> Deploying:
     settings = scene.ground.changed("runc")
     scene.wanted.append(settings)
     other = scene.ground.deploying(**settings)
-    wait_for(lambda: len(scene.ssh(f"{UNITS} --state=active").splitlines()) == 2 or other.ended())
+    wait_for(lambda: len(scene.on_node(f"{UNITS} --state=active").splitlines()) == 2 or other.ended())
     return other
 
 
@@ -122,13 +127,13 @@ def _second(scene: Scene) -> Deploying:
 
 def killed(scene: Scene) -> Iterator[None]:
     yield
-    scene.ssh(f"systemctl kill --signal SIGKILL {ACTIVATIONS}")
+    scene.on_node(f"systemctl kill --signal SIGKILL {ACTIVATIONS}")
     yield
 
 
 def stopped(scene: Scene) -> Iterator[None]:
     yield
-    scene.ssh(f"systemctl stop --no-block {ACTIVATIONS}")
+    scene.on_node(f"systemctl stop --no-block {ACTIVATIONS}")
     yield
 
 
@@ -139,7 +144,7 @@ def step_fails(scene: Scene) -> Iterator[None]:
 
 
 def power_cut(scene: Scene) -> Iterator[None]:
-    scene.ends_containers = True
+    scene.ends_containers = scene.ends_who_cleans = True
     yield
     scene.ground.node.cut_power()
     scene.deploying.kill()
@@ -149,21 +154,21 @@ def power_cut(scene: Scene) -> Iterator[None]:
 
 
 def reboot(scene: Scene) -> Iterator[None]:
-    scene.ends_containers = True
+    scene.ends_containers = scene.ends_who_cleans = True
     yield
-    before = scene.ssh(BOOT_ID)
-    scene.ssh("systemctl reboot", check=False)
+    before = scene.on_node(BOOT_ID)
+    scene.on_node("systemctl reboot", check=False)
     yield
-    wait_for(lambda: scene.ssh(BOOT_ID, check=False) not in ("", before))
+    wait_for(lambda: scene.ground.node.ssh(BOOT_ID, check=False).stdout not in ("", before))
     scene.ground.node.wait()
 
 
 def full(directory: str) -> Blow:
     def blow(scene: Scene) -> Iterator[None]:
         yield
-        scene.ssh(f"cat /dev/zero >{directory}/fill", check=False)
+        scene.on_node(f"cat /dev/zero >{directory}/fill", check=False)
         yield
-        scene.ssh(f"rm -f {directory}/fill")
+        scene.on_node(f"rm -f {directory}/fill")
 
     return blow
 
@@ -171,9 +176,9 @@ def full(directory: str) -> Blow:
 def read_only(directory: str) -> Blow:
     def blow(scene: Scene) -> Iterator[None]:
         yield
-        scene.ssh(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
+        scene.on_node(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
         yield
-        scene.ssh(f"umount -l {directory}")
+        scene.on_node(f"umount -l {directory}")
 
     return blow
 
@@ -206,16 +211,16 @@ def hangs_on_stop(scene: Scene) -> Iterator[None]:
     drop_in = "/etc/systemd/system/containerd.service.d/hangs.conf"
     text = "[Service]\nExecStop=/bin/sleep 3600\nTimeoutStopSec=5\n"
     scene.ground.node.put(drop_in, text.encode())
-    scene.ssh("systemctl daemon-reload")
+    scene.on_node("systemctl daemon-reload")
     yield
     yield
-    scene.ssh(f"rm {drop_in}; systemctl daemon-reload")
+    scene.on_node(f"rm {drop_in}; systemctl daemon-reload")
 
 
 def frozen(scene: Scene) -> Iterator[None]:
     """It does not even hear that it is to stop: systemd kills it after its minute and a half."""
     yield
-    scene.ssh("systemctl kill --kill-whom=main --signal SIGSTOP containerd")
+    scene.on_node("systemctl kill --kill-whom=main --signal SIGSTOP containerd")
     yield
 
 
@@ -250,9 +255,9 @@ def clock(moves: str) -> Blow:
         text = f'#!/bin/sh\n[ ! -e /root/moved ] || set -- --date={shlex.quote(moves)} "$@"\nexec /usr/bin/date "$@"\n'
         scene.ground.node.put("/usr/local/sbin/date", text.encode(), 0o755)
         yield
-        scene.ssh("touch /root/moved")
+        scene.on_node("touch /root/moved")
         yield
-        scene.ssh("rm /usr/local/sbin/date /root/moved")
+        scene.on_node("rm /usr/local/sbin/date /root/moved")
 
     return blow
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lab import Lab, LabNode
+from lab.processes import tool
 from lab.serving import Served
 from tests.faults.steps import Steps
 from tests.node.faults import STATE, Deploying
@@ -36,6 +38,19 @@ class Look:
     """What systemd says of containerd and of the node, and containerd of its CRI plugin."""
 
 
+@dataclass(frozen=True)
+class Inside:
+    """The short way into a node, without a login, for one who only looks."""
+
+    node: LabNode
+
+    def ssh(self, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on the node as root."""
+        enter = [tool("nsenter"), f"--target={self.node.leader}", "--mount", "--uts", "--ipc", "--net", "--pid"]
+        shell = ["setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", command]
+        return subprocess.run([*enter, *shell], capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL)
+
+
 HEALTHY = "active enabled running ok"
 
 
@@ -49,6 +64,7 @@ class Ground:
     operator: Operator
     apart: bool = False
     node: LabNode = field(init=False)
+    inside: Inside = field(init=False)
     counter: Counter = field(init=False)
     steps: Steps = field(init=False)
     settings: Settings = field(init=False)
@@ -61,6 +77,7 @@ class Ground:
         self.node = self.lab.node(f"ground{next(_names)}", wait=False)
         self.node.patience = 600  # others like it are broken at the same time
         self.node.wait()
+        self.inside = Inside(self.node)
         # A mirror that hangs is given up by curl after half a minute; one such wait is enough.
         self.node.put("/root/.curlrc", b"retry-max-time = 1\n")
         if self.apart:
@@ -81,7 +98,7 @@ class Ground:
     def count(self) -> None:
         """Start what must never stop, anew where the machine went down with it."""
         self.node.ssh("ctr tasks rm --force counter; ctr containers rm counter", check=False)
-        self.counter = start_counter(self.node)
+        self.counter = replace(start_counter(self.node), node=self.inside)
 
     def end(self) -> None:
         """End the node."""
@@ -148,7 +165,8 @@ class Ground:
                 if key not in self._digests:
                     self._digests[key] = sha256(path.read_bytes()).hexdigest()
                 about += f" {self._digests[key]}"
-            found[str(path.relative_to(self.root))] = about
+            if not path.name.startswith("userns-node-recover"):  # no part of a set; the verdict looks for it elsewhere
+                found[str(path.relative_to(self.root))] = about
         return found
 
 

@@ -47,6 +47,7 @@ class Worker:
         self._served = lab.serve(releases.mirror)
         self._operator = Operator(lab, directory, release_url=self._served.url, artifact_lock=str(releases.mirror.lock))
         self._operator.timeout = 1800
+        self._operator.what = "tests/faults/change.py"
         self._grounds: dict[bool, Ground] = {}
 
     def ground(self, apart: bool = False) -> Ground:
@@ -80,17 +81,18 @@ class Worker:
         except Exception:
             problems = [traceback.format_exc()]
         if problems or dead:
-            self._drop(case.apart)
+            self.drop(case.apart)
         return Outcome(case, struck, tuple(problems), dead, time.monotonic() - began)
 
-    def _drop(self, apart: bool) -> None:
+    def drop(self, apart: bool = False) -> None:
+        """End a node; the next case gets a new one."""
         if ground := self._grounds.pop(apart, None):
             ground.end()
 
     def end(self) -> None:
         """End its nodes."""
         for apart in list(self._grounds):
-            self._drop(apart)
+            self.drop(apart)
 
 
 def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], str]:
@@ -111,8 +113,8 @@ def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], s
         scene.run = deploying.end()
         if struck:
             next(blow, None)
-        settle(ground.node)
-    verdict = Verdict(ground, before, scene.problems)
+        settle(ground.inside)
+    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans)
     dead = "" if scene.ends_containers else ground.counter.stopped_counting()
     verdict.judge(scene.wanted, goal)
     if scene.ends_containers:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab import Lab, LabNode, Machine, processes
 from lab.paths import REPO
-from tests.node.runs import Operator, Run
+from tests.node.runs import Operator, Run, Shell
 
 STATE = "var/lib/userns-node"
 MARK = "/var/lib/userns-node/activation"
@@ -117,6 +117,6 @@ def held(node: Machine, name: str, words: str) -> Iterator[Callable[[], bool]]:
         node.ssh(f"rm -f {shim}; {release}", check=False)
 
 
-def settle(node: LabNode) -> None:
+def settle(node: Shell) -> None:
     """Wait until nothing of us runs on the node any more."""
     wait_for(lambda: node.ssh(f"{UNITS}; pgrep -fl '[u]serns-node/staged|[l]aunch.sh'", check=False).stdout == "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lab import Lab, Machine
 from lab.paths import REPO
@@ -90,6 +91,7 @@ class Operator:
         self._settings = settings
         self._numbers = count(1)
         self.timeout = 180.0
+        self.what = "deploy.py"
 
     def inventory(
         self,
@@ -118,7 +120,7 @@ class Operator:
 
     def deploy(self, *nodes: Machine, flags: Iterable[str] = (), **settings: object) -> Run:
         """Deploy to these nodes with these settings beside the common ones."""
-        return self.pyinfra(self._one_group(nodes, settings), "deploy.py", "--json", "-y", *flags)
+        return self.pyinfra(self._one_group(nodes, settings), self.what, "--json", "-y", *flags)
 
     def dry(self, *nodes: Machine, flags: Iterable[str] = (), **settings: object) -> Run:
         """The same as a dry run with diffs."""
@@ -157,7 +159,14 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     return [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
 
 
-def leftovers(node: Machine) -> list[str]:
+class Shell(Protocol):
+    """What runs a command on a node: a machine of the lab, or somebody with a shorter way in."""
+
+    def ssh(self, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on the node as root."""
+
+
+def leftovers(node: Shell) -> list[str]:
     """What a finished change has to have cleaned up: stages, files beside their targets, logs, the unit for a boot."""
     patterns = "-name '*.userns-node-*' -o -name 'userns-node-*.service' -o -name 'userns-node-check*'"
     search = f"find /etc /usr /var/lib /opt /tmp /var/tmp /run -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
@@ -179,7 +188,7 @@ CONTROL = "/run/counter-control"
 class Counter:
     """A container in a user namespace that counts in a file of its own: watched as a process, not by containerd."""
 
-    node: Machine
+    node: Shell
     pid: int
 
     def stopped_counting(self) -> str:
