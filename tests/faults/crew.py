@@ -6,8 +6,9 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context, util
+from multiprocessing import get_context, parent_process, util
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 
 from lab import Lab
@@ -48,6 +49,7 @@ class Crew:
 def _begin() -> None:
     global _worker
     os.setsid()  # a Ctrl-C is for the one who gives out the cases: a worker ends when its case has
+    Thread(target=_die_with_parent, daemon=True).start()
     lab = Lab()
     directory = tempfile.TemporaryDirectory()
     _worker = Worker(lab, made.build(mirrors.build("testing")), Path(directory.name))
@@ -57,6 +59,13 @@ def _begin() -> None:
         directory.cleanup()
 
     util.Finalize(None, end, exitpriority=10)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)  # the lab's keeper sees that, and ends the lab
 
 
 def _length(change: str) -> int:

@@ -35,7 +35,7 @@ class Look:
     socket: str
     """The debug socket that containerd listens on: which config.toml it has read."""
     health: str
-    """What systemd says of containerd and of the node, and containerd of its CRI plugin."""
+    """What systemd says of containerd, containerd of its CRI plugin, and which of their units and ours have failed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Inside:
         return subprocess.run([*enter, *shell], capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL)
 
 
-HEALTHY = "active enabled running ok"
+HEALTHY = "active enabled ok"
 
 
 @dataclass
@@ -137,13 +137,14 @@ class Ground:
         files = {}
         for top in ("etc", "usr/local", f"{STATE}/manifest"):
             files.update(self._files(self.root / top))
-        said = self.node.ssh(
+        said = self.inside.ssh(
             """
             pid=$(systemctl show --property MainPID --value containerd)
             sha256sum "/proc/$pid/exe"
             grep -o 'debug-[a-z]*\\.sock$' /proc/net/unix || echo none
-            echo $(systemctl is-active containerd; systemctl is-enabled containerd; systemctl is-system-running --wait
-                timeout 20 ctr plugins ls | awk '$2 == "cri" && $1 ~ /grpc/ { print $NF }')""",
+            echo $(systemctl is-active containerd; systemctl is-enabled containerd
+                timeout 20 ctr plugins ls | awk '$2 == "cri" && $1 ~ /grpc/ { print $NF }'
+                systemctl --failed --plain --no-legend 'containerd*' 'userns-node*')""",
             check=False,
         ).stdout
         program, socket, health = [*said.splitlines(), "", "", ""][:3]
