@@ -39,6 +39,8 @@ class Scene:
     """The machine went down, and all that ran on it."""
     ends_who_cleans: bool = False
     """So did whoever was at work on the node or at the controller."""
+    stops_the_way_back: bool = False
+    """Nothing can be put back while it lasts: where the run says so, the next run or boot is to do it."""
     problems: list[str] = field(default_factory=list)
     run: Run | None = None
 
@@ -175,6 +177,7 @@ def full(directory: str) -> Blow:
 
 def read_only(directory: str) -> Blow:
     def blow(scene: Scene) -> Iterator[None]:
+        scene.stops_the_way_back = True
         yield
         scene.on_node(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
         yield

@@ -13,9 +13,11 @@ from tests.faults.catalogue import FAULTS, Case
 from tests.faults.faults import Scene
 from tests.faults.ground import Ground
 from tests.faults.verdict import Verdict
-from tests.node.faults import settle
+from tests.node.faults import UNITS, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Operator, must
+
+UNFINISHED = "error: not all of the previous set could be brought back; run again, or reboot, to try again"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ class Worker:
             self.drop(apart)
 
 
+def at_work(ground: Ground) -> str:
+    """What of us runs on the node. The unit for a boot may be there, idle, where a change could not be undone."""
+    states = "--state=active,activating,deactivating,reloading"
+    look = f"{UNITS} {states}; pgrep -fl '[u]serns-node/staged|[l]aunch.sh'"
+    return ground.inside.ssh(look, check=False).stdout
+
+
 def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], str]:
     goal = ground.changed("all" if case.change == "back" else case.change)
     asked = {**goal, "containerd_version": ground.releases.broken} if case.change == "back" else dict(goal)
@@ -113,8 +122,9 @@ def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], s
         scene.run = deploying.end()
         if struck:
             next(blow, None)
-        settle(ground.inside)
-    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans)
+        wait_for(lambda: not at_work(ground))
+    told = any(UNFINISHED in line for line in scene.run.said(ground.node))
+    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans, scene.stops_the_way_back and told)
     dead = "" if scene.ends_containers else ground.counter.stopped_counting()
     verdict.judge(scene.wanted, goal)
     if scene.ends_containers:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from tests.faults.ground import HEALTHY, Ground, Look, Settings
-from tests.node.faults import STATE, UNITS
+from tests.node.faults import MARK, STATE, UNITS
 from tests.node.runs import differences, leftovers
 
 CONTAINERD = "usr/local/bin/containerd"
@@ -26,6 +26,8 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     ended: bool = False
     """Whoever would have cleaned up was ended with what he did: what lies where nobody reads it waits for a rerun."""
+    unfinished: bool = False
+    """The run has told that it could not undo the change, and why: then a mark has to say so on the node, too."""
 
     def judge(self, wanted: list[Settings], goal: Settings) -> None:
         """Look at the node after a fault, and bring it to `goal`.
@@ -33,6 +35,11 @@ class Verdict:
         `wanted`: what may be there beside the set of before, because somebody deployed it.
         """
         after = self.ground.look()
+        if self.unfinished:
+            if not (self.ground.root / MARK.lstrip("/")).exists():
+                self.problems.append("the change is unfinished, and no mark on the node says so")
+            self._converges(goal)
+            return
         self._runs_what_is_there("after the fault", after)
         self._nothing_is_left("after the fault", but=WORK if self.ended else None)
         found = differences(self.before.files, after.files)

@@ -44,7 +44,7 @@ def test_a_node_that_is_worse_off_is_seen_to_be(worker: Worker) -> None:
         "cp /usr/bin/true /usr/local/sbin/.true && mv /usr/local/sbin/.true /usr/local/sbin/runc",
         "touch /etc/containerd/.config.toml.userns-node-new",
         "sed -i 's/debug-/debug-other-/' /etc/containerd/config.toml",
-        "kill -KILL $(pgrep -f 'while :; do n=')",
+        f"kill -KILL {ground.counter.pid}",
     )
     ground.node.ssh("; ".join(broken))
     assert ground.counter.stopped_counting()
