@@ -232,8 +232,9 @@ def test_a_plan_made_before_the_cut_is_not_laid_over_half_a_change(ready: Ready)
             late = ready.deploying(sandbox_image="lab.invalid/pause:2")
             wait_for(lambda: len(ready.node.ssh(f"{UNITS} --state=active").stdout.splitlines()) == 2)
         wait_for(in_the_middle)
-        ready.node.ssh(f"systemctl kill --signal SIGKILL {unit}")
-        refused = late.end()
+        with held(ready.node, "flock", "-w 280"):  # who undoes it comes later
+            ready.node.ssh(f"systemctl kill --signal SIGKILL {unit}")
+            refused = late.end()
         one.end()
     assert STALE in refused.said(ready.node), refused.stderr
     must(ready.operator.deploy(ready.node, **ready.newer))
