@@ -49,7 +49,6 @@ class Worker:
         self._served = lab.serve(releases.mirror)
         self._operator = Operator(lab, directory, release_url=self._served.url, artifact_lock=str(releases.mirror.lock))
         self._operator.timeout = 1800
-        self._operator.what = "tests/faults/change.py"
         self._grounds: dict[bool, Ground] = {}
 
     def ground(self, apart: bool = False) -> Ground:

@@ -91,7 +91,6 @@ class Operator:
         self._settings = settings
         self._numbers = count(1)
         self.timeout = 180.0
-        self.what = "deploy.py"
 
     def inventory(
         self,
@@ -120,7 +119,7 @@ class Operator:
 
     def deploy(self, *nodes: Machine, flags: Iterable[str] = (), **settings: object) -> Run:
         """Deploy to these nodes with these settings beside the common ones."""
-        return self.pyinfra(self._one_group(nodes, settings), self.what, "--json", "-y", *flags)
+        return self.pyinfra(self._one_group(nodes, settings), "deploy.py", "--json", "-y", *flags)
 
     def dry(self, *nodes: Machine, flags: Iterable[str] = (), **settings: object) -> Run:
         """The same as a dry run with diffs."""
