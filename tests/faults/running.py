@@ -123,7 +123,8 @@ def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], s
             next(blow, None)
         wait_for(lambda: not at_work(ground))
     told = any(UNFINISHED in line for line in scene.run.said(ground.node))
-    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans, scene.stops_the_way_back and told)
+    stays = scene.stops_the_way_back
+    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans, stays, unfinished=stays and told)
     dead = "" if scene.ends_containers else ground.counter.stopped_counting()
     verdict.judge(scene.wanted, goal)
     if scene.ends_containers:

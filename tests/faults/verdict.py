@@ -12,9 +12,8 @@ from tests.node.runs import differences, leftovers
 CONTAINERD = "usr/local/bin/containerd"
 CONFIG = "etc/containerd/config.toml"
 # Stages, the set to go back to before it is needed or when it was, and the unit for a boot without what it would run.
-WORK = re.compile(
-    rf"/{STATE}/(staged/|undo|committed|[a-z.]+\.new$)|/etc/systemd/system/(.*/)?userns-node-recover\.service"
-)
+FOR_A_BOOT = re.compile(r"(/etc/systemd/system/.*)?userns-node-recover\.service")
+WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}")
 
 
 @dataclass
@@ -26,6 +25,8 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     ended: bool = False
     """Whoever would have cleaned up was ended with what he did: what lies where nobody reads it waits for a rerun."""
+    stays: bool = False
+    """It could not be cleaned up where it lies: the unit for a boot is removed by that boot, or by the next change."""
     unfinished: bool = False
     """The run has told that it could not undo the change, and why: then a mark has to say so on the node, too."""
 
@@ -41,7 +42,7 @@ class Verdict:
             self._converges(goal)
             return
         self._runs_what_is_there("after the fault", after)
-        self._nothing_is_left("after the fault", but=WORK if self.ended else None)
+        self._nothing_is_left("after the fault", but=WORK if self.ended or self.stays else None)
         found = differences(self.before.files, after.files)
         whole = not found or any(self._is(one, after) for one in wanted if one != goal)
         self._converges(goal)
@@ -66,7 +67,7 @@ class Verdict:
                 self.problems.append(f"the second rerun was not for nothing: {again.text[-1500:]}")
         now = self.ground.look()
         self._runs_what_is_there("after the rerun", now)
-        self._nothing_is_left("after the rerun")
+        self._nothing_is_left("after the rerun", but=FOR_A_BOOT if self.stays else None)
         self._is_the_goal(goal, now)
         self.ground.settings = goal
 
@@ -93,9 +94,9 @@ class Verdict:
             self.problems.append(f"{when} containerd has read another config than the one on the disk: {look.socket}")
 
     def _nothing_is_left(self, when: str, but: re.Pattern[str] | None = None) -> None:
-        found = [path for path in leftovers(self.ground.inside) if not (but and but.match(path))]
-        found += self.ground.inside.ssh(
-            f"{UNITS}; ls -d /run/userns-node-activate* 2>/dev/null", check=False
-        ).stdout.split()
+        found = leftovers(self.ground.inside)
+        look = f"{UNITS}; ls -d /run/userns-node-activate* 2>/dev/null"
+        found += [line.strip() for line in self.ground.inside.ssh(look, check=False).stdout.splitlines()]
+        found = [each for each in found if not (but and but.match(each))]
         if found:
             self.problems.append(f"{when} there is left: {', '.join(found[:8])}")
