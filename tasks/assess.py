@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 # Called with each host's name and plan as it is made, by who runs pyinfra and wants more than text (fleet.runner).
 watchers: list[Callable[[str, Plan], None]] = []
+
+# A line of text.sh.
+_TEXT = re.compile(r"-|=[A-Za-z0-9+/]*={0,2}")
 
 # What was told in this run, and of which host first: the nodes of a fleet have most of it in common.
 _told: dict[Hashable, str] = {}
@@ -177,12 +181,14 @@ def _texts(paths: Sequence[str]) -> list[str]:
         whole, output = host.run_shell_command(run("text.sh", *paths), print_input=state.print_fact_input, **connection)
     except (OSError, SSHException) as error:
         raise PyinfraError(f"the node's files could not be read for a diff: {error}") from error
-    if not whole or len(output.stdout_lines) != len(paths):
+    # What a login prints stands before the answer.
+    lines = [line for line in output.stdout_lines if _TEXT.fullmatch(line)][-len(paths) :]
+    if not whole or len(lines) != len(paths):
         raise PyinfraError(
             f"the node's files could not be read for a diff: {output.stderr or 'the answer is not whole'}"
         )
     # "-" stands for what is no file.
-    return [b64decode(line[1:]).decode(errors="replace") if line != "-" else "" for line in output.stdout_lines]
+    return [b64decode(line[1:]).decode(errors="replace") if line != "-" else "" for line in lines]
 
 
 def _failed() -> bool:

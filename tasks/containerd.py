@@ -20,7 +20,15 @@ def stage(plan: Plan, stage: Stage) -> None:
     for number, path in host.loop(tuple(enumerate(SLOTS))):
         if file := files.get(path):
             stage.add("put", file.mode, path, f"text{number}", "", "", "")
-            operations.put(name=f"Stage {path}", stage=stage.path, filename=f"text{number}", content=file.content)
+            if file.keeps:  # what was shown as a diff, and is kept, is what is replaced
+                stage.add("unchanged", path, plan.digest(path))
+            operations.put(
+                name=f"Stage {path}",
+                stage=stage.path,
+                filename=f"text{number}",
+                content=file.content,
+                keep=(path, file.keeps) if file.keeps else (),
+            )
     for path in paths.SHARED:
         if path in files:
             stage.add("unchanged", path, plan.digest(path))
@@ -57,5 +65,10 @@ def activate(plan: Plan, stage: Stage) -> None:
         stage=stage.path,
         token=stage.token,
         actions=stage.text,
+        told=tuple(f"what was in {each.path} is kept as {each.keeps}" for each in _keeping(plan)),
         _timeout=CHANGE_SECONDS,
     )
+
+
+def _keeping(plan: Plan) -> list[changes.WriteFile]:
+    return [change for change in plan.changes if isinstance(change, changes.WriteFile) and change.keeps]

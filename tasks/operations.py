@@ -55,14 +55,17 @@ def download_packages(stage: str, packages: Iterable[tuple[str, str]]) -> Genera
 
 
 @operation()
-def put(stage: str, filename: str, content: str) -> Generator[StringCommand, None, None]:
-    """Lay a text into the stage."""
-    yield run("put.sh", stage, filename, str(len(content.encode())), stdin=content)
+def put(stage: str, filename: str, content: str, keep: tuple[str, ...] = ()) -> Generator[StringCommand, None, None]:
+    """Lay a text into the stage; `keep` is a file on the node and where its present text is kept."""
+    yield run("put.sh", stage, filename, str(len(content.encode())), *keep, stdin=content)
 
 
 @operation()
-def activate(stage: str, token: str, actions: str) -> Generator[StringCommand, None, None]:
-    """Swap the stage in, restart, check health; bring the previous set back if containerd is not healthy."""
+def activate(stage: str, token: str, actions: str, told: tuple[str, ...] = ()) -> Generator[StringCommand, None, None]:
+    """Swap the stage in, restart, check health; bring the previous set back if containerd is not healthy.
+
+    `told` are lines for the operator after a success.
+    """
     launch = run(
         "launch.sh",
         stage,
@@ -70,7 +73,7 @@ def activate(stage: str, token: str, actions: str) -> Generator[StringCommand, N
         HiddenValue(base64(activation()), "<activate.sh>"),
         HiddenValue(base64(actions), "<actions>"),
     )
-    yield WarningCommand(*launch.bits)
+    yield WarningCommand(*launch.bits, told=told)
 
 
 def activation() -> str:

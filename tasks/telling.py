@@ -13,7 +13,11 @@ WARNINGS = ("warning:", "error:")
 
 
 class WarningCommand(StringCommand):
-    """Tells the warnings of a command that succeeds. What one that fails printed, pyinfra shows whole."""
+    """Tells the warnings of a command that succeeds, and `told`. What one that fails printed, pyinfra shows whole."""
+
+    def __init__(self, *bits: Any, told: tuple[str, ...] = ()) -> None:
+        super().__init__(*bits)
+        self.told = told
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it."""
@@ -22,4 +26,6 @@ class WarningCommand(StringCommand):
             for line in output.stdout_lines:
                 if line.startswith(WARNINGS):
                     logger.warning(f"{host.print_prefix}{click.style(line, fg='yellow')}")
+        for line in self.told if status else ():
+            logger.info(f"{host.print_prefix}{line}")
         return status, output

@@ -96,7 +96,7 @@ def done(node: Node, plan: Plan) -> Node:
                         sha256="0" * 64, version=version, recorded=True, component=component, asset="package"
                     )
             case changes.WriteFile(path=path, content=content, mode=mode):
-                files[path] = file_state(content, mode)
+                files[path] = file_state(content, mode).model_copy(update={"recorded": True})
                 fields |= _read_again(node, path, content)
             case changes.RemoveFile(path=path):
                 files[path] = FileState(kind="absent")
@@ -205,6 +205,8 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "stat", state.mode, state.owner, path
         if state.sha256:
             yield "sha256", state.sha256, path
+        if state.recorded:
+            yield "recorded-file", path, state.sha256
     if node.manifest:
         yield "sha256", node.manifest, paths.MANIFEST
     for path, binary in node.binaries.items():

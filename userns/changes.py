@@ -60,18 +60,23 @@ class HoldPackage:
 
 @dataclass(frozen=True, slots=True)
 class WriteFile:
-    """Replace a managed file by rename. `content` is its whole text; `mode` is octal text (`"644"`)."""
+    """Replace a managed file by rename. `content` is its whole text; `mode` is octal text (`"644"`).
+
+    `keeps` is where the text that is there now goes first, where it is somebody else's: it stays there for good.
+    """
 
     path: str
     content: str = field(repr=False)
     mode: str
     why: str
     restarts: bool = False
+    keeps: str = ""
 
     @property
     def summary(self) -> str:
         """One line for the dry run."""
-        return f"write {self.path}: {self.why}"
+        kept = f"; what is there was not written by a deploy, and is kept as {self.keeps}" if self.keeps else ""
+        return f"write {self.path}: {self.why}{kept}"
 
 
 @dataclass(frozen=True, slots=True)

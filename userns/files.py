@@ -172,13 +172,26 @@ def changes(node: Node, policy: Policy, found: Wanted) -> list[WriteFile | Remov
         elif why := _why_write(node, path, text, mode):
             # Whoever reads the file is root, so that its mode and owner change nothing for what runs.
             restarts = path in _RESTARTS and not _says(node, path, text)
-            differing.append(WriteFile(path, text, mode, f"{why} ({found.whys[path]})", restarts))
+            differing.append(
+                WriteFile(path, text, mode, f"{why} ({found.whys[path]})", restarts, _keeps(node, path, text))
+            )
     return differing
 
 
 def _kind(node: Node, path: str) -> str:
     state = node.files.get(path)
     return state.kind if state else "absent"
+
+
+def _keeps(node: Node, path: str, text: str) -> str:
+    """Where the present text goes before it is replaced, "" where it was a deploy's or where its lines stay.
+
+    The previous set has it too, but only until the next change.
+    """
+    state = node.files.get(path)
+    if state is None or state.kind != "file" or state.recorded or path in paths.SHARED or _says(node, path, text):
+        return ""
+    return f"{paths.REPLACED}/{path.rpartition('/')[2]}.{state.sha256[:12]}"
 
 
 def _says(node: Node, path: str, text: str) -> bool:

@@ -34,12 +34,16 @@ class Filesystem(_Frozen):
 
 
 class FileState(_Frozen):
-    """A managed file as it is. `mode` is octal without a leading zero (`"644"`), `owner` is `"uid:gid"`."""
+    """A managed file as it is. `mode` is octal without a leading zero (`"644"`), `owner` is `"uid:gid"`.
+
+    `recorded` says that the text is the one that the last deploy wrote there.
+    """
 
     kind: Literal["absent", "file", "link", "directory", "other"]
     sha256: str = ""
     mode: str = ""
     owner: str = ""
+    recorded: bool = False
 
 
 class Binary(_Frozen):

@@ -13,6 +13,8 @@ STATE = "/var/lib/userns-node"
 MANIFEST = f"{STATE}/manifest"
 # There from a change on until its proof has succeeded.
 UNPROVEN = f"{STATE}/unproven"
+# What others had written into our files, kept for good: NAME.DIGEST.
+REPLACED = f"{STATE}/replaced"
 LIBEXEC = "/usr/local/libexec/userns-node"
 PRE_START = f"{LIBEXEC}/pre-start"
 CHECK = f"{LIBEXEC}/check"

@@ -179,11 +179,15 @@ def _modprobe_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
 def _files(by_kind: _ByKind) -> dict[str, FileState]:
     digests = {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}
     stats = {path: (mode, owner) for mode, owner, path in by_kind.get("stat", [])}
+    recorded = {(path, digest) for path, digest in by_kind.get("recorded-file", [])}
     found = {}
     for path, kind in by_kind.get("file", []):
         mode, owner = stats.get(path, ("", ""))
         digest = digests.get(path, "") if kind == "file" else ""
-        found[path] = FileState.model_validate({"kind": kind, "sha256": digest, "mode": _octal(mode), "owner": owner})
+        known = bool(digest) and (path, digest) in recorded
+        found[path] = FileState.model_validate(
+            {"kind": kind, "sha256": digest, "mode": _octal(mode), "owner": owner, "recorded": known}
+        )
     return found
 
 

@@ -9,6 +9,9 @@ read_files() {
     if [ -f "$state/manifest" ] && [ -r "$state/manifest" ]; then
         while IFS= read -r line || [ -n "$line" ]; do
             manifest=$manifest$line$newline
+            case $line in
+            "file$tab/"*"$tab"*) line=${line#*"$tab"} && record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}" ;;
+            esac
         done <"$state/manifest"
     fi
     set --

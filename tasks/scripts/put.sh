@@ -1,4 +1,5 @@
-# put.sh STAGE NAME BYTES : lay the text on stdin into the stage, for root alone from its first byte.
+# put.sh STAGE NAME BYTES [TARGET KEPT] : lay the text on stdin into the stage, for root alone from its first byte, and
+# keep what lies at TARGET as KEPT.
 # Not as an argument, for it may hold a registry's password, and whoever is on a node can read the arguments of all its
 # processes. What follows the last byte (pyinfra ends every stdin with a line end) is dropped.
 set -eu
@@ -13,4 +14,10 @@ came=$(wc -c <"$file")
     echo "of $bytes bytes $((came)) came on stdin: was the connection cut, or does a profile of its shell read them?" >&2
     exit 1
 }
+if [ $# -gt 3 ]; then
+    mkdir -p "${5%/*}"
+    cp "$4" "$5.new"
+    sync "$5.new"
+    mv -f "$5.new" "$5"
+fi
 trap - EXIT

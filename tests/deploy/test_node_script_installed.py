@@ -301,3 +301,16 @@ def test_packages_are_what_dpkg_says(tree: Tree) -> None:
         "containerd": ("1.7.24~ds1-6", True),
         "runc": ("1.1.15+ds1-2+b4", False),
     }
+
+
+# --- what a deploy wrote -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "recorded"), [("ours\n", True), ("edited by hand\n", False)])
+def test_a_file_is_recorded_while_it_has_the_text_of_the_record(
+    tree: Tree, shell: list[str], text: str, recorded: bool
+) -> None:
+    digest = hashlib.sha256(b"ours\n").hexdigest()
+    tree.write(paths.MANIFEST[1:], f"file\t{paths.CONFIG}\t{digest}\nfile\nfile\t/x\n")
+    tree.write(paths.CONFIG[1:], text)
+    assert tree.read(shell).files[paths.CONFIG].recorded == recorded

@@ -60,6 +60,9 @@ def test_one_remote_command_is_all_that_it_costs(tmp_path: Path) -> None:
 # --- a node that changes -------------------------------------------------------------------------------------------
 
 
+EDITED = nodes.file_state("edited").sha256
+
+
 def test_each_change_is_a_line_with_its_reason(tmp_path: Path) -> None:
     drifted = nodes.converged().model_copy(
         update={"files": {**nodes.converged().files, paths.PRE_START: nodes.file_state("edited", "755")}}
@@ -67,6 +70,7 @@ def test_each_change_is_a_line_with_its_reason(tmp_path: Path) -> None:
     run = one(tmp_path, "drifted", drifted).deploy("--dry")
     assert run.will("@fake/drifted") == [
         f"write {paths.PRE_START}: its text differs (loads overlay and sets metacopy before containerd mounts anything)"
+        f"; what is there was not written by a deploy, and is kept as {paths.REPLACED}/pre-start.{EDITED[:12]}"
     ]
 
 

@@ -26,7 +26,7 @@ from tasks.operations import UNPACK
 from tests.conftest import unavailable
 from tests.deploy.node_trees import link
 
-TOOLS = ("cat", "grep", "head", "mkdir", "mv", "rm", "rmdir", "sed", "sha256sum", "tar", "wc", "chmod")
+TOOLS = ("cat", "cp", "grep", "head", "mkdir", "mv", "rm", "rmdir", "sed", "sha256sum", "tar", "wc", "chmod")
 PASSWORD = 'hunter2 of"the\\robot$(touch canary)`touch canary`'
 QUOTED = quote(PASSWORD, safe="")
 ASSET = b"#!/bin/sh\n" * 1000
@@ -98,6 +98,23 @@ def test_a_text_that_does_not_come_whole_is_told_and_takes_the_stage_with_it(
     done = run(shell, "put.sh", stage, "text0", "9999", stdin=came)
     assert (done.returncode, stage.exists()) == (1, False)
     assert f"of 9999 bytes {len(came)} came on stdin" in done.stderr
+
+
+def test_what_somebody_else_wrote_is_kept_for_root_alone(shell: list[str], tmp_path: Path) -> None:
+    theirs, kept = tmp_path / "config.toml", tmp_path / "replaced" / "config.toml.123"
+    theirs.write_bytes(b"by hand\xff\n")
+    theirs.chmod(0o644)
+    for _ in range(2):
+        assert run(shell, "put.sh", tmp_path / "stage", "text0", "1", theirs, kept, stdin="x").returncode == 0
+    assert (kept.read_bytes(), theirs.read_bytes()) == (b"by hand\xff\n", b"by hand\xff\n")
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_where_it_cannot_be_kept_nothing_is_staged(shell: list[str], tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    done = run(shell, "put.sh", stage, "text0", "1", tmp_path / "gone", tmp_path / "replaced" / "x", stdin="x")
+    assert (done.returncode != 0, stage.exists()) == (True, False)
 
 
 # --- the URL of an asset ---------------------------------------------------------------------------------------------

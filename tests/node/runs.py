@@ -169,7 +169,7 @@ def leftovers(node: Shell) -> list[str]:
     """What a finished change has to have cleaned up: stages, files beside their targets, logs, the unit for a boot."""
     patterns = "-name '*.userns-node-*' -o -name 'userns-node-*.service' -o -name 'userns-node-check*'"
     search = f"find /etc /usr /var/lib /opt /tmp /var/tmp /run -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
-    state = "find /var/lib/userns-node -mindepth 1 -maxdepth 2 -not -path '*/previous*'"
+    state = "find /var/lib/userns-node -mindepth 1 -maxdepth 2 -not -path '*/previous*' -not -path '*/replaced*'"
     units = "/etc/systemd/system"
     known = {
         *("/var/lib/userns-node/manifest", "/var/lib/userns-node/lock", "/var/lib/userns-node/staged"),

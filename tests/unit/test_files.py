@@ -269,3 +269,42 @@ def test_where_two_readers_of_toml_disagree_it_is_told() -> None:
 
 def test_an_overlay_that_is_not_there_takes_no_option_away() -> None:
     assert paths.MODPROBE in changed(nodes.bare(overlay=Overlay(state="absent")))
+
+
+# --- what others wrote -----------------------------------------------------------------------------------------------
+
+THEIRS = nodes.file_state("version = 2  # by hand\n")
+
+
+def test_a_text_that_no_deploy_wrote_is_kept_and_the_plan_says_where() -> None:
+    change = having(paths.CONFIG, THEIRS)[paths.CONFIG]
+    assert isinstance(change, WriteFile)
+    assert change.keeps == f"{paths.REPLACED}/config.toml.{THEIRS.sha256[:12]}"
+    assert change.summary.endswith(f"what is there was not written by a deploy, and is kept as {change.keeps}")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        THEIRS.model_copy(update={"recorded": True}),  # of an earlier version of this project, or with other settings
+        FileState(kind="absent"),
+        FileState(kind="link", mode="777", owner="0:0"),  # what it leads to stays where it is
+    ],
+)
+def test_what_a_deploy_wrote_and_what_is_no_file_is_not_kept(state: FileState) -> None:
+    change = having(paths.CONFIG, state)[paths.CONFIG]
+    assert isinstance(change, WriteFile)
+    assert change.keeps == ""
+
+
+def test_nothing_is_kept_where_only_the_mode_changes_or_the_lines_stay() -> None:
+    text = wanted().texts[paths.CONFIG]
+    assert text is not None
+    for path, state in ((paths.CONFIG, nodes.file_state(text, "666")), (paths.SUBUID, THEIRS)):
+        change = having(path, state, kubelet_id_range=RANGE if path == paths.SUBUID else None).get(path)
+        assert change is None or getattr(change, "keeps", "") == ""
+
+
+def test_two_files_of_ours_never_have_one_name_among_what_is_kept() -> None:
+    names = [path.rpartition("/")[2] for path in paths.MANAGED]
+    assert len(set(names)) == len(names)
