@@ -36,8 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(keep: bool) -> int:
-    """Build the node, deploy to it twice, prove it, and check that the machine itself was not touched."""
+    """Show it all, and check that the machine itself was not touched, also where a step failed or was stopped."""
     before = host.fingerprint()
+    try:
+        show(keep)
+    except (LabError, KeyboardInterrupt):
+        as_it_was(before)
+        raise
+    return 0 if as_it_was(before, kept=keep) else 1
+
+
+def show(keep: bool) -> None:
+    """Build the node, deploy to it twice, and prove it."""
     say("Build a node: Debian testing with its own systemd and sshd (downloaded once, then cached under build/)")
     release = mirror.build()
     started = time.monotonic()
@@ -57,12 +67,19 @@ def run(keep: bool) -> int:
         if keep:
             lab.detach()
             print(f"The node runs on. Log in:  {lab.login(node)}\nEnd it:  make demo-down")
-            return 0
-    if differences := host.differences(before, host.fingerprint()):
+
+
+def as_it_was(before: host.Fingerprint, *, kept: bool = False) -> bool:
+    """Say whether this machine is as before. Of a node that was `kept` there is more: what was there is compared."""
+    now = host.fingerprint()
+    if kept:
+        now = {name: value for name, value in now.items() if name in before}
+    if differences := host.differences(before, now):
         print("demo: this machine is not as it was before (a bug):", *differences, sep="\n  ", file=sys.stderr)
-        return 1
-    print("This machine is as it was: overlay's parameters, sysctls, modules, mounts, namespaces and processes.")
-    return 0
+        return False
+    but = " But for the node that runs on." if kept else ""
+    print(f"This machine is as it was: overlay's parameters, sysctls, modules, mounts, namespaces and processes.{but}")
+    return True
 
 
 def down() -> int:

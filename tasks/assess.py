@@ -94,8 +94,7 @@ def tell(plan: Plan) -> None:
     state = ctx_state.get()
     acts = bool(plan.changes) and not plan.refused
     curious = state.print_noop_info  # -v
-    say(f"tier {click.style(plan.readiness.tier, bold=True)}: {plan.readiness.summary}")
-    _tell_findings([each for each in plan.findings if each.severity is not Severity.NOTE or acts or curious])
+    tell_node(plan, notes=acts or curious)
     if (acts and state.config.DIFF) or curious:
         _tell_decisions([each for each in plan.decisions if each.name != "tier"])
     if plan.refused:
@@ -106,6 +105,12 @@ def tell(plan: Plan) -> None:
         say(f"{click.style('will', fg='cyan')} {step}")
     if state.config.DIFF:
         _tell_diffs(plan)
+
+
+def tell_node(plan: Plan, *, notes: bool = False) -> None:
+    """Say what the node is: its tier, and what was found of it."""
+    say(f"tier {click.style(plan.readiness.tier, bold=True)}: {plan.readiness.summary}")
+    _tell_findings([each for each in plan.findings if notes or each.severity is not Severity.NOTE])
 
 
 def say(text: str) -> None:

@@ -57,6 +57,7 @@ class ProofCommand(StringCommand):
         if good:
             proven[host.name] = tuple(result.summary)
             if not allowed:
+                logger.info(f"{host.print_prefix}tier {click.style(self.ready.tier, fg='green', bold=True)} is proven")
                 next_step.ready(host.name, self.ready.tier)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
         return good, output if good else CommandOutput([])
@@ -143,6 +144,7 @@ def user_namespace() -> None:
     plan = assess.plan()
     if plan is None:
         return
+    assess.tell_node(plan)
     for change in plan.changes:
         logger.warning(f"{host.print_prefix}not as the settings say: a deploy would {change.summary}")
     prove(plan)
