@@ -56,7 +56,7 @@ class ProofCommand(StringCommand):
         good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or allowed)
         if good:
             proven[host.name] = tuple(result.summary)
-            if not allowed:
+            if not allowed and self.ready.tier != "unsupported":
                 logger.info(f"{host.print_prefix}tier {click.style(self.ready.tier, fg='green', bold=True)} is proven")
                 next_step.ready(host.name, self.ready.tier)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.

@@ -199,7 +199,7 @@ def any_node(draw: st.DrawFn) -> Node:
     )
 
 
-any_settings = st.fixed_dictionaries(
+_settings = st.fixed_dictionaries(
     {},
     optional={
         "kubernetes_version": st.sampled_from(["1.25", "1.26.4", "1.27", "1.33", "1.36"]),
@@ -220,4 +220,12 @@ any_settings = st.fixed_dictionaries(
         "kubelet_id_range": st.sampled_from([None, (65536, 65536 * 1000)]),
         "allow": st.sampled_from([[], ["sub-id-unreadable", "not-root", "metacopy-off-with-snapshots"]]),
     },
+)
+# A package has no default version.
+any_settings = _settings.map(
+    lambda some: (
+        {"containerd_version": "2.3.4", "runc_version": "1.4.3"} | some
+        if some.get("install_from") == "package"
+        else some
+    )
 )

@@ -36,6 +36,8 @@ TAKEN: Mapping[Path, str] = {
     ("plugins", CRI, "systemd_cgroup"): "set cgroup_driver",
     ("plugins", CRI, "containerd", "snapshotter"): "set snapshotter",
     ("plugins", CRI, "containerd", "default_runtime_name"): "set default_runtime",
+    # Deprecated, and what it says replaces default_runtime_name (containerd v1.7 pkg/cri/config/config.go).
+    ("plugins", CRI, "containerd", "default_runtime"): "set default_runtime",
     ("plugins", IMAGES, "snapshotter"): "set snapshotter",
     ("plugins", IMAGES, "pinned_images", "sandbox"): "set sandbox_image",
     ("plugins", RUNTIME, "containerd", "default_runtime_name"): "set default_runtime",

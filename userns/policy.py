@@ -196,6 +196,13 @@ def _resolve_versions(
         setting = f"{component}_version"
         if setting not in values or (values[setting] is None and component == "crun"):
             continue
+        if values[setting] is None and values.get("install_from") == "package":
+            message = (
+                'install_from = "package" takes an exact version, for the lock file does not know what apt offers the '
+                f"node (apt-cache policy {component}): name one"
+            )
+            yield Problem(setting, values.pop(setting), message)
+            continue
         if values[setting] is None:
             choice = [v for v in lock.versions(component) if bundle is None or v in bundle.versions(component)]
             newest = _newest(component, choice, blocking_advisories)

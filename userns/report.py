@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pydantic import ValidationError
 
+from userns.changes import Change
 from userns.diagnose import Diagnosis
 from userns.findings import Finding, Severity
 from userns.node import Node
-from userns.plan import Plan
+from userns.plan import Decision, Plan
 from userns.readiness import Readiness
 
 __all__ = ["NOTHING_RECOGNISED", "Report", "as_json", "as_text", "diagnoses", "nodes", "of_plan"]
@@ -28,8 +30,8 @@ class Report:
     subject: str
     findings: tuple[Finding, ...]
     readiness: Readiness | None = None
-    decisions: tuple[str, ...] = ()
-    changes: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     @property
     def refused(self) -> bool:
@@ -43,8 +45,8 @@ def of_plan(subject: str, plan: Plan) -> Report:
         subject,
         plan.findings,
         plan.readiness,
-        tuple(str(each) for each in plan.decisions if each.name not in ("tier", "because")),
-        tuple(each.summary for each in plan.changes),
+        tuple(each for each in plan.decisions if each.name not in ("tier", "because")),
+        plan.changes,
     )
 
 
@@ -73,7 +75,17 @@ def as_json(report: Report) -> dict[str, Any]:
         }
         for each in report.findings
     ]
-    return told | {"decisions": list(report.decisions), "changes": list(report.changes)}
+    return told | {
+        "decisions": [asdict(each) for each in report.decisions],
+        "changes": [_change(each) for each in report.changes],
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    """A change with its fields, but for those that may hold a password: a file's text, a mirror's URL."""
+    kind = re.sub(r"(?<=.)(?=[A-Z])", "-", type(change).__name__).lower()
+    shown = {each.name: getattr(change, each.name) for each in fields(change) if each.repr}
+    return {"kind": kind, "summary": change.summary, **shown}
 
 
 def as_text(report: Report) -> str:
@@ -118,8 +130,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield from (f"{_INDENT * 3}{line}" for line in finding.lines)
     if ready is not None:
         yield from _section("why", [f"{statement} ({source})" for statement, source in ready.reasons])
-    yield from _section("decided", report.decisions)
-    yield from _section("would change, if nothing refused it" if report.refused else "would change", report.changes)
+    yield from _section("decided", [str(each) for each in report.decisions])
+    title = "would change, if nothing refused it" if report.refused else "would change"
+    yield from _section(title, [each.summary for each in report.changes])
 
 
 def _section(title: str, items: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" new_containerd="" ctr=ctr snapshotter=overlayfs restart=no touched=no restarted=no empty=no running=""
+stage="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
 change=swapping undo_is="the previous set"
 stale="another run changed this node since the plan was made; run again"
 
@@ -43,9 +43,9 @@ save_service() {
     systemctl is-enabled --quiet $service 2>/dev/null || note disabled $service || return 1
     systemctl is-active --quiet $service || return 0
     note active $service || return 1
-    new_ctr=$ctr ctr=ctr
+    new_ctr=$ctr ctr=ctr old=yes # the set before may have another snapshotter
     ! healthy 0 || note healthy $service
-    ctr=$new_ctr
+    ctr=$new_ctr old=
 }
 open_undo() {
     if [ -e "$mark" ] && [ -e "$back/restore" ]; then
@@ -118,7 +118,7 @@ check_config() { # the config that will be there, read by the containerd that wi
         say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
         return 1
     }
-    printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: containerd says: /'
+    printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: config-unknown-key: containerd says: /'
     return 0
 }
 
@@ -159,11 +159,20 @@ set_metacopy() { # value
 
 rebuild_initramfs() { # only where overlay is loaded from it: else the root's modprobe.d is what counts
     has initramfs || return 0
-    command -v lsinitramfs >/dev/null 2>&1 && command -v update-initramfs >/dev/null 2>&1 || return 0
-    image=/boot/initrd.img-$(uname -r)
-    [ -e "$image" ] && lsinitramfs "$image" 2>/dev/null | grep -q '/overlay\.ko' || return 0
+    kernel=$(uname -r)
+    for image in "/boot/initrd.img-$kernel" "/boot/initramfs-$kernel.img" "/boot/initrd-$kernel"; do
+        [ ! -e "$image" ] || break
+    done
+    [ -e "$image" ] || return 0
+    list=$(command -v lsinitramfs || command -v lsinitrd) || return 0
+    "$list" "$image" 2>/dev/null | grep -q '/overlay\.ko' || return 0
     say "overlay is in $image: rebuilding it"
-    update-initramfs -u >/dev/null 2>&1 9>&-
+    if command -v update-initramfs >/dev/null 2>&1; then # not the newest kernel's, which may be another
+        update-initramfs -u -k "$kernel"
+    else
+        dracut --force "$image" "$kernel"
+    fi >/dev/null 2>&1 9>&- ||
+        say "warning: $image could not be rebuilt and keeps what it has for overlay; containerd's pre-start hook sets it"
 }
 
 enable_unit() { # name
@@ -189,12 +198,17 @@ healthy() { # seconds to wait for the socket. What is said there is final: all p
         [ "$seconds" -lt "$deadline" ] || return 1
         sleep 0.2
     done
-    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" '
+    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" -v old="$old" '
         $1 ~ /grpc/ && $2 == "cri" { cri = 1 }
+        $1 ~ /snapshotter/ && $2 == snapshotter { seen = 1 }
         ($1 ~ /snapshotter/ && $2 == snapshotter || $1 ~ /cri\.v1/ || $1 ~ /grpc/ && $2 == "cri") && $NF != "ok" {
             bad = bad ", the status of its plugin " $1 "." $2 " is \"" $NF "\""
         }
-        END { print substr(bad (cri ? "" : ", it has no CRI plugin"), 3) }')
+        END {
+            if (!cri) bad = bad ", it has no CRI plugin"
+            if (!seen && !old) bad = bad ", it has no snapshotter " snapshotter
+            print substr(bad, 3)
+        }')
     [ -z "$why" ]
 }
 
@@ -212,6 +226,7 @@ go_back() { # false where containerd is not healthy with what is there now
     well=yes
     restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
+    old=yes
     if [ $touched = no ]; then
         say "nothing was changed"
     elif [ $restarted = no ]; then

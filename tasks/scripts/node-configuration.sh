@@ -73,7 +73,7 @@ read_drop_in_line() {
             key=${key%%]*}
             case $key in
             *[!A-Za-z0-9_./:\ \"\'-]*) ;;
-            [A-Za-z\ ]*)
+            [A-Za-z\ ]* | \"plugins\"* | \'plugins\'*) # another quoted word may be a value of an array
                 table=$key
                 record table "/$file" "$table"
                 ;;
@@ -83,9 +83,9 @@ read_drop_in_line() {
             key=${line%%=*}
             case $table:$key in
             *[!A-Za-z0-9_./:\ \"\'-]*) ;;
-            :version | ":version "*) record drop-in-version "/$file" "${line#*=}" ;;
-            :[A-Za-z]*) record table "/$file" "$key" ;;
-            plugins:*) record table "/$file" "plugins.$key" ;;
+            :version | ":version "* | :[\"\']version[\"\']*) record drop-in-version "/$file" "${line#*=}" ;;
+            :[A-Za-z\"\']*) record table "/$file" "$key" ;;
+            plugins:* | [\"\']plugins[\"\']:*) record table "/$file" "plugins.$key" ;;
             esac
             ;;
         esac

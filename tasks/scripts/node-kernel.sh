@@ -243,8 +243,9 @@ temporary_directory() {
             done
             unset IFS
             ;;
-        *Environment=*TMPDIR=*)
-            temporary=${line#*TMPDIR=}
+        *Environment=*) # no other variable whose name ends like that
+            line=" ${line#*Environment=}"
+            case $line in *[\ \"]TMPDIR=?*) temporary=${line#*[\ \"]TMPDIR=} ;; esac
             temporary=${temporary%%[ \""$newline"]*}
             ;;
         esac

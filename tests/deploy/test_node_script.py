@@ -10,11 +10,13 @@ import hashlib
 import os
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tasks.files import script
 from tasks.node import Node as Fact
 from tasks.node import text
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
@@ -279,3 +281,31 @@ def test_the_default_root_is_another_one_where_the_settings_want_containerd_else
 ) -> None:
     (tree.root / "var/lib/containerd/io.containerd.snapshotter.v1.native/snapshots/1").mkdir(parents=True)
     assert tree.read(shell, containerd_root="/srv/containerd").other_root == "/var/lib/containerd"
+
+
+@pytest.mark.parametrize(
+    ("shown", "directory"),
+    [
+        ("MainPID=0\nEnvironment=TMPDIR=%s A=b", "%s"),
+        ("MainPID=0\nEnvironment=A=b TMPDIR=%s", "%s"),
+        ('MainPID=0\nEnvironment=A=b "TMPDIR=%s"', "%s"),
+        ("MainPID=0\nEnvironment=XTMPDIR=%s", "/tmp"),
+        ("MainPID=0\nEnvironment=NOTMPDIR=/etc TMPDIR=%s", "%s"),
+        ("MainPID=0\nEnvironment=TMPDIR=/no/such/directory", "/tmp"),
+        ("MainPID=0\nEnvironment=", "/tmp"),
+    ],
+)
+def test_containerd_that_does_not_run_is_looked_up_in_its_unit(
+    tree: Tree, shell: list[str], shown: str, directory: str
+) -> None:
+    """Where it makes its own test of overlay below Linux 5.19."""
+    there = tree.root / "there"
+    there.mkdir()
+    (tree.root / "run/systemd/system").mkdir(parents=True)
+    (tree.root / "shown").write_text(shown.replace("%s", str(there)) + "\n")
+    text = (
+        f"{script('node-kernel.sh')}\ncd {tree.root}\nhave() {{ :; }}\n"
+        'systemctl() { cat shown; }\nlimit() { shift; "$@"; }\ntemporary_directory\necho "$temporary"\n'
+    )
+    done = subprocess.run([*shell, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == directory.replace("%s", str(there))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.node_trees import Tree, link
 from userns import paths
+from userns.dropins import lint
 from userns.node import ConfLine, DropIn, FileState
 from userns.reading import read
 
@@ -142,6 +143,31 @@ def test_a_drop_in_shows_its_tables_and_never_a_value(tree: Tree, shell: list[st
         ),
         DropIn(path="/etc/containerd/conf.d/20.toml", tables=("proxy_plugins.stargz",)),
     )
+
+
+QUOTED = """\
+"version" = 2
+'root' = "secret-1"
+["plugins"."io.containerd.grpc.v1.cri"] # comment
+sandbox_image = "secret-2"
+['plugins']
+"io.containerd.nri.v1.nri".disable = false
+list = [
+  ["plugin secret-3"],
+  ["secret-4"]
+]
+"""
+
+
+def test_quoted_keys_and_headers_count_like_bare_ones(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/containerd/conf.d/10.toml", QUOTED)
+    lines = tree.run(shell)
+    assert "secret" not in "\n".join(lines)
+    (found,) = read(lines).drop_ins
+    assert found.version == 2
+    assert found.tables[:3] == ("'root'", '"plugins"."io.containerd.grpc.v1.cri"', "'plugins'")
+    said = {each.id for each in lint([found], 2, {"plugins": {"io.containerd.grpc.v1.cri": {"a": 1}}})}
+    assert said == {"drop-in-moves-root", "drop-in-replaces-section"}
 
 
 @pytest.mark.usefixtures("as_root")

@@ -23,7 +23,7 @@ from lab.paths import REPO
 SECONDS = 600
 
 
-def start(*arguments: str, output: IO[str]) -> subprocess.Popen[str]:
+def start(*arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
     """The demo in a process group of its own, as a shell has it for Ctrl-C."""
     command = [sys.executable, "-m", "lab.demo", *arguments]
     return subprocess.Popen(

@@ -40,6 +40,8 @@ def operator(lab: Lab, mirror: Mirror, _releases: Served, tmp_path_factory: pyte
         lab,
         tmp_path_factory.mktemp("package"),
         install_from="package",
+        containerd_version=mirror.versions("containerd")[0],
+        runc_version=mirror.versions("runc")[0],
         release_url=_releases.url,
         artifact_lock=str(mirror.lock),
         crun_version=mirror.versions("crun")[0],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from userns import report
+from userns import paths, report
 from userns.__main__ import ROOT, main
 from userns.node import Node, Overlay, Probe
 
@@ -133,8 +133,20 @@ def test_each_host_of_a_fact_is_told(capsys: pytest.CaptureFixture[str], fact: P
         "new": ("idmapped", False),
         "old": ("rootfs-only", True),
     }
-    assert any("config.toml" in each for each in found["new"]["changes"])
-    assert found["new"]["decisions"]
+    (written,) = [each for each in found["new"]["changes"] if each.get("path") == paths.CONFIG]
+    assert (written["kind"], written["mode"]) == ("write-file", "644")
+    assert written["summary"].startswith(f"write {paths.CONFIG}: ")
+    assert "content" not in written  # it may hold a password, as the URL of a mirror may
+    assert {each["kind"] for each in found["new"]["changes"]} >= {"install-artifact", "restart-service"}
+    assert not any("url" in each for each in found["new"]["changes"])
+    (chown,) = [each for each in found["new"]["decisions"] if each["name"] == "slow_chown"]
+    assert (chown["value"], set(chown)) == ("false", {"name", "value", "reason", "source"})
+
+
+def test_a_reader_that_has_read_enough_is_no_trouble(fact: Path) -> None:
+    command = f"{sys.executable} -m userns explain {fact} | head -n 1; true"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
 def test_the_words_for_a_host_that_is_refused(capsys: pytest.CaptureFixture[str], fact: Path) -> None:

@@ -41,7 +41,7 @@ def having(path: str, state: FileState, **settings: Any) -> dict[str, WriteFile 
     ("settings", "also"),
     [
         ({}, {paths.UNIT, paths.MODPROBE}),
-        ({"install_from": "package"}, {paths.MODPROBE}),
+        ({"install_from": "package", "containerd_version": "2.1.9", "runc_version": "1.3.6"}, {paths.MODPROBE}),
         ({"overlay_metacopy": "auto"}, {paths.UNIT}),
         ({"kubelet_id_range": RANGE}, {paths.UNIT, paths.MODPROBE, paths.SUBUID, paths.SUBGID}),
     ],

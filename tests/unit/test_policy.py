@@ -226,7 +226,15 @@ def test_crun_as_the_default_asks_for_crun() -> None:
 
 
 def test_a_package_needs_no_digest() -> None:
-    assert policy(install_from="package", containerd_version="2.1.99").containerd_version == "2.1.99"
+    named = {"containerd_version": "2.1.99", "runc_version": "1.3.99"}
+    assert policy(install_from="package", **named).versions == {"containerd": "2.1.99", "runc": "1.3.99"}
+
+
+def test_a_package_has_no_default_version() -> None:
+    """The newest one of the lock file is upstream's, and no distribution has it."""
+    told = [str(each) for each in refusals({"install_from": "package", "runc_version": "1.3.6"})]
+    assert len(told) == 1
+    assert told[0].startswith('containerd_version = None: install_from = "package" takes an exact version')
 
 
 def test_the_newest_version_without_a_blocking_advisory_is_chosen() -> None:

@@ -132,7 +132,7 @@ def test_what_is_not_locked_for_an_architecture_refuses_the_node_and_no_other(
 
 
 def test_packages_need_no_lock() -> None:
-    policy = load({"install_from": "package"}, ONLY_AMD64)
+    policy = load(PACKAGED, ONLY_AMD64)
     assert programs.missing(nodes.bare(machine="ppc64le"), policy) == []
 
 

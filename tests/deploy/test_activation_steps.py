@@ -1,0 +1,102 @@
+"""Single steps of the change-over that no node of the lab can show: the functions themselves, among played programs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.files import script
+
+OK = """\
+TYPE                             ID         PLATFORMS      STATUS
+io.containerd.snapshotter.v1     overlayfs  linux/amd64    ok
+io.containerd.snapshotter.v1     btrfs      linux/amd64    skip
+io.containerd.cri.v1             runtime    linux/amd64    ok
+io.containerd.grpc.v1            cri        -              ok
+"""
+
+
+def run(directory: Path, function: str, calls: str, **programs: str) -> list[str]:
+    """What `calls` print with this function of activate.sh, where /boot is in `directory`."""
+    found = re.search(rf"^{function}\(\) {{.*?^}}$", script("activate.sh"), re.M | re.S)
+    assert found
+    places = directory / "bin"
+    places.mkdir()
+    for name, text in programs.items():
+        (places / name.replace("_", "-")).write_text(f"#!/bin/sh\n{text}\n")
+        (places / name.replace("_", "-")).chmod(0o755)
+    text = f"say() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{found[0]}\n{calls}\n"
+    text = text.replace('"/boot/', f'"{directory}/boot/')
+    done = subprocess.run(["sh", "-u", "-c", text], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+# --- the initramfs -------------------------------------------------------------------------------------------------
+
+LISTS = "echo lib/modules/6.1/kernel/fs/overlayfs/overlay.ko"
+
+
+def rebuilt(directory: Path, image: str, **programs: str) -> list[str]:
+    """What is said, and then how the image was built."""
+    (directory / "boot").mkdir()
+    (directory / "boot" / image).touch()
+    programs |= {"uname": "echo 6.1-test"}
+    calls = f": >{directory}/built; rebuild_initramfs; cat {directory}/built"
+    return run(directory, "rebuild_initramfs", calls, **programs)
+
+
+def test_the_image_of_the_running_kernel_is_rebuilt(tmp_path: Path) -> None:
+    tools = {"lsinitramfs": LISTS, "update_initramfs": f'echo "$@" >{tmp_path}/built'}
+    said = rebuilt(tmp_path, "initrd.img-6.1-test", **tools)
+    assert said == [f"overlay is in {tmp_path}/boot/initrd.img-6.1-test: rebuilding it", "-u -k 6.1-test"]
+
+
+def test_dracut_rebuilds_the_image_that_it_made(tmp_path: Path) -> None:
+    image = tmp_path / "boot" / "initramfs-6.1-test.img"
+    said = rebuilt(tmp_path, image.name, lsinitrd=LISTS, dracut=f'echo "$@" >{tmp_path}/built')
+    assert said == [f"overlay is in {image}: rebuilding it", f"--force {image} 6.1-test"]
+
+
+def test_an_image_that_cannot_be_rebuilt_is_told(tmp_path: Path) -> None:
+    said = rebuilt(tmp_path, "initrd.img-6.1-test", lsinitramfs=LISTS, update_initramfs="exit 1")
+    assert said[1].startswith(f"warning: {tmp_path}/boot/initrd.img-6.1-test could not be rebuilt")
+
+
+@pytest.mark.parametrize("image", ["initrd.img-6.1-test", "initrd.img-6.1-other"])
+def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: Path, image: str) -> None:
+    said = rebuilt(tmp_path, image, lsinitramfs=f"case $1 in *test) ;; *) {LISTS} ;; esac", update_initramfs="false")
+    assert said == []
+
+
+# --- the health of containerd --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plugins", "old", "why"),
+    [
+        (OK, "", ""),
+        (
+            OK.replace("cri        -              ok", "cri        -              error"),
+            "",
+            'the status of its plugin io.containerd.grpc.v1.cri is "error"',
+        ),
+        (
+            OK.replace("overlayfs  linux/amd64    ok", "overlayfs  linux/amd64    skip"),
+            "",
+            'the status of its plugin io.containerd.snapshotter.v1.overlayfs is "skip"',
+        ),
+        (OK.replace("overlayfs", "native"), "", "it has no snapshotter overlayfs"),
+        (OK.replace("overlayfs", "native"), "yes", ""),
+        ("io.containerd.snapshotter.v1 overlayfs - ok\n", "", "it has no CRI plugin"),
+    ],
+)
+def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plugins: str, old: str, why: str) -> None:
+    (tmp_path / "plugins").write_text(plugins)
+    calls = f'service=x ctr=ctr snapshotter=overlayfs old={old}\nhealthy 0 && echo healthy\necho "$why"'
+    said = run(tmp_path, "healthy", calls, ctr=f"cat {tmp_path}/plugins", systemctl="exit 0")
+    assert (said[0] == "healthy") is (why == "")
+    assert said[-1] == why
