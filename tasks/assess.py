@@ -22,6 +22,7 @@ from userns.changes import RemoveFile, WriteFile
 from userns.config import ConfigError
 from userns.diff import unified
 from userns.findings import Finding, Severity
+from userns.overlay import metacopy_differs
 from userns.plan import Decision, Plan, make
 from userns.policy import Policy, PolicyError
 
@@ -38,6 +39,8 @@ _TEXT = re.compile(r"-|=[A-Za-z0-9+/]*={0,2}")
 
 # What was told in this run, and of which host first: the nodes of a fleet have most of it in common.
 _told: dict[Hashable, str] = {}
+# The first node of each group, and its metacopy.
+_metacopy: dict[str, tuple[str, str]] = {}
 
 
 def plan_or_refuse() -> Plan | None:
@@ -46,6 +49,7 @@ def plan_or_refuse() -> Plan | None:
     if made is None:
         return None
     tell(made)
+    _tell_differences(made)
     if made.refused:
         ids = ", ".join(f'"{id}"' for id in dict.fromkeys(each.id for each in made.blockers))
         refuse([f"refused: this node is left as it is. What the operator may accept: allow = [{ids}]"])
@@ -111,6 +115,15 @@ def tell_node(plan: Plan, *, notes: bool = False) -> None:
     """Say what the node is: its tier, and what was found of it."""
     say(f"tier {click.style(plan.readiness.tier, bold=True)}: {plan.readiness.summary}")
     _tell_findings([each for each in plan.findings if notes or each.severity is not Severity.NOTE])
+
+
+def _tell_differences(plan: Plan) -> None:
+    """What differs between the nodes of a group that should not. Its groups that hold no other one, so not "all"."""
+    members = {group: {each.name for each in host.inventory.groups[group]} for group in host.groups}
+    for group, names in members.items():
+        if not any(each < names for each in members.values()):
+            other, value = _metacopy.setdefault(group, (host.name, plan.metacopy))
+            _tell_findings(list(metacopy_differs(plan.metacopy, other, group, value)))
 
 
 def say(text: str) -> None:

@@ -11,9 +11,11 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.hiddenvalue import HiddenValue
+from pyinfra.context import ctx_host, host
 
 from tasks.files import script
 from userns import node, reading
+from userns.settings import DEFAULTS
 
 _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types
 
@@ -29,18 +31,31 @@ def text() -> str:
     return "".join(script(name) for name in PARTS)
 
 
+def _root(setting: str) -> str:
+    """This setting in the host's data where it is a path, else its default; a deploy says what is wrong with it."""
+    value = host.data.dict().get(setting) if ctx_host.isset() else None
+    return value if isinstance(value, str) and value.startswith("/") else str(DEFAULTS[setting])
+
+
 class Node(FactBase[node.Node]):
     """Everything the plan needs to know of a node: see `userns.node.Node`."""
 
     def command(
         self,
-        containerd_root: str = "/var/lib/containerd",
-        kubelet_root: str = "/var/lib/kubelet",
+        containerd_root: str = "",
+        kubelet_root: str = "",
         verify_digests: bool | str = False,
     ) -> StringCommand:
-        """The script, which travels inside the command, and its arguments. `-vv` prints its name for its text."""
+        """The script, which travels inside the command, and its arguments. `-vv` prints its name for its text.
+
+        Roots that are not given are those of the host's data, else the defaults.
+        """
         verify = "yes" if str(verify_digests).lower() in ("true", "yes", "1") else "no"
-        arguments = (QuoteString(str(each)) for each in (containerd_root, kubelet_root, verify))
+        roots = (
+            containerd_root or _root("containerd_root"),
+            kubelet_root or _root("kubelet_root"),
+        )
+        arguments = (QuoteString(str(each)) for each in (*roots, verify))
         return StringCommand("LC_ALL=C", "sh", "-c", QuoteString(_hidden(text(), "node.sh")), "node.sh", *arguments)
 
     def process(self, output: Iterable[str]) -> node.Node:

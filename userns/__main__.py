@@ -219,8 +219,10 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
         wanted = policy.load(settings, lock, blocking_advisories=advisories.blocking, known_findings=KNOWN_IDS)
         texts = [*sorted((ROOT / "templates").glob("*.j2")), *sorted((ROOT / "tasks/scripts").glob("*.sh"))]
         templates = {path.name: path.read_text("utf-8") for path in texts}
+        roots = {"containerd-root": wanted.containerd_root, "kubelet-root": wanted.kubelet_root}
         return [
-            report.of_plan(host, plan.make(node, wanted, templates, _today(options))) for host, node in hosts.items()
+            report.of_plan(host, plan.make(node.as_read_for(roots), wanted, templates, _today(options)))
+            for host, node in hosts.items()
         ]
     except ValueError as error:  # PolicyError, LockError and ConfigError tell all of it
         raise UsageError(str(error)) from error

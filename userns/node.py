@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -193,6 +194,29 @@ class Node(_Frozen):
     kubelet_version: str = ""
     selinux: str = ""
     seconds: float | None = None
+
+    def as_read_for(self, roots: Mapping[str, str]) -> Node:
+        """This node without what was read of other directories than `roots`, whose keys are those of `filesystems`.
+
+        A saved fact may have been read for other settings than those that it is now judged by.
+        """
+        others = {
+            name: there.path
+            for name, wanted in roots.items()
+            if (there := self.filesystems.get(name)) and there.path.rstrip("/") != wanted.rstrip("/")
+        }
+        if not others:
+            return self
+        probes, lost = dict(self.probes), dict[str, Any]()
+        if "containerd-root" in others:
+            others["overlay"] = others["containerd-root"]
+            lost |= {"snapshots": None, "other_root": ""}
+        if "kubelet-root" in others:
+            lost |= {"kubelet_mounts": {}, "kubelet_config": {}, "pod_ids": (), "pods_untold": 0}
+        for name in others.keys() & probes.keys():
+            probes[name] = Probe(result="unknown", step="root", detail=f"the fact was read for {others[name]}")
+        filesystems = {name: each for name, each in self.filesystems.items() if name not in others}
+        return self.model_copy(update={"probes": probes, "filesystems": filesystems, **lost})
 
     def to_json(self) -> dict[str, Any]:
         """The node as JSON values; pyinfra prints a fact through this method."""

@@ -9,7 +9,7 @@ from userns import paths
 from userns.findings import Finding, blocker, note, warning
 from userns.node import ConfLine, Node
 
-__all__ = ["has_metacopy_option", "metacopy_conflicts", "module_conflicts"]
+__all__ = ["has_metacopy_option", "metacopy_conflicts", "metacopy_differs", "module_conflicts"]
 
 _ON = ("y", "1", "on", "true", "")
 
@@ -84,6 +84,18 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
             "overlay-builtin",
             "overlay is built into this kernel, so that modprobe.d says nothing to it: containerd's pre-start hook "
             "sets metacopy at each boot. overlay.metacopy=Y on the kernel's command line does so for all mounts",
+        )
+
+
+def metacopy_differs(value: str, other: str, group: str, others: str) -> Iterator[Finding]:
+    """What to tell of a node of a group whose metacopy is to be `value`, where the node `other` has `others`."""
+    if value and others and value != others:
+        yield warning(
+            "metacopy-differs",
+            f"metacopy is to be {value} here and {others} on {other}, which is in the group {group}, too: pods of one "
+            "group get another cost, and a disk that moves between them layers that give EPERM. Set overlay_metacopy "
+            "for the whole group",
+            "overlayfs.rst",
         )
 
 

@@ -84,6 +84,12 @@ class Plan:
         return self.node.manifest
 
     @property
+    def metacopy(self) -> str:
+        """Overlay's metacopy after this plan, Y or N; "" where that is not known."""
+        wanted = files.wants_metacopy(self.node, self.policy, self.readiness)
+        return self.node.overlay.metacopy if wanted is None else "Y" if wanted else "N"
+
+    @property
     def snapshotter(self) -> str:
         """The snapshotter whose plugin must be healthy."""
         return self.policy.snapshotter

@@ -12,8 +12,9 @@ from tasks import next_step
 from tests import nodes
 from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, REPO, TEXT, Fleet, pyinfra
 from userns import paths, proof
-from userns.node import Node
+from userns.node import Node, Overlay
 
+HOSTS = ("first", "same", "other", "alone")
 MODES = [["--dry"], ["--dry", "--diff"], ["-y"], ["--dry", "--json"], ["-y", "--json"]]
 
 
@@ -175,6 +176,31 @@ def test_a_failed_proof_fails_the_host_unless_its_finding_is_accepted(
     assert run.code == code
     assert any("proof-failed" in line and "no space left on device" in line for line in run.said(host))
     assert "kubectl label" not in run.text  # it is accepted, not proven
+
+
+def test_nodes_of_one_group_that_differ_in_metacopy_are_told(tmp_path: Path) -> None:
+    made = Fleet(tmp_path)
+    off = nodes.bare(overlay=Overlay(state="loaded", metacopy="N"))
+    for group, host, settings in (
+        ("workers", "first", {}),
+        ("workers", "same", {}),
+        ("workers", "other", {"overlay_metacopy": "auto"}),
+        ("builders", "alone", {"overlay_metacopy": False}),
+    ):
+        made.add(host, off, group=group, **settings)
+    run = made.deploy("--dry")
+    told = {host: [line for line in run.said(f"@fake/{host}") if "metacopy-differs" in line] for host in HOSTS}
+    # Which of them comes first is pyinfra's affair.
+    assert [host for host, lines in told.items() if lines] in (["other"], ["first", "same"])
+    assert "which is in the group workers, too" in "".join(told["first"] + told["other"])
+
+
+def test_the_fact_alone_asks_of_the_roots_that_the_data_names(tmp_path: Path) -> None:
+    made = Fleet(tmp_path)
+    made.add("node", kubelet_root="/data/kubelet")
+    made.data["nodes"] = {"containerd_root": "/data/containerd", "kubelet_root": "/not/this"}
+    run = pyinfra(made.inventory, "-vv", "fact", "tasks.node.Node")
+    assert "node.sh /data/containerd /data/kubelet no" in run.text
 
 
 def test_a_tier_has_one_label_command_for_all_its_nodes() -> None:

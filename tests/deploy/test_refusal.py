@@ -22,12 +22,15 @@ MODES = {
     "dry": ["--dry"],
     "dry and closed": ["--dry"],
     "dry with diff": ["--dry", "--diff"],
+    "dry with diff and closed": ["--dry", "--diff"],
     "dry as JSON": ["--dry", "--json"],
     "dry as JSON and closed": ["--dry", "--json"],
     "plan as JSON": ["--json"],
+    "plan as JSON and closed": ["--json"],
     "for real": ["-y"],
     "for real and closed": ["-y"],
     "for real as JSON": ["-y", "--json"],
+    "for real as JSON and closed": ["-y", "--json"],
 }
 
 # How each host is wrong, and what has to be said of it.

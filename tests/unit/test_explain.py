@@ -13,7 +13,7 @@ import pytest
 
 from userns import paths, report
 from userns.__main__ import ROOT, main
-from userns.node import Node, Overlay, Probe
+from userns.node import Filesystem, Node, Overlay, Probe
 
 OK = Probe(result="ok")
 NODE = Node(
@@ -141,6 +141,20 @@ def test_each_host_of_a_fact_is_told(capsys: pytest.CaptureFixture[str], fact: P
     assert not any("url" in each for each in found["new"]["changes"])
     (chown,) = [each for each in found["new"]["decisions"] if each["name"] == "slow_chown"]
     assert (chown["value"], set(chown)) == ("false", {"name", "value", "reason", "source"})
+
+
+def test_what_was_read_of_other_directories_decides_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    there = {"containerd-root": ("/var/lib/containerd", "ext4"), "kubelet-root": ("/var/lib/kubelet", "ext4")}
+    disks = {name: Filesystem(path=path, parent=path, type=type_) for name, (path, type_) in there.items()}
+    saved, policy = tmp_path / "facts.json", tmp_path / "policy.json"
+    saved.write_text(json.dumps({"h": NODE.model_copy(update={"filesystems": disks}).to_json()}))
+    policy.write_text(json.dumps({"containerd_root": "/data/containerd"}))
+    _, found = told(capsys, str(saved))
+    assert not found["h"]["assumed"]
+    _, found = told(capsys, str(saved), "--policy", str(policy))
+    assert found["h"]["assumed"]
+    (finding,) = [each for each in found["h"]["findings"] if each["id"] == "idmap-not-probed"]
+    assert "the fact was read for /var/lib/containerd" in finding["message"]
 
 
 def test_a_reader_that_has_read_enough_is_no_trouble(fact: Path) -> None:
