@@ -40,7 +40,7 @@ crun_version = None
 default_runtime = "runc"
 
 # "release": the node downloads upstream's assets. "bundle": the controller pushes them over SSH, for nodes that can
-# reach nothing. Both are verified by the lock file. "package": the node's own package manager.
+# reach nothing. Both are verified by the lock file. "package": apt, in exact versions that you name.
 install_from = "release"
 
 # The base of a mirror that keeps the upstream paths. A user and password in it are masked in all messages.

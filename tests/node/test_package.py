@@ -21,6 +21,17 @@ PROGRAMS = [
     "/usr/bin/ctr",
     "/usr/sbin/runc",
 ]
+# A package that conflicts with the distribution's as Docker's own does.
+DOCKERS = """
+    set -e
+    mkdir -p /root/docker/DEBIAN
+    printf '%s\\n' 'Package: containerd.io' 'Version: 2.1.5-1' 'Architecture: all' 'Maintainer: lab <lab@localhost>' \\
+        'Provides: containerd, runc' 'Conflicts: containerd, runc' 'Replaces: containerd, runc' 'Description: played' \\
+        >/root/docker/DEBIAN/control
+    dpkg-deb --build /root/docker /root/docker.deb
+    dpkg --install /root/docker.deb
+    rm -r /root/docker /root/docker.deb
+"""
 # What asking for packages leaves behind, and may.
 APT = ("var/lib/apt/", "var/cache/apt/")
 
@@ -66,7 +77,17 @@ def refused(bare: LabNode, operator: Operator) -> tuple[Run, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def packaged(bare: LabNode, operator: Operator, refused: tuple[Run, list[str]]) -> Packaged:
+def beside_docker(bare: LabNode, operator: Operator, refused: tuple[Run, list[str]]) -> tuple[Run, Run, str]:
+    """Runs on the node while it has Docker's containerd.io: refused, and then allowed; and what is installed then."""
+    bare.ssh(DOCKERS)
+    runs = operator.deploy(bare), operator.deploy(bare, allow=["package-conflicts"])
+    left = bare.ssh("dpkg-query -W -f '${Package} ' containerd.io containerd runc 2>/dev/null; true").stdout
+    bare.ssh("dpkg --purge containerd.io")
+    return *runs, left
+
+
+@pytest.fixture(scope="module")
+def packaged(bare: LabNode, operator: Operator, beside_docker: tuple[Run, Run, str]) -> Packaged:
     return Packaged(operator, bare, must(operator.deploy(bare)))
 
 
@@ -80,6 +101,14 @@ def test_a_version_that_apt_lacks_is_refused_with_what_it_offers(
     assert f"it offers: {mirror.versions('containerd')[0]}" in told[0]
     assert not any(line.startswith(("Get:", "Ign:", "Hit:")) for line in run.said(bare)), "apt's chatter"
     assert changed == []
+
+
+def test_dockers_packages_are_never_taken_away(bare: LabNode, beside_docker: tuple[Run, Run, str]) -> None:
+    refused, allowed, left = beside_docker
+    assert (refused.code, refused.findings(bare)["package-conflicts"]) == (1, "blocker")
+    assert (allowed.code, allowed.findings(bare)["package-conflicts"]) == (1, "warning")
+    assert "remove is disabled" in allowed.stderr  # apt's own words
+    assert left.split() == ["containerd.io"]
 
 
 def test_the_packages_are_of_the_exact_upstream_version(packaged: Packaged, mirror: Mirror) -> None:
