@@ -189,7 +189,9 @@ def test_containers_run_on_while_their_runtime_is_upgraded(ready: Ready, release
 
 def test_keys_that_containerd_does_not_know_are_warned_of(ready: Ready) -> None:
     run = must(ready.operator.deploy(ready.node, containerd_config={"plugins": {RUNTIME: {"no_such_key": 1}}}))
-    warnings = [line for line in run.said(ready.node) if line.startswith("warning: containerd says: ")]
+    warnings = [
+        line for line in run.said(ready.node) if line.startswith("warning: config-unknown-key: containerd says: ")
+    ]
     assert len(warnings) == 1, run.stderr
     assert "no_such_key" in warnings[0]
     must(ready.operator.deploy(ready.node))
