@@ -24,7 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "crun": {"crun_version": "1.17", "default_runtime": "crun"},
     "containerd 1.7": {"kubernetes_version": "1.26", "containerd_version": "1.7.34", "runc_version": "1.2.9"},
-    "packages": {"install_from": "package"},
+    "packages": {"install_from": "package", "containerd_version": "2.3.4", "runc_version": "1.4.3"},
     "the kubelet's range": {"kubelet_id_range": (65536, 65536 * 110)},
     "own tables": {"containerd_config": {"debug": {"level": "info"}}, "sandbox_image": "r.example/pause:3.10"},
     "metacopy auto": {"overlay_metacopy": "auto"},
