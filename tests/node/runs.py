@@ -258,11 +258,17 @@ def start_counter(node: Machine, runtime: str = "/usr/local/sbin/runc") -> Count
     return counter
 
 
-def image(node: Machine, name: str, *command: str) -> bytes:
-    """An OCI image with a shell and sleep, and the libraries that the node says they need, to run `command`."""
+def image(node: Machine, name: str, *command: str, owner: int = 0) -> bytes:
+    """An OCI image with a shell and sleep, and the libraries that the node says they need, to run `command`.
+
+    All of its files belong to `owner`, a number.
+    """
     programs = "/bin/sh /bin/sleep"
     libraries = f"ldd {programs} | tr ' \\t' '\\n\\n' | grep '^/[^:]*$' | sort -u"
-    layer = node.output(f"tar --create --dereference --directory / $({{ echo {programs}; {libraries}; }} | sed s,/,,)")
+    owned = f"--owner={owner} --group={owner} --numeric-owner"
+    layer = node.output(
+        f"tar --create --dereference {owned} --directory / $({{ echo {programs}; {libraries}; }} | sed s,/,,)"
+    )
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, content: bytes) -> dict[str, object]:

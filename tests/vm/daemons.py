@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import tarfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,12 +88,17 @@ class Settings:
     `handlers` are CRI's runtime handlers with their binaries (runc and crun of the same suite by default), and
     `snapshotter` is CRI's. `before_5_19` makes the kernel look like one of 5.12 to 5.18: uname tells an old version, so
     that containerd tests whether overlay can be idmapped, and it tests in a directory that no kernel can idmap.
+    `planned` is a config.toml that a deploy would write, of which only what has to be another one beside the machine's
+    own containerd is not used. `misplaced` puts slow_chown where it does not belong; `root_on` is a file system.
     """
 
     slow_chown: bool | None = None
     snapshotter: str = "overlayfs"
     handlers: Mapping[str, str] | None = None
     before_5_19: bool = False
+    planned: str = ""
+    misplaced: bool = False
+    root_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,9 @@ class Daemon:
             tests_in = f"{self.home}/ramfs"
             simulated = start.replace("exec ", "exec setarch --uname-2.6 ")
             start = f"mkdir -p {tests_in} && mount -t ramfs ramfs {tests_in} && export TMPDIR={tests_in} && {simulated}"
+        if settings.root_on:
+            root = f"{self.home}/root"
+            start = f"mkdir -p {root} && mount -t {settings.root_on} none {root} && {start}"
         path = f"{_HOME}/{self.runtimes.suite}:/usr/sbin:/usr/bin"
         flags = [f"--property={each}" for each in _UNIT]
         flags += [f"--setenv=PATH={path}", f"--setenv=LD_LIBRARY_PATH={_LIBRARY_PATH}"]
@@ -186,6 +195,10 @@ class Daemon:
         write = f"cat >{self.home}/config.toml && {{ systemctl --quiet stop {self.name} 2>/dev/null || :; }}"
         started = self.sh(f"{write} && {unit}", check=False, input=_config(self, settings))
         assert started.returncode == 0, f"{started.stderr}{self.journal()}"
+
+    def load(self) -> None:
+        """Have IMAGE in it."""
+        self.sh(f"ctr images import --no-unpack {_HOME}/image.tar")
 
     def stop(self) -> None:
         """End it with all of its containers, and remove all that it wrote."""
@@ -226,8 +239,17 @@ def _config(here: Daemon, settings: Settings) -> str:
         plugins["io.containerd.nri.v1.nri"] = {"disable": True}
     if settings.slow_chown is not None:
         plugins["io.containerd.snapshotter.v1.overlayfs"] = {"slow_chown": settings.slow_chown}
+    if settings.misplaced:
+        plugins["io.containerd.cri.v1.runtime"]["slow_chown"] = True
     own = {"root": f"{here.home}/root", "state": f"{here.home}/state", "grpc": {"address": here.socket}}
-    return tomlkit.dumps({"version": 2 if old else 3, **own, "plugins": plugins})
+    whole = {"version": 2 if old else 3, **own, "plugins": plugins}
+    return tomlkit.dumps(_over(tomllib.loads(settings.planned), whole) if settings.planned else whole)
+
+
+def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings in one; where they differ, `over` is right."""
+    both = {name: _over(under[name], over[name]) for name in under if isinstance(over.get(name), dict)}
+    return {**under, **over, **both}
 
 
 _UNIT = ("Type=notify", "PrivateMounts=yes", "KillMode=mixed", f"TimeoutStartSec={PATIENCE}", "LimitNOFILE=65536")
@@ -274,7 +296,7 @@ class Beside:
         try:
             here.sh(f"mkdir -m 711 {here.home}")
             here.restart(settings or Settings())
-            here.sh(f"ctr images import --no-unpack {_HOME}/image.tar")
+            here.load()
             yield here
         finally:
             here.stop()

@@ -17,6 +17,8 @@ REFUSED_FOR = {
 }
 # Where overlay is loaded already when the first run comes. Elsewhere the probe has to load it, and the change-over.
 OVERLAY_WAS_LOADED = ("6.1", "6.12")
+METACOPY = "cat /sys/module/overlay/parameters/metacopy"
+NAMESPACES = "cat /proc/sys/user/max_user_namespaces"
 MODULES = "cut -d' ' -f1 /proc/modules | sort"
 
 
@@ -34,7 +36,8 @@ class Rollout:
 
     `rehearsed` was a dry run on those that are not refused, `refused` a real one on those that are; `before` and
     `after` are the looks around these two. `deployed` ran on all of them, with `allow` where that was needed, and
-    `again` is the same run once more.
+    `again` is the same run once more. `live` are the limit of user namespaces and overlay's metacopy right after
+    `deployed`, before any boot.
     """
 
     operator: Operator
@@ -42,6 +45,7 @@ class Rollout:
     rehearsed: Run
     refused: Run
     deployed: Run
+    live: Mapping[str, str]
     again: Run
     before: Mapping[str, Look]
     after: Mapping[str, Look]
@@ -49,6 +53,12 @@ class Rollout:
     def deploy(self, *kernels: str, flags: tuple[str, ...] = ("-y",), **settings: object) -> Run:
         """Run the deploy on these as `deployed` did, with these settings beside."""
         return _deploy(self.operator, {kernel: self.vms[kernel] for kernel in kernels}, settings, flags)
+
+    def prove(self, *kernels: str) -> Run:
+        """Run the proof alone on these, as an operator asks for it: it mends nothing."""
+        hosts: dict[Machine, Settings] = {self.vms[kernel]: {"allow": REFUSED_FOR[kernel]} for kernel in kernels}
+        inventory = self.operator.inventory({"nodes": hosts})
+        return self.operator.pyinfra(inventory, "tasks.verify.user_namespace", "--json", "-y")
 
     def allowed(self, kernel: str) -> list[str]:
         """What `deployed` had in `allow` for a kernel."""
@@ -63,7 +73,9 @@ def run(operator: Operator, vms: Mapping[str, LabVM]) -> Rollout:
     rehearsed = operator.dry(*(vm for kernel, vm in vms.items() if not REFUSED_FOR[kernel]))
     refused = operator.deploy(*(vm for kernel, vm in vms.items() if REFUSED_FOR[kernel]))
     after = {kernel: look(vm) for kernel, vm in vms.items()}
-    return Rollout(operator, vms, rehearsed, refused, _deploy(operator, vms), _deploy(operator, vms), before, after)
+    deployed = _deploy(operator, vms)
+    live = {kernel: vm.ssh(f"{NAMESPACES}; {METACOPY}").stdout for kernel, vm in vms.items()}
+    return Rollout(operator, vms, rehearsed, refused, deployed, live, _deploy(operator, vms), before, after)
 
 
 def look(vm: LabVM) -> Look:

@@ -1,4 +1,4 @@
-"""The check that stays on the node, on real kernels: it says what the deploy said, at any time and after a boot."""
+"""The check that stays on the node, on real kernels: it says what the deploy said (test_reboot: after a boot, too)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,35 @@ SAID = {
     "6.12": (0, "ready", "idmapped"),
     "newest": (0, "ready", "idmapped"),
 }
-REBOOTED = "6.1"
 
 each_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
 def check(rollout: Rollout, kernel: str, before: str = ":", after: str = ":") -> tuple[int, dict[str, Any]]:
-    """Run it after something was done to the virtual machine, which is undone again."""
-    run = f"{before}; {paths.CHECK}; code=$?; {after}; echo; echo $code"
-    told, code = rollout.vms[kernel].ssh(f"({run}) 2>/dev/null").stdout.rstrip().rsplit("\n", 1)
-    return int(code), json.loads(told)
+    """Run it after something was done to the virtual machine, which is undone again. Its metrics say the same."""
+    run = f"{before}; {paths.CHECK} --metrics /run/lab-metrics; code=$?; {after}; echo; echo $code"
+    metrics = "cat /run/lab-metrics/*; rm -r /run/lab-metrics"
+    said = rollout.vms[kernel].ssh(f"(mkdir /run/lab-metrics; {run}; {metrics}) 2>/dev/null").stdout
+    answer, _, values = said.partition("# HELP")
+    text, code = answer.rstrip().rsplit("\n", 1)
+    told: dict[str, Any] = json.loads(text)
+    assert_metrics(dict(line.rsplit(" ", 1) for line in values.splitlines() if line[:6] == "userns"), int(code), told)
+    return int(code), told
+
+
+def assert_metrics(values: dict[str, str], code: int, told: dict[str, Any]) -> None:
+    """What a node's metrics say against its exit code and its JSON."""
+    assert values["userns_node_ready"] == ("0" if code == 2 else "1")
+    assert values["userns_node_degraded"] == ("1" if code == 1 else "0")
+    assert values[f'userns_node_tier_info{{tier="{told["tier"]}",expected="{told["expected_tier"]}"}}'] == "1"
+    findings = {f'userns_node_finding{{id="{each["id"]}",severity="{each["severity"]}"}}' for each in told["findings"]}
+    assert {name for name in values if name.startswith("userns_node_finding")} == findings
+    components = {
+        f'userns_node_component_info{{component="{name}",version="{version}"}}'
+        for name, version in told["versions"].items()
+    }
+    assert components
+    assert {name for name in values if name.startswith("userns_node_component_info")} == components
 
 
 @each_kernel
@@ -62,18 +81,3 @@ def test_the_kernels_own_values_are_watched(rollout: Rollout) -> None:
     assert (code, told["tier"]) == (2, "idmapped")
     ids = {each["id"]: each["severity"] for each in told["findings"]}
     assert ids["max-user-namespaces-exhausted"] == ids["max-user-namespaces-too-low"] == "blocker"
-
-
-def test_after_a_reboot_it_has_run_by_itself(rollout: Rollout) -> None:
-    vm = rollout.vms[REBOOTED]
-    vm.reboot()
-    vm.ssh("systemctl start userns-node-check")  # waits for the one of the boot, or runs it again
-    told = json.loads(vm.ssh(f"cat {paths.READINESS}").stdout)
-    assert (told["verdict"], told["tier"], told["metacopy"]) == ("ready", "rootfs-only", "Y")
-    times = "systemctl show --value --property {} {}"
-    booted = times.format("ActiveEnterTimestampMonotonic", "multi-user.target")
-    began = times.format("InactiveExitTimestampMonotonic", "userns-node-check")
-    reached, started = map(int, vm.ssh(f"{booted}; {began}").stdout.split())
-    assert 0 < reached <= started
-    ran = "journalctl --quiet --boot --unit userns-node-check --output cat --grep '^userns-node: '"
-    assert vm.ssh(ran).stdout.startswith("userns-node: ready, tier rootfs-only")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.node.runs import Run, start_counter
-from tests.vm.rollout import Rollout
-from tests.vm.test_kernels import METACOPY
+from tests.vm.rollout import METACOPY, Rollout
 from tests.vm.test_reboot import MODPROBE
 
 KERNEL = "6.12"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab import LabVM, Machine
-from tests.node.runs import Run, Settings
+from lab import LabVM
+from tests.node.runs import Run
 from tests.vm import cri, pods
 from tests.vm.rollout import Rollout
 
@@ -49,17 +49,11 @@ class Proofs:
     remains: list[str]
 
 
-def _prove(rollout: Rollout, *kernels: str) -> Run:
-    hosts: dict[Machine, Settings] = {rollout.vms[kernel]: {"allow": rollout.allowed(kernel)} for kernel in kernels}
-    inventory = rollout.operator.inventory({"nodes": hosts})
-    return rollout.operator.pyinfra(inventory, "tasks.verify.user_namespace", "--json", "-y")
-
-
 def _kill(rollout: Rollout, kernel: str) -> tuple[Run, list[str]]:
     """Cut the proof off when the container of its pod is there, and return what it said and what is left."""
     vm = rollout.vms[kernel]
     with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(_prove, rollout, kernel)
+        running = threads.submit(rollout.prove, kernel)
         end = time.monotonic() + vm.patience
         while len(vm.ssh("ctr -n k8s.io tasks ls -q", timeout=vm.patience).stdout.split()) < 2:
             assert not running.done(), running.result().text
@@ -76,14 +70,14 @@ def proofs(rollout: Rollout) -> Iterator[Proofs]:
     with pods.ready(vms):
         before = pods.everywhere(lambda kernel: pods.look(vms[kernel]), vms)
         with cri.connect(vms["newest"]) as runtime, runtime.pod() as stranger:
-            whole = _prove(rollout, *KERNELS)
+            whole = rollout.prove(*KERNELS)
             strangers = ([stranger.id], runtime.pods())
         after = pods.everywhere(lambda kernel: pods.look(vms[kernel]), vms)
         killed, remains = _kill(rollout, "6.1")
         pods.take_pause(vms["6.12"])
         vms["newest"].ssh("systemd-run --quiet --unit=kubelet sleep infinity")
         try:
-            less = _prove(rollout, *KERNELS)
+            less = rollout.prove(*KERNELS)
         finally:
             vms["newest"].ssh("systemctl stop kubelet")
         at_last = pods.look(vms["6.1"])

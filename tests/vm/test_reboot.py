@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from lab import Lab, LabVM
 from lab.kernels import KERNELS
+from tests import boot
 from tests.node.faults import MARK, RECOVERY, Deploying, held, wait_for
 from tests.node.runs import Run, leftovers
-from tests.vm.rollout import Rollout
-from tests.vm.test_kernels import METACOPY, NAMESPACES, PROVES_AGAIN, TIERS
+from tests.vm.rollout import METACOPY, NAMESPACES, Rollout
+from tests.vm.test_kernels import HANDLERS, PROVES_AGAIN, TIERS, WORKING
 
 CONFIG = "/etc/containerd/config.toml"
 HOOK = "/usr/local/libexec/userns-node/pre-start"
@@ -22,14 +24,19 @@ MODPROBE = "/etc/modprobe.d/overlay-metacopy.conf"
 SYSCTL = "/etc/sysctl.d/90-userns-node.conf"
 
 # What is taken away before the boot. Where modprobe.d is, a kernel with overlay built in is stood in for, which does
-# not read it; where the hook is, whoever loads overlay before containerd does.
+# not read it; where the hook is, whoever loads overlay before containerd does. On 6.1 what is left is overruled.
 TAKEN_AWAY: Mapping[str, tuple[str, ...]] = {
     "5.10": (),
-    "6.1": (HOOK, DROP_IN, MODPROBE, SYSCTL),
+    "6.1": (HOOK, DROP_IN),
     "6.12": (HOOK, DROP_IN),
     "newest": (MODPROBE,),
 }
 KEPT = [kernel for kernel in KERNELS if kernel != "6.1"]
+# Somebody else's files, which come after ours by their names.
+OVERRULES = {
+    "/etc/modprobe.d/zz-theirs.conf": "options overlay metacopy=N",
+    "/etc/sysctl.d/99-theirs.conf": "user.max_user_namespaces = 5000",
+}
 HOOK_SAYS = "journalctl --quiet --boot --unit containerd --output cat --grep ^userns-node:"
 
 
@@ -44,11 +51,26 @@ class Booted:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the check said by itself after a boot: its answer, when multi-user.target and it began, its journal."""
+
+    answer: Mapping[str, Any]
+    times: tuple[int, int]
+    journal: list[str]
+
+
+@dataclass(frozen=True)
 class Reboots:
-    """What each virtual machine was after its boot, and what a run of the deploy then said of it."""
+    """What each virtual machine was after its boot, what a run of the deploy then said of it, and then another one.
+
+    `told` is what the check had said before, and `proof` what real containers showed, before anything was mended.
+    """
 
     booted: Mapping[str, Booted]
+    told: Mapping[str, Told]
+    proof: Run
     run: Run
+    again: Run
 
 
 def look(vm: LabVM) -> Booted:
@@ -58,17 +80,29 @@ def look(vm: LabVM) -> Booted:
     return Booted(said[0], said[1], said[2], "\n".join(said[3:]))
 
 
+def listen(vm: LabVM) -> Told:
+    """Hear what the check says of a boot."""
+    answer = boot.told(vm)
+    return Told(answer, boot.times(vm), boot.journal(vm).splitlines())
+
+
 @pytest.fixture(scope="module")
 def reboots(rollout: Rollout) -> Reboots:
-    """Every kernel rebooted once, at the same time, and one run of the deploy for all of them."""
+    """Every kernel rebooted once, at the same time; the proof alone, and a run of the deploy, for all of them."""
     vms = rollout.vms
     for kernel, paths in TAKEN_AWAY.items():
         if paths:
             vms[kernel].ssh(f"rm {' '.join(paths)} && systemctl daemon-reload")
+    for path, line in OVERRULES.items():
+        vms["6.1"].put(path, f"{line}\n".encode())
     with ThreadPoolExecutor(len(vms)) as pool:
         list(pool.map(LabVM.reboot, vms.values()))
         booted = dict(zip(vms, pool.map(look, vms.values()), strict=True))
-    return Reboots(booted, rollout.deploy(*vms))
+        told = dict(zip(vms, pool.map(listen, vms.values()), strict=True))
+    proof = rollout.prove(*WORKING)
+    run = rollout.deploy(*vms)
+    vms["6.1"].ssh(f"rm {' '.join(OVERRULES)}")
+    return Reboots(booted, told, proof, run, rollout.deploy("6.1"))
 
 
 @pytest.mark.parametrize("kernel", KEPT)
@@ -105,6 +139,46 @@ def test_the_tier_is_the_same_after_a_boot(rollout: Rollout, reboots: Reboots, k
     assert f"tier {TIERS[kernel]}" in reboots.run.said(rollout.vms[kernel])
 
 
+@pytest.mark.parametrize("kernel", WORKING)
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_after_a_boot_containers_run_on_idmapped_layers_before_anything_is_mended(
+    rollout: Rollout, reboots: Reboots, kernel: str, handler: str
+) -> None:
+    said = reboots.proof.said(rollout.vms[kernel])
+    [proven] = [line for line in said if line.startswith(f"{handler}: proven")]
+    assert "root is host uid 65536, uid_map 0 65536 65536, an idmapped rootfs" in proven
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_after_a_boot_the_check_has_run_by_itself_and_the_boot_did_not_wait_for_it(
+    rollout: Rollout, reboots: Reboots, kernel: str
+) -> None:
+    told, tier = reboots.told[kernel], TIERS[kernel].partition(":")[0]
+    assert told.answer["tier"] == tier
+    reached, began = told.times
+    assert 0 < reached <= began
+    [line] = told.journal
+    assert line.startswith(f"userns-node: {told.answer['verdict']}, tier {tier}")
+    assert rollout.vms[kernel].ssh("systemctl is-enabled userns-node-check").stdout == "enabled\n"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "verdict", "found"),
+    [
+        ("5.10", "not-ready", None),
+        ("6.1", "degraded", ["file-changed", "max-user-namespaces-low", "metacopy-not-set"]),
+        ("6.12", "degraded", ["file-changed"]),
+        ("newest", "degraded", ["file-changed"]),
+    ],
+)
+def test_after_a_boot_the_check_says_what_was_not_kept(
+    reboots: Reboots, kernel: str, verdict: str, found: list[str] | None
+) -> None:
+    answer = reboots.told[kernel].answer
+    assert answer["verdict"] == verdict
+    assert found is None or sorted(each["id"] for each in answer["findings"] if not each["known"]) == found
+
+
 def test_after_a_boot_there_is_nothing_to_do_but_to_prove_what_was_not_proven(
     rollout: Rollout, reboots: Reboots
 ) -> None:
@@ -113,18 +187,26 @@ def test_after_a_boot_there_is_nothing_to_do_but_to_prove_what_was_not_proven(
     assert reboots.run.done(vm) == []
 
 
-def test_what_was_not_kept_over_a_boot_is_found_by_the_next_run(rollout: Rollout, reboots: Reboots) -> None:
+def test_what_was_overruled_at_a_boot_is_found_by_the_next_run(rollout: Rollout, reboots: Reboots) -> None:
     booted, vm = reboots.booted["6.1"], rollout.vms["6.1"]
-    assert (booted.metacopy, int(booted.namespaces) < 16384, booted.hook) == ("N", True, "")
+    assert (booted.metacopy, booted.namespaces, booted.hook) == ("N", "5000", "")
     will = [each.partition(": ")[0] for each in reboots.run.will(vm)]
     assert will == [
         f"write {DROP_IN}",
         f"write {HOOK}",
-        f"write {MODPROBE}",
-        f"write {SYSCTL}",
         "set user.max_user_namespaces = 16384",
         "set overlay metacopy=Y in the running kernel",
     ]
+    found = reboots.run.findings(vm)
+    assert (found["modprobe-metacopy"], found["sysctl-overridden"]) == ("warning", "warning")
+    for path in OVERRULES:
+        assert path in "\n".join(reboots.run.said(vm))
+
+
+def test_without_what_overruled_it_the_node_is_as_it_should_be(rollout: Rollout, reboots: Reboots) -> None:
+    vm = rollout.vms["6.1"]
+    assert (reboots.again.code, reboots.again.will(vm)) == (0, [])
+    assert {"modprobe-metacopy", "sysctl-overridden"} & reboots.again.findings(vm).keys() == set()
 
 
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if TAKEN_AWAY[kernel]])

@@ -55,10 +55,12 @@ def test_2_x_refuses_by_default_in_these_very_words(name: str, request: pytest.F
     assert (ended.code, ended.stderr) == (1, f"ctr: {upstream.REFUSAL}\n")
     with containerd.cri() as runtime:
         assert runtime.version().runtime_version.startswith("2.")
-        error = upstream.refused(runtime, "runc")
-        assert runtime.handlers()["runc"], "the features are those of the runtime, whatever the kernel can"
-    assert error.endswith(f"failed to create containerd container: {upstream.REFUSAL}")
-    assert upstream.diagnosed(error) == ["overlay-cannot-idmap-layers"]
+        errors = [upstream.refused(runtime, handler) for handler in HANDLERS]
+        claimed = runtime.handlers()
+    assert all(claimed[name] for name in HANDLERS), "the features are those of the runtime, whatever the kernel can"
+    for error in errors:
+        assert error.endswith(f"failed to create containerd container: {upstream.REFUSAL}")
+        assert upstream.diagnosed(error) == ["overlay-cannot-idmap-layers"]
 
 
 def test_another_snapshotter_chowns_without_an_opt_in(refusing: Daemon) -> None:
@@ -77,7 +79,7 @@ def test_with_slow_chown_a_container_starts_on_linux_5_10(opted_in: Daemon) -> N
     ended = opted_in.run(upstream.SHOW_UID_MAP, name="slow")
     assert (ended.code, ended.stdout) == (0, "0 65536 65536\n"), ended.stderr
     sizes = {layer.owner: layer.kib for layer in opted_in.layers().values()}
-    assert sizes[65536] >= sizes[0] > 1000, "the image is duplicated, as by containerd 1.7"
+    assert 1000 < sizes[0] <= sizes[65536] <= sizes[0] + 64, "the image is duplicated, as by containerd 1.7"
 
 
 def test_with_slow_chown_and_metacopy_inodes_only_are_copied(vms: dict[str, LabVM], opted_in: Daemon) -> None:
@@ -86,7 +88,7 @@ def test_with_slow_chown_and_metacopy_inodes_only_are_copied(vms: dict[str, LabV
         ended = opted_in.run(upstream.SHOW_UID_MAP, options=ids, name="metacopy")
     assert (ended.code, ended.stdout) == (0, "0 131072 65536\n"), ended.stderr
     sizes = {layer.owner: layer.kib for layer in opted_in.layers().values()}
-    assert 0 < sizes[131072] < sizes[0] / 10
+    assert 0 < sizes[131072] <= 100 < sizes[0] / 10
 
 
 def test_but_no_pod_starts_on_linux_5_10_because_idmapped_mounts_begin_with_5_12(opted_in: Daemon) -> None:
