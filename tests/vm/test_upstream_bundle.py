@@ -57,3 +57,18 @@ def test_a_chowned_bundle_runs_in_a_user_namespace(containerd: Daemon) -> None:
         pid=$(ctr tasks ls | awk '$1 == "userns-test" { print $2 }')
         stat -c %u /proc/$pid""").stdout
     assert seen.split() == ["0", "65536", "65536", "65536"]
+
+
+def test_a_bundle_needs_an_absolute_path_that_its_root_may_walk(containerd: Daemon) -> None:
+    """With the bundle of the test before, which did start."""
+
+    def starts(name: str, rootfs: str) -> bool:
+        written = config(rootfs, f"{containerd.cgroup}/{name}")
+        create = f"cat >{BUNDLE}/{name}.json && ctr containers create --config {BUNDLE}/{name}.json {name}"
+        start = f"ctr tasks start --detach {name} </dev/null >/dev/null 2>&1"
+        return containerd.sh(f"cd {BUNDLE} && {create} && {start}", check=False, input=written).returncode == 0
+
+    assert not starts("relative", "rootfs")
+    assert starts("open", f"{BUNDLE}/rootfs")
+    containerd.sh(f"chmod 700 {BUNDLE}")
+    assert not starts("closed", f"{BUNDLE}/rootfs")
