@@ -25,7 +25,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.context import ctx_state
 
-from tasks import hiding
+from tasks import hiding, image_connector
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -87,6 +87,8 @@ def _jsonify_without_secrets(data: Any, *args: Any, **kwargs: Any) -> str:
 pyinfra_cli.prints.jsonify = _jsonify_without_secrets
 
 # --- What pyinfra would call a success -------------------------------------------------------------------------------
+
+image_connector.register()
 
 _inventory = str(_options.get("inventory", ""))
 if _inventory.endswith(".py") and not Path(_inventory).exists():

@@ -53,16 +53,21 @@ def image() -> Path:
             _run("chroot", str(root), "depmod", "-a", kernel.release)
         for unit in base.MASKED_FOR_THE_MACHINE:
             (root / "etc/systemd/system" / unit).unlink()
-        init = root / _INIT.lstrip("/")
-        init.parent.mkdir()
-        init.write_text(_INIT_TEXT)
-        init.chmod(0o755)
-        (root / "etc/ssh/sshd_config.d/lab.conf").write_text(base.sshd_limits(root / "usr/sbin/sshd"))
-        _run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(into / "disk.img"), _SIZE)
+        of_tree(root, into / "disk.img")
         cache.remove_tree(root)
 
     recipe = cache.digest(Path(__file__).read_text(), tree.parent.name, *(kernel.release for kernel in found))
     return cache.once("vm-disk", recipe, build) / "disk.img"
+
+
+def of_tree(root: Path, disk: Path) -> None:
+    """Make a disk of a tree with the modules of a kernel. What the lab needs to reach it is written into the tree."""
+    init = root / _INIT.lstrip("/")
+    init.parent.mkdir()
+    init.write_text(_INIT_TEXT)
+    init.chmod(0o755)
+    (root / "etc/ssh/sshd_config.d/lab.conf").write_text(base.sshd_limits(root / "usr/sbin/sshd"))
+    _run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(disk), _SIZE)
 
 
 def _run(*words: str) -> None:

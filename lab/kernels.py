@@ -43,7 +43,24 @@ def fetched(name: str) -> Kernel:
     return Kernel(name, modules.name, home / "vmlinuz", modules)
 
 
-def _fetch(suite: str, into: Path) -> None:
+def config(name: str) -> Path:
+    """The configuration of the kernel of this name, as its package has it: for images, which have it in /boot."""
+
+    def fetch(into: Path) -> None:
+        tree = _unpacked(KERNELS[name], into)
+        found = [*tree.glob("boot/config-*"), *tree.glob("usr/lib/modules/*/config")]
+        if len(found) != 1:
+            raise LabError(f"the kernel of Debian {KERNELS[name]} has no configuration, or several")
+        shutil.move(found[0], into / "config")
+        for directory in (into / "apt", into / "debs", tree):
+            cache.remove_tree(directory)
+
+    recipe = cache.digest(_META_PACKAGE, _PARTS.pattern, fetched(name).release)
+    return cache.once(f"kernel-config-{KERNELS[name]}", recipe, fetch) / "config"
+
+
+def _unpacked(suite: str, into: Path) -> Path:
+    """The kernel's packages, in `into`/debs, unpacked into `into`/tree."""
     apt = debs.Apt(suite, into / "apt")
     wanted = [_META_PACKAGE]
     for package in wanted:
@@ -53,12 +70,18 @@ def _fetch(suite: str, into: Path) -> None:
     apt.download(wanted[1:], packages)
     for deb in packages.iterdir():
         subprocess.run([*leashed(), tool("dpkg-deb"), "--extract", str(deb), str(tree)], check=True)
+    return tree
+
+
+def _fetch(suite: str, into: Path) -> None:
+    tree = _unpacked(suite, into)
     modules = [path for place in ("lib/modules", "usr/lib/modules") for path in (tree / place).glob("[0-9]*")]
     images = [*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")]
     if len(modules) != 1 or len(images) != 1:
-        raise LabError(f"the kernel packages of Debian {suite} are not as expected: {', '.join(wanted)}")
+        packages = ", ".join(deb.name for deb in (into / "debs").iterdir())
+        raise LabError(f"the kernel packages of Debian {suite} are not as expected: {packages}")
     shutil.move(images[0], into / "vmlinuz")
     (into / "modules").mkdir()
     shutil.move(modules[0], into / "modules")
-    for directory in (into / "apt", packages, tree):
+    for directory in (into / "apt", into / "debs", tree):
         cache.remove_tree(directory)

@@ -12,6 +12,7 @@
 It is reached like a node and from there: `lab.ssh_data(vm)`, `lab.serve(mirror)`. It is emulated by QEMU without the
 help of the processor, which takes 20 seconds of a processor for a boot and slows everything down some 15 times, but
 needs nothing of the machine. Its disk is a layer over one that all share; reboots and power cuts keep the layer.
+With `disk=PATH`, an image of `lab.disk.of_tree` under the build directory, it is a layer over that one.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ class LabVM(Machine):
     patience = 1500
     pause = 1
 
-    def __init__(self, lab: Lab, name: str, kernel: str, number: int) -> None:
+    def __init__(self, lab: Lab, name: str, kernel: str, number: int, shared: Path | None = None) -> None:
         super().__init__(lab, name, number)
         self.kernel = kernel
+        self._shared = shared
         self.disk = self.home / "disk.qcow2"
         self._image = self.home / "vmlinuz"
         self._seed = self.home / "seed.tar"
@@ -69,7 +71,7 @@ class LabVM(Machine):
         # Links, because whoever builds a new disk or kernel meanwhile removes the old one from the cache.
         self._image.hardlink_to(kernels.fetched(self.kernel).image)
         shared = self.home / "shared.img"
-        shared.hardlink_to(disk.image())
+        shared.hardlink_to(self._shared or disk.image())
         layer = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", shared.name, str(self.disk)]
         self.lab.run([tool("qemu-img"), *layer], cwd=self.home)
         self._make_host_key(self.home / "ssh_host_ed25519_key")

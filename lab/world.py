@@ -178,9 +178,9 @@ class Lab:
         self._boot(node, wait)
         return node
 
-    def vm(self, name: str, kernel: str = "newest", *, wait: bool = True) -> LabVM:
-        """Boot a virtual machine with one of lab.kernels.KERNELS."""
-        vm = LabVM(self, name, kernel, next(self._numbers))
+    def vm(self, name: str, kernel: str = "newest", *, wait: bool = True, disk: Path | None = None) -> LabVM:
+        """Boot a virtual machine with one of lab.kernels.KERNELS, from the disk that all share or from another one."""
+        vm = LabVM(self, name, kernel, next(self._numbers), disk)
         self._boot(vm, wait)
         return vm
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64decode
 from collections.abc import Callable, Hashable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import click
 from paramiko import SSHException
@@ -75,7 +76,7 @@ def plan() -> Plan | None:
         refuse(["refused: the node answered nothing, though its shell says that all went well. Does sh run there?"])
         return None
     try:
-        made = make(node, policy, templates(), today=datetime.now(UTC).date())
+        made = make(node, policy, templates(), today=_today())
     except ConfigError as error:
         refuse([f"refused: {error}"])
         return None
@@ -211,3 +212,10 @@ def _texts(paths: Sequence[str]) -> list[str]:
 
 def _failed() -> bool:
     return ctx_host.get() in ctx_state.get().failed_hosts
+
+
+def _today() -> date:
+    """The date of SOURCE_DATE_EPOCH, where that is set: what an image tells of itself is not to change with the day."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
+    return now.date()

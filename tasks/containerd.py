@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pyinfra import host
 
-from tasks import operations
+from tasks import image, operations
 from tasks.stage import Stage
 from userns import changes, paths
 from userns.plan import Plan
 
-SLOTS = paths.MANAGED
+SLOTS = (*paths.MANAGED, *paths.IMAGE)
 # Waiting for another run's lock (300 s), packages, a restart and its health check, and the way back.
 CHANGE_SECONDS = 1800
 
@@ -17,11 +17,15 @@ CHANGE_SECONDS = 1800
 def stage(plan: Plan, stage: Stage) -> None:
     """Queue every planned file's text, and write down what the activation does with the rest of the plan."""
     files = {change.path: change for change in plan.changes if isinstance(change, changes.WriteFile)}
+    together: dict[str, str] = {}
     for number, path in host.loop(tuple(enumerate(SLOTS))):
         if file := files.get(path):
             stage.add("put", file.mode, path, f"text{number}", "", "", "")
             if file.keeps:  # what was shown as a diff, and is kept, is what is replaced
                 stage.add("unchanged", path, plan.digest(path))
+            elif plan.node.image is not None:
+                together[f"text{number}"] = file.content
+                continue
             operations.put(
                 name=f"Stage {path}",
                 stage=stage.path,
@@ -29,6 +33,8 @@ def stage(plan: Plan, stage: Stage) -> None:
                 content=file.content,
                 keep=(path, file.keeps) if file.keeps else (),
             )
+    if together:
+        image.put(name=f"Stage {len(together)} files", stage=stage.path, texts=together)
     for path in paths.SHARED:
         if path in files:
             stage.add("unchanged", path, plan.digest(path))
@@ -59,6 +65,11 @@ def stage(plan: Plan, stage: Stage) -> None:
 
 def activate(plan: Plan, stage: Stage) -> None:
     """Queue the change-over."""
+    if plan.node.image is not None:
+        image.activate(
+            name="Put in place, start nothing", stage=stage.path, actions=stage.text, _timeout=CHANGE_SECONDS
+        )
+        return
     restarts = any(isinstance(change, changes.RestartService) for change in plan.changes)
     operations.activate(
         name="Change over, restart containerd, check its health" if restarts else "Change over",

@@ -6,11 +6,10 @@ from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
 from artifacts.errors import ArtifactsError
-from tasks import operations, pushing, settings
+from tasks import image, operations, pushing, settings
 from tasks.stage import Stage
 from userns.changes import InstallArtifact, InstallPackage
 from userns.plan import Plan
-from userns.policy import Policy
 
 COMPONENTS = ("containerd", "runc", "crun")
 
@@ -24,7 +23,7 @@ def stage(plan: Plan) -> Stage:
     # The same slots on every host: pyinfra orders operations by their place in the code.
     for component in host.loop(COMPONENTS):
         if artifact := artifacts.get(component):
-            _stage_artifact(stage, artifact, plan.policy)
+            _stage_artifact(stage, artifact, plan)
     if packages:
         for package in packages:
             stage.add("package", package.package)
@@ -39,12 +38,13 @@ def stage(plan: Plan) -> Stage:
     return stage
 
 
-def _stage_artifact(stage: Stage, artifact: InstallArtifact, policy: Policy) -> None:
+def _stage_artifact(stage: Stage, artifact: InstallArtifact, plan: Plan) -> None:
     names = {member: path.rpartition("/")[2] for member, path in artifact.programs.items()}
     for member, path in artifact.programs.items():
         stage.add("put", "755", path, names[member], artifact.component, artifact.version, artifact.sha256)
     if artifact.pushed is None:
-        operations.fetch(
+        fetch = operations.fetch if plan.node.image is None else image.fetch
+        fetch(
             name=f"Fetch {artifact.component} {artifact.version} and verify its SHA-256",
             stage=stage.path,
             url=artifact.url,
@@ -52,7 +52,7 @@ def _stage_artifact(stage: Stage, artifact: InstallArtifact, policy: Policy) -> 
             programs=names,
         )
         return
-    bundle = settings.bundle(policy)
+    bundle = settings.bundle(plan.policy)
     asset = next(each for each in bundle.bundle.assets if each.sha256 == artifact.sha256)
     try:
         bundle.prove(asset)  # here, once for all hosts, and not after it was sent to each

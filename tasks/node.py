@@ -21,7 +21,7 @@ _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no 
 
 
 PARTS = (
-    *("probe.sh", "node-kernel.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
+    *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
     *("running.sh", "node.sh"),
 )
 

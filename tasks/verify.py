@@ -115,7 +115,9 @@ def start_containers(
 
 
 def prove(plan: Plan, *, of_a_change: bool = False) -> None:
-    """Queue the proof of what this plan sets up, or has set up."""
+    """Queue the proof of what this plan sets up, or has set up. An image is proven when it has booted."""
+    if plan.node.image is not None:
+        return
     volumes = f"{plan.policy.kubelet_root.rstrip('/')}/{cri.NAME}"
     requests = cri.requests(
         tuple(plan.handlers),

@@ -27,11 +27,11 @@ pytest_plugins = ["tests.labs"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests stay together where several workers share them: a file's, and all that share virtual machines."""
+    """Which tests stay together where several workers share them: a file's, and all that share machines or a tree."""
     here = Path(__file__).parent
     for item in items:
         room = item.path.relative_to(here).parts[0]
-        item.add_marker(pytest.mark.xdist_group("vm" if room == "vm" else str(item.path.relative_to(here))))
+        item.add_marker(pytest.mark.xdist_group(room if room in ("vm", "image") else str(item.path.relative_to(here))))
 
 
 def unavailable(reason: str) -> NoReturn:

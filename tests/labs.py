@@ -38,6 +38,19 @@ def lab(machine: None) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def vm_lab(lab: Lab) -> Lab:
+    """The session's lab, on a machine that can have virtual machines too."""
+    try:
+        for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
+            processes.tool(program)
+    except LabError as error:
+        unavailable(str(error))
+    if not Path("/dev/net/tun").exists():
+        unavailable("virtual machines need /dev/net/tun, which this machine does not have")
+    return lab
+
+
+@pytest.fixture(scope="session")
 def mirror() -> mirrors.Mirror:
     """The release assets of Debian testing, where upstream would have them."""
     return mirrors.build("testing")

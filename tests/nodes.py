@@ -95,6 +95,8 @@ def done(node: Node, plan: Plan) -> Node:
                     binaries[path] = Binary(
                         sha256="0" * 64, version=version, recorded=True, component=component, asset="package"
                     )
+            case changes.HoldPackage(package=package):
+                packages[package] = packages[package].model_copy(update={"held": True})
             case changes.WriteFile(path=path, content=content, mode=mode):
                 files[path] = file_state(content, mode).model_copy(update={"recorded": True})
                 fields |= _read_again(node, path, content)

@@ -9,12 +9,15 @@ from typing import Any
 
 import toml
 
+from userns import programs
 from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
 from userns.paths import DROP_INS
+from userns.policy import Policy
+from userns.readiness import Readiness
 from userns.render import comment_lines, fill
 from userns.toml_text import assignments, inline, key, tables
 
-__all__ = ["IMPORTED", "STATE", "ConfigError", "Settings", "intended", "render", "second_opinion"]
+__all__ = ["IMPORTED", "STATE", "ConfigError", "Settings", "intended", "of_policy", "render", "second_opinion"]
 
 STATE = "/run/containerd"
 IMPORTED = f"{DROP_INS}/*.toml"
@@ -40,6 +43,22 @@ class Settings:
     slow_chown: bool | None = None
     slow_chown_reason: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def of_policy(policy: Policy, ready: Readiness) -> Settings:
+    """What decides config.toml on a node that is so far ready."""
+    return Settings(
+        version=policy.config_version,
+        root=policy.containerd_root,
+        cgroup_driver=policy.cgroup_driver,
+        handlers=programs.handlers(policy),
+        default_runtime=policy.default_runtime,
+        snapshotter=policy.snapshotter,
+        sandbox_image=policy.sandbox_image,
+        slow_chown=ready.slow_chown,
+        slow_chown_reason=ready.slow_chown_reason,
+        extra=policy.containerd_config,
+    )
 
 
 @dataclass(frozen=True, slots=True)

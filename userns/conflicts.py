@@ -84,7 +84,7 @@ def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[
             kubelet_id_range=policy.kubelet_id_range,
             ids_per_pod=policy.ids_per_pod,
             max_pods=policy.max_pods,
-            image=policy.target_kernel is not None,
+            image=node.image is not None,
         ),
     )
 
@@ -100,7 +100,9 @@ def _access(node: Node, wants: Wants) -> Iterator[Finding]:
             "not-root",
             "this connection is not root's, and everything here needs root: set _sudo = True (or ssh_user) in the data",
         )
-    if not node.systemd and not wants.image:
+    if not node.systemd and wants.image:
+        yield blocker("no-systemd", "there is no systemd in this image, and containerd is started by it: install it")
+    elif not node.systemd:
         yield blocker(
             "no-systemd",
             "systemd does not run here, and containerd is started, restarted and undone by it: "
@@ -168,7 +170,8 @@ def _user_namespaces(node: Node, wants: Wants) -> Iterator[Finding]:
 def _sysctl_files(node: Node, wants: Wants) -> Iterator[Finding]:
     """At boot the last file wins, by name over all directories (sysctl.d(5)); the node's lines come in that order."""
     live = node.sysctls.get(MAX_USER_NAMESPACES, wants.max_user_namespaces)
-    ours = any(each.file == paths.SYSCTL for each in node.sysctl_lines) or live < wants.max_user_namespaces
+    there = any(each.file == paths.SYSCTL for each in node.sysctl_lines)
+    ours = there or wants.image or live < wants.max_user_namespaces
     late = [each for each in node.sysctl_lines if each.file != paths.SYSCTL and (not ours or _after_ours(each.file))]
     match = re.fullmatch(r".*=\s*(\d{1,19})\s*", late[-1].line) if late else None
     if match and int(match[1]) < wants.max_user_namespaces:
@@ -207,13 +210,18 @@ def _volumes(node: Node, wants: Wants) -> Iterator[Finding]:
 
 
 def _tools(node: Node, wants: Wants) -> Iterator[Finding]:
-    needed = _TOOLS | (_RELEASE_TOOLS if wants.install_from != "package" and wants.installs else {})
+    # In an image nothing is started, and a release is unpacked on the build host.
+    unpacked_here = ("bundle",) if wants.image else ("bundle", "release")
+    needed = _TOOLS | (_RELEASE_TOOLS if wants.installs and wants.install_from in unpacked_here else {})
+    if wants.image:
+        needed = {tool: package for tool, package in needed.items() if tool != "systemd-run"}
     if wants.install_from == "package" and wants.installs:
         needed = needed | {"apt-get": "apt; other package managers are not served"}
     if wants.kubelet_id_range and not node.kubelet_user:
         needed = needed | {"useradd": "passwd"}
     missing = [f"{tool} (package {package})" for tool, package in needed.items() if tool not in node.tools]
-    if wants.install_from == "release" and wants.installs and not {"curl", "wget"} & set(node.tools):
+    fetches = wants.install_from == "release" and wants.installs and not wants.image
+    if fetches and not {"curl", "wget"} & set(node.tools):
         missing.append("curl or wget")
     if missing:
         yield blocker("tools-missing", f"the node has no {', no '.join(missing)}: install them first")

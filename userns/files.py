@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from userns import check, config, paths, programs, render, subids
+from userns import check, config, firstboot, paths, render, subids
 from userns.changes import RemoveFile, WriteFile
 from userns.findings import Finding, warning
 from userns.node import ConfLine, Node
@@ -21,7 +21,9 @@ _RESTARTS = frozenset({paths.CONFIG, paths.UNIT})
 MAX_USER_NAMESPACES = "user.max_user_namespaces"
 _FIGURE = re.compile(r"[0-9]{1,19}")
 _LARGEST = 2**31 - 1  # kernel/ucount.c
-_EXECUTABLE = frozenset({paths.PRE_START, paths.CHECK})
+_EXECUTABLE = frozenset({paths.PRE_START, paths.CHECK, *paths.CHECK_FOR.values(), paths.FIRST_BOOT})
+# What the operator adds to them may be a registry's password.
+_CONFIGS = frozenset({paths.CONFIG, *paths.CONFIG_FOR.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class Wanted:
     config: Mapping[str, Any]
     findings: tuple[Finding, ...] = ()
 
+    def with_text(self, path: str, text: str, why: str) -> Wanted:
+        """The same with another file."""
+        return replace(self, texts={**self.texts, path: text}, whys={**self.whys, path: why})
+
 
 def wanted(
     node: Node,
@@ -48,18 +54,7 @@ def wanted(
 
     Raises config.ConfigError where `containerd_config` cannot be put into config.toml.
     """
-    settings = config.Settings(
-        version=policy.config_version,
-        root=policy.containerd_root,
-        cgroup_driver=policy.cgroup_driver,
-        handlers=programs.handlers(policy),
-        default_runtime=policy.default_runtime,
-        snapshotter=policy.snapshotter,
-        sandbox_image=policy.sandbox_image,
-        slow_chown=ready.slow_chown,
-        slow_chown_reason=ready.slow_chown_reason,
-        extra=policy.containerd_config,
-    )
+    settings = config.of_policy(policy, ready)
     mapping = config.intended(settings)
     text = config.render(templates, settings)
     metacopy = wants_metacopy(node, policy, ready)
@@ -99,6 +94,9 @@ def wanted(
     expected = check.Expected(metacopy, figure(node, policy), node.kubelet_version, findings)
     texts[paths.CHECK] = check.text(templates, policy, ready, expected)
     texts[paths.CHECK_UNIT] = check.service(templates)
+    if node.image is not None:
+        for path, why, baked in firstboot.files(templates, policy, node.kernel, ready, expected):
+            texts[path], whys[path] = baked, why
 
     doubt = config.second_opinion(text, mapping)
     doubts = (warning("config-toml-dialects", doubt, "TOML 0.5 against TOML 1.0"),) if doubt else ()
@@ -125,7 +123,9 @@ def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[st
     """
     live = node.sysctls.get(MAX_USER_NAMESPACES)
     there = _kind(node, paths.SYSCTL) != "absent"
-    if there or (live is not None and live < max_user_namespaces(node, policy)):
+    # Nobody knows the memory of the machine that boots an image.
+    low = node.image is not None or (live is not None and live < max_user_namespaces(node, policy))
+    if there or low:
         return {paths.SYSCTL: render.sysctl(templates, raised_user_namespaces(node, policy))}
     return {}
 
@@ -157,8 +157,7 @@ def _figures(lines: Iterable[ConfLine]) -> list[int]:
 def _mode(path: str, policy: Policy) -> str:
     if path in _EXECUTABLE:
         return "755"
-    # What the operator adds may be a registry's password.
-    return "600" if path == paths.CONFIG and policy.containerd_config else "644"
+    return "600" if path in _CONFIGS and policy.containerd_config else "644"
 
 
 def changes(node: Node, policy: Policy, found: Wanted) -> list[WriteFile | RemoveFile]:

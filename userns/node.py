@@ -137,8 +137,28 @@ class Overlay(_Frozen):
     metacopy: Literal["Y", "N", ""] = ""
 
 
+class ImageKernel(_Frozen):
+    """A kernel in an image: its release, how it has overlay, and of its configuration what concerns us.
+
+    `config` maps an option to `y`, `m` or `n`, and is empty where the image does not have the kernel's configuration.
+    """
+
+    release: str
+    overlay: Literal["builtin", "module", "absent", "unknown"] = "unknown"
+    config: dict[str, str] = {}
+
+
+class Image(_Frozen):
+    """What makes a node an image: a root directory that will boot later, on one of these kernels."""
+
+    kernels: tuple[ImageKernel, ...] = ()
+
+
 class Node(_Frozen):
-    """Everything the plan needs to know of one node, as one remote command found it."""
+    """Everything the plan needs to know of one node, as one remote command found it.
+
+    `kernel` of an image is the newest one that it has, "" where it has none.
+    """
 
     kernel: str
     machine: str
@@ -149,6 +169,7 @@ class Node(_Frozen):
     cgroup: Literal["v2", "v1", "hybrid", "unknown"] = "unknown"
     tools: tuple[str, ...] = ()
     root: bool = True
+    image: Image | None = None
     overlay: Overlay = Overlay()
     # Keys: containerd-root, kubelet-root, tmpfs, overlay (an overlay over an idmapped lower, in the containerd
     # root), containerd-check (containerd's own test, in its TMPDIR; only below Linux 5.19, where it makes it).

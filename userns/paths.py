@@ -42,3 +42,11 @@ PACKAGED = {
 MANAGED = (CONFIG, UNIT, UNIT_DROP_IN, MODPROBE, SYSCTL, PRE_START, CHECK, CHECK_UNIT, SUBUID, SUBGID)
 # Of these, the files in which other people's lines stay as they are.
 SHARED = (SUBUID, SUBGID)
+
+# What an image has beside them for its first boot: the renderings for each kind of kernel, and what picks from them.
+CONFIG_FOR = {"idmapped": f"{CONFIG}.idmapped", "slow-chown": f"{CONFIG}.slow-chown"}
+CHECK_FOR = {tier: f"{CHECK}.{tier}" for tier in ("idmapped", "rootfs-only", "chown", "unsupported")}
+FIRST_BOOT = f"{LIBEXEC}/first-boot"
+FIRST_BOOT_UNIT = "/etc/systemd/system/userns-node-first-boot.service"
+IMAGE_RECORD = f"{STATE}/image.json"
+IMAGE = (*CONFIG_FOR.values(), *CHECK_FOR.values(), FIRST_BOOT, FIRST_BOOT_UNIT, IMAGE_RECORD)

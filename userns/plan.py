@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from userns import advisories, conflicts, dropins, files, programs, readiness, requirements, upgrades
+from userns import (
+    advisories,
+    conflicts,
+    dropins,
+    files,
+    image,
+    imagerecord,
+    programs,
+    readiness,
+    requirements,
+    upgrades,
+)
 from userns.changes import (
     AddKubeletUser,
     Change,
@@ -21,7 +32,7 @@ from userns.changes import (
 )
 from userns.findings import Finding, Severity, apply_allow
 from userns.node import Node, Unit
-from userns.paths import CHECK_UNIT
+from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -116,16 +127,24 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     `templates` holds the text of each file in templates/ by name; `today` dates end-of-life findings (None: no
     such findings).
     """
+    node = image.booting(node, policy)
     ready = readiness.of_node(node, policy)
     paths = programs.paths(policy)
     handlers = programs.handlers(policy)
     in_the_way = conflicts.of_node(node, policy, ready)
     wanted = files.wanted(node, policy, ready, templates, tuple(in_the_way))
 
-    findings = [
+    found = [
+        *image.findings(node, policy),
         *ready.findings,
         *requirements.of_policy(node, policy),
         *advisories.of_policy(policy, today),
+    ]
+    if node.image is not None:  # what else is found hangs on what lies in the tree already
+        record = imagerecord.text(node, policy, ready, apply_allow(found, policy.allow))
+        wanted = wanted.with_text(IMAGE_RECORD, record, "what this image is, and why")
+    findings = [
+        *found,
         *upgrades.of_node(node, policy),
         *programs.missing(node, policy),
         *in_the_way,
@@ -156,8 +175,8 @@ def _changes(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted)
 
 
 def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:
-    """Values of the running kernel. A container shares its kernel with others: there they are left alone."""
-    if node.container != "none":
+    """Values of the running kernel. A container shares its kernel with others, and in an image none runs."""
+    if node.container != "none" or node.image is not None:
         return []
     live: list[Change] = []
     key = files.MAX_USER_NAMESPACES
@@ -176,12 +195,13 @@ def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:
 
 def _service(node: Node, changes: Sequence[Change]) -> list[Change]:
     service: list[Change] = []
-    for name in ("containerd", CHECK_UNIT.rpartition("/")[2].removesuffix(".service")):
+    units = (CHECK_UNIT,) if node.image is None else (CHECK_UNIT, FIRST_BOOT_UNIT)
+    for name in ("containerd", *(path.rpartition("/")[2].removesuffix(".service") for path in units)):
         enabled = node.units.get(name, Unit()).enabled
         if enabled not in ("enabled", "static"):
             service.append(EnableService(f"it is {enabled or 'not there yet'}", f"{name}.service"))
     unit = node.units.get("containerd", Unit())
-    if reason := _why_restart(node, unit, changes):
+    if node.image is None and (reason := _why_restart(node, unit, changes)):
         service.append(RestartService(reason))
     return service
 

@@ -15,7 +15,7 @@ from userns.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
 from userns.secret import hide, texts, without
-from userns.settings import NOT_YET, SETTINGS, Problem, mask
+from userns.settings import SETTINGS, Problem, mask
 from userns.versions import parse
 
 __all__ = ["Policy", "PolicyError", "Problem", "artifact_bundle_path", "artifact_lock_path", "load"]
@@ -160,10 +160,6 @@ def load(
             values[name] = setting.read(value)
         except ValueError as error:
             problems.append(Problem(name, value, f"{error}. Allowed: {setting.allowed}"))
-        else:
-            if name in NOT_YET and NOT_YET[name](values[name]):
-                problems.append(Problem(name, value, f"not available in this version. Allowed: {setting.allowed}"))
-                del values[name]
     try:
         lock = Lock.parse(lock) if isinstance(lock, str) else lock
     except LockError as error:

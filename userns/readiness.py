@@ -74,17 +74,16 @@ _VOLUMES = {
 
 
 def of_node(node: Node, policy: Policy) -> Readiness:
-    """The readiness of a node under a policy. An image is judged by the kernel that it will boot."""
-    image = policy.target_kernel is not None
+    """The readiness of a node under a policy."""
     return assess(
         **wants(policy),
-        kernel=policy.target_kernel or node.kernel,
-        probes={} if image else node.probes,
+        kernel=node.kernel,
+        probes=node.probes,
         filesystems={name: each.type for name, each in node.filesystems.items()},
         paths={"containerd-root": policy.containerd_root, "kubelet-root": policy.kubelet_root},
         os_id=node.os_id,
         os_version=node.os_version,
-        unprobed="an image is probed when it boots, on its own kernel" if image else "the probe gave no answer",
+        unprobed="the probe gave no answer",
     )
 
 
@@ -142,6 +141,9 @@ def assess(
         judge.chown_model(row, slow_chown)
         volumes: Volumes = "all"
     else:
+        row_of_snapshotter = SNAPSHOTTERS.get(snapshotter)
+        if row_of_snapshotter and row_of_snapshotter.model == "overlay":
+            judge.slow_chown_reason = _NOT_NEEDED  # unless it turns out to be
         if judge.root():
             judge.snapshots(slow_chown, remaps)
         volumes = "none" if judge.hopeless else judge.volumes(row, kubernetes)
@@ -245,21 +247,16 @@ class _Judge:
         if self.asked.kernel_has("overlay"):
             self._overlay_layers()
             if slow_chown is True:
-                self._sets_slow_chown("asked for; without effect on Linux 5.19 and later")
+                self._sets_slow_chown(_ASKED_FOR)
                 self._find(note("slow-chown-has-no-effect", _NO_EFFECT.format(kernel=self.kernel), _CHECK))
-            else:
-                self.slow_chown_reason = "Linux 5.19 and later mounts overlay over idmapped layers: nothing is copied"
             return
         check = self.asked.containerd_check()
         self._told(check)
         if slow_chown is True:
-            self._sets_slow_chown("asked for")
+            self._sets_slow_chown(_ASKED_FOR)
         elif slow_chown == "auto" and not self.asked.probed_ok("containerd-check"):
             # Without effect where containerd's test passes after all, so it is safe where that is not known.
-            how = "may fail" if check.can else "fails"
-            # Without the kernel's version: this becomes a comment in config.toml, and an update of the kernel is
-            # no reason to write that anew and to restart containerd.
-            self._sets_slow_chown(f"containerd's own test of overlay {how} on a kernel below Linux 5.19")
+            self._sets_slow_chown(_NEEDED)
         if check.can:
             self._overlay_layers()
         elif not self.slow_chown:
@@ -342,6 +339,11 @@ _CURES = {
     "user-namespaces-forbidden": "Pods with hostUsers: false need them: run on the machine itself, or let this "
     "container make user namespaces"
 }
+# These become a comment in config.toml. They say nothing of the kernel that is there: an update of it is no reason to
+# write that anew and to restart containerd, and an image has both renderings.
+_ASKED_FOR = "asked for; without effect on Linux 5.19 and later"
+_NEEDED = "containerd's own test of overlay fails, or may fail, on a kernel below Linux 5.19"
+_NOT_NEEDED = "Linux 5.19 and later mounts overlay over idmapped layers: nothing is copied"
 _NO_EFFECT = "slow_chown = True has no effect on Linux {kernel}: from 5.19 on containerd idmaps"
 _REFUSES = (
     "on Linux {kernel} containerd refuses pods with a user namespace: {error}. Boot Linux 6.3 or later, or set "

@@ -21,6 +21,8 @@ from userns.node import (
     FileState,
     Filesystem,
     HostIds,
+    Image,
+    ImageKernel,
     Mounts,
     Node,
     Overlay,
@@ -111,7 +113,28 @@ def _pairs(by_kind: _ByKind, kind: str) -> dict[str, str]:
     return {fields[0]: fields[1] for fields in by_kind.get(kind, [])}
 
 
+def _image(by_kind: _ByKind) -> Image | None:
+    """An image's kernels, the newest first."""
+    if "image" not in by_kind:
+        return None
+    options: dict[str, dict[str, str]] = {}
+    for release, option, value in by_kind.get("image-config", []):
+        options.setdefault(release, {})[option] = value
+    found = [
+        ImageKernel.model_validate({"release": release, "overlay": overlay, "config": options.get(release, {})})
+        for release, overlay in by_kind.get("image-kernel", [])
+    ]
+    return Image(kernels=tuple(sorted(found, key=lambda each: _release_order(each.release), reverse=True)))
+
+
+def _release_order(release: str) -> list[tuple[int, str]]:
+    """Numbers as numbers: 6.12.9 is older than 6.12.48, and 6.1.0-9 than 6.1.0-48."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"[^0-9A-Za-z]+", release)]
+
+
 def _kernel(by_kind: _ByKind) -> str:
+    if image := _image(by_kind):
+        return image.kernels[0].release if image.kernels else ""
     kernel = _one("kernel")(by_kind)
     if upstream(kernel) is None:
         raise ValueError(f"{kernel!r} is no kernel release such as 6.12.5")
@@ -334,7 +357,8 @@ def _seconds(by_kind: _ByKind) -> float | None:
 
 _READERS: dict[str, Callable[[_ByKind], Any]] = {
     "kernel": _kernel,
-    "machine": _one("kernel", 1),
+    "machine": lambda by_kind: _one("image")(by_kind) or _one("kernel", 1)(by_kind),
+    "image": _image,
     "os_id": _os("ID"),
     "os_version": _os("VERSION_ID"),
     "container": lambda by_kind: _one("container")(by_kind) or "none",

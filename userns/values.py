@@ -133,6 +133,14 @@ def text(value: object) -> str:
     return value
 
 
+def kernel(value: object) -> str:
+    """A kernel: a version, or a whole release as `uname -r` says it."""
+    release = text(value)
+    if not re.fullmatch(r"\d{1,3}\.\d{1,4}[A-Za-z0-9.+~_-]{0,100}", release, re.ASCII):
+        raise ValueError("it is no kernel version")
+    return release
+
+
 def path(value: object) -> str:
     """An absolute, normalised path on a node; spaces and any other printable characters are fine."""
     where = text(value)

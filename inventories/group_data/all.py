@@ -84,7 +84,7 @@ kubelet_root = "/var/lib/kubelet"
 
 # --- What is judged --------------------------------------------------------------------------------------------------
 
-# For an image: the kernel that it will boot. None: the newest one in its /lib/modules. Not available in this version.
+# For an image: the kernel that it will boot, "6.12" or a whole release. None: the newest one in its /lib/modules.
 target_kernel = None
 
 # Ids of blockers that you accept, such as "kernel-lacks-tmpfs-idmap": each becomes a warning. Nothing else does that.

@@ -5,17 +5,25 @@
 # ignored, and an answer that was cut off is noticed. Built-ins do most of it: a fork costs more than a small file.
 prepare
 containerd_root=${1#/} kubelet_root=${2#/} verify_digests=$3
+# Set by the connector of images: the machine that this root directory is for. It boots later, on a kernel of its own.
+image=${USERNS_NODE_IMAGE-}
 managed="etc/containerd/config.toml etc/systemd/system/containerd.service \
 etc/systemd/system/containerd.service.d/50-userns-node.conf etc/modprobe.d/overlay-metacopy.conf \
 etc/sysctl.d/90-userns-node.conf usr/local/libexec/userns-node/pre-start usr/local/libexec/userns-node/check \
 etc/systemd/system/userns-node-check.service etc/subuid etc/subgid"
+[ -z "$image" ] || managed="$managed etc/containerd/config.toml.idmapped etc/containerd/config.toml.slow-chown \
+usr/local/libexec/userns-node/check.idmapped usr/local/libexec/userns-node/check.rootfs-only \
+usr/local/libexec/userns-node/check.chown usr/local/libexec/userns-node/check.unsupported \
+usr/local/libexec/userns-node/first-boot etc/systemd/system/userns-node-first-boot.service \
+var/lib/userns-node/image.json"
+[ -z "$image" ] || units="$units userns-node-first-boot.service"
 programs="usr/local/bin/containerd usr/local/bin/ctr usr/local/bin/containerd-shim-runc-v2 usr/local/sbin/runc \
 usr/local/bin/crun usr/bin/containerd usr/bin/ctr usr/bin/containerd-shim-runc-v2 usr/sbin/runc usr/bin/crun"
 
 # --- the machine -------------------------------------------------------------------------------------------------
 
 read_machine() {
-    read_kernel
+    if [ -n "$image" ]; then read_image "$image"; else read_kernel; fi
 
     for file in etc/os-release usr/lib/os-release; do
         [ -f "$file" ] && [ -r "$file" ] || continue
@@ -49,6 +57,7 @@ read_machine() {
     done
     record tools "$@"
 
+    [ -z "$image" ] || return 0 # such values are the build host's
     for file in user/max_user_namespaces user/max_mnt_namespaces kernel/unprivileged_userns_clone \
         kernel/apparmor_restrict_unprivileged_userns kernel/modules_disabled kernel/threads-max fs/inotify/max_user_instances; do
         # Not by read: it may read byte by byte, and such a file gives nothing after the first.
@@ -61,7 +70,7 @@ read_machine() {
 record userns-node-begin 1
 ! read -r line _ </proc/uptime || record uptime "$line"
 read_machine
-read_overlay
+[ -n "$image" ] || read_overlay
 read_file_systems
 read_configuration modprobe overlay etc/modprobe.d run/modprobe.d usr/local/lib/modprobe.d usr/lib/modprobe.d lib/modprobe.d
 read_configuration sysctl max_user_namespaces etc/sysctl.d run/sysctl.d usr/local/lib/sysctl.d usr/lib/sysctl.d \
@@ -81,7 +90,7 @@ if [ -e "$state/activation" ]; then
     record unfinished "${line:-unknown}"
 fi
 [ ! -e "$state/unproven" ] || record unproven yes
-ask_kernel
+[ -n "$image" ] || ask_kernel
 ! read -r line _ </proc/uptime || record uptime "$line"
 record userns-node-end
 exit 0

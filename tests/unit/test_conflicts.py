@@ -333,8 +333,12 @@ def test_metacopy_that_is_left_alone_is_nobodys_conflict() -> None:
 
 
 def test_nothing_that_runs_on_the_build_host_is_held_against_an_image() -> None:
-    image = node(systemd="", sysctls={}, container="docker")
+    image = node(systemd="257", sysctls={}, container="docker", tools=("awk", "base64", "flock", "sha256sum"))
     assert found(image, wants(image=True)) == {}
+
+
+def test_an_image_needs_systemd_in_it_for_its_boot() -> None:
+    assert severities(node(systemd=""), wants(image=True)) == {"no-systemd": "blocker"}
 
 
 # --- properties ----------------------------------------------------------------------------------------------------

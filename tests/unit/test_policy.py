@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from userns.policy import Policy, PolicyError, Problem, artifact_lock_path, load
 from userns.releases import Lock
-from userns.settings import DEFAULTS, NEWEST_KUBERNETES, NOT_YET, SETTINGS
+from userns.settings import DEFAULTS, NEWEST_KUBERNETES, SETTINGS
 
 ROOT = Path(__file__).parents[2]
 LOCK = Lock.parse((ROOT / "artifacts" / "lock.toml").read_text())
@@ -138,7 +138,8 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("default_runtime", "kata", 'Allowed: "runc" or "crun"'),
         ("install_from", "releases", 'Allowed: "release", "package" or "bundle"'),
         ("artifact_bundle", 5, "it is an int and not a string"),
-        ("target_kernel", "6.12.0-1-amd64", "not available in this version. Allowed: None"),
+        ("target_kernel", "newest", "it is no kernel version"),
+        ("target_kernel", 6.12, "it is a float and not a string"),
         ("release_url", "ftp://mirror", "it is not an http or https URL"),
         ("release_url", "github.com", "it is not an http or https URL"),
         ("release_url", "https://", "it is not an http or https URL"),
@@ -202,10 +203,6 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
 )
 def test_the_rest_is_refused_by_name_with_what_is_allowed(setting: str, value: object, says: str) -> None:
     assert says in refusal(**{setting: value})
-
-
-def test_what_is_not_available_yet_is_said_by_one_table() -> None:
-    assert set(NOT_YET) == {"target_kernel"}
 
 
 # --- Between settings ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.readiness_cases import ALL_OK, OLD, blockers, ids, message, ready
+from tests.unit.readiness_cases import ALL_OK, OLD, blockers, ids, ready
 from userns import readiness, requirements, tables
 from userns.findings import Severity, apply_allow
 from userns.node import Filesystem, Node, Probe
@@ -81,13 +81,6 @@ def test_a_node_is_judged_by_its_probes() -> None:
     found = readiness.of_node(NODE, policy())
     assert found.tier == "idmapped"
     assert "/data/containerd (ext4) can be idmapped" in dict(found.reasons)
-
-
-def test_an_image_is_judged_by_the_kernel_that_it_will_boot_and_not_by_the_build_hosts_probes() -> None:
-    found = readiness.of_node(NODE, policy(target_kernel="6.1.0-50-amd64"))
-    assert found.tier == "rootfs-only"
-    assert found.assumed
-    assert "when it boots" in message(found, "idmap-not-probed")
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,24 @@ import subprocess
 
 import pytest
 
-from tasks import node, rollback, verify
+from tasks import image, node, rollback, verify
 from tasks.files import ROOT, script
 from tasks.operations import ACTIVATION, activation
 from tests.conftest import unavailable
 
-ALONE = ("launch.sh", "package.sh", "put.sh", "text.sh")
+ALONE = ("image-launch.sh", "launch.sh", "package.sh", "put.sh", "seal.sh", "text.sh")
 TEXTS = {
     "node": node.text(),
     "activation": activation(),
     "sets": "".join(script(name) for name in rollback.PARTS),
+    "activation of an image": image.activation(),
     "verify": "".join(script(name) for name in (*verify.PARTS, "verify.sh")),
     "fetch": script("unpack.sh") + script("fetch.sh"),
     "push": script("unpack.sh") + script("receive.sh"),
     **{name: script(name) for name in ALONE},
 }
-PARTS = {*node.PARTS, *rollback.PARTS, "unpack.sh", "fetch.sh", "receive.sh", *ACTIVATION, *verify.PARTS, "verify.sh"}
+PARTS = {*node.PARTS, *rollback.PARTS, "unpack.sh", "fetch.sh", "receive.sh", *verify.PARTS, "verify.sh"}
+PARTS |= {*ACTIVATION, *image.ACTIVATION}
 OF_THE_CHECK = {"check-tell.sh"}  # tests/unit/test_check.py has the whole text looked at
 
 

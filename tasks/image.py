@@ -1,0 +1,125 @@
+"""Images: what a deploy does for a root directory that boots later, in the place of what it does on a node that runs.
+
+Everything is fetched and unpacked on the build host, and pushed: nothing in an image reaches the network. The change
+itself is the node's own (activate.sh), with the steps left out that start something.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shlex
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gevent.lock import RLock
+from pyinfra.api import FunctionCommand, HiddenValue, QuoteString, StringCommand, operation
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host
+
+from tasks import operations
+from tasks.files import base64, run, script
+from tasks.image_connector import ImageConnector
+from tasks.refusal import contained, refuse
+from tasks.telling import WarningCommand
+from userns.settings import mask
+
+SEAL_SECONDS = 300
+# The node's own, with what an image answers in the place of a running system between.
+ACTIVATION = (operations.ACTIVATION[0], "image.sh", *operations.ACTIVATION[1:])
+# Fetched once for all images of a run, by digest; a directory that the run takes with it.
+_downloads: dict[str, Path] = {}
+_fetching = RLock()
+
+
+@operation()
+def fetch(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
+    """Fetch a release asset on the build host, verified as on a node, and push its programs into the image's stage."""
+    yield FunctionCommand(_fetch_and_push, (stage, url, sha256, programs), {})
+
+
+def _fetch_and_push(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> None:
+    connector = _connector()
+    with _fetching:
+        if sha256 not in _downloads:
+            _downloads[sha256] = _fetch(connector, url, sha256, programs)
+    directory = QuoteString(stage)
+    made, output = connector.run_shell_command(StringCommand("umask", "077", "&&", "mkdir", "-p", directory))
+    try:
+        if not made:
+            raise OSError(output.stderr)
+        for name in programs.values():
+            connector.push(str(_downloads[sha256] / name), f"{stage}/{name}")
+    except OSError as error:
+        connector.run_shell_command(StringCommand("rm", "-rf", directory))
+        raise PyinfraError(f"the programs could not be written into the image: {error}") from error
+
+
+def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[str, str]) -> Path:
+    home = TemporaryDirectory(prefix="userns-node-")
+    atexit.register(home.cleanup)
+    into = Path(home.name) / "fetched" / sha256
+    members = [f"{member}={name}" for member, name in programs.items()]
+    command = run("fetch.sh", str(into), mask(url), sha256, *members, parts=operations.UNPACK)
+    fetched, output = connector.local.run_shell_command(command, _stdin=url)
+    if not fetched:
+        raise PyinfraError(f"on this build host: {output.stderr}")
+    return into
+
+
+@operation()
+def put(stage: str, texts: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
+    """Lay texts into the stage, by their names there: all at once, as no connection asks for small pieces."""
+    yield FunctionCommand(_put, (stage, texts), {})
+
+
+def _put(stage: str, texts: Mapping[str, str]) -> None:
+    directory = shlex.quote(stage)
+    lines = ["set -e", "umask 077", f"mkdir -p {directory}"]
+    lines += [f"printf %s {base64(text)} | base64 -d >{directory}/{name}" for name, text in texts.items()]
+    connector = _connector()
+    try:
+        connector.feed("sh -s", "\n".join([*lines, ""]).encode())
+    except OSError as error:
+        connector.run_shell_command(StringCommand("rm", "-rf", QuoteString(stage)))
+        raise PyinfraError(f"the files could not be written into the image: {error}") from error
+
+
+def _connector() -> ImageConnector:
+    connector = ctx_host.get().connector
+    assert isinstance(connector, ImageConnector)
+    return connector
+
+
+@operation()
+def activate(stage: str, actions: str) -> Generator[StringCommand, None, None]:
+    """Put the stage in place, enable the units, and leave nothing of this run; nothing is started."""
+    launch = run(
+        "image-launch.sh",
+        stage,
+        HiddenValue(base64(activation()), "<activate.sh>"),
+        HiddenValue(base64(actions), "<actions>"),
+    )
+    yield WarningCommand(*launch.bits)
+
+
+def activation() -> str:
+    """The whole script of the change of an image."""
+    return "".join(script(name) for name in ACTIVATION)
+
+
+@operation()
+def _seal() -> Generator[StringCommand, None, None]:
+    """Take away what must not be cloned."""
+    yield WarningCommand(*run("seal.sh").bits)
+
+
+@contained()
+def seal() -> None:
+    """Before a running machine's disk is copied: `pyinfra INVENTORY tasks.image.seal`. It takes away who it is."""
+    if isinstance(ctx_host.get().connector, ImageConnector):
+        refuse(["refused: a bake leaves nothing in an image that has to be taken away"])
+        return
+    _seal(
+        name="Take away machine-id, SSH host keys, logs and other things of this machine alone", _timeout=SEAL_SECONDS
+    )

@@ -1,0 +1,1 @@
+"""Images: root directories that are baked on this machine, and booted later."""

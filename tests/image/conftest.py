@@ -1,0 +1,71 @@
+"""One tree of Debian testing, from which each test takes copies, and a mirror on this machine's loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lab.mirror import Mirror
+from lab.paths import BUILD
+from tests.image import trees
+from tests.image.trees import Builder
+
+Copied = Callable[[], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this directory is marked `image`."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("image")
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing: the runs say what they fetch."""
+
+
+@pytest.fixture(scope="session")
+def builder(machine: None, mirror: Mirror) -> Iterator[Builder]:
+    """Somebody who bakes with the mirror's newest versions."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(mirror.root)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Builder(f"http://127.0.0.1:{server.server_port}", mirror.lock)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def home(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the trees are: under the build directory, for a temporary one may be small."""
+    home = BUILD / "images" / tmp_path_factory.getbasetemp().name
+    home.mkdir(parents=True)
+    yield home
+    trees.remove(home)
+
+
+@pytest.fixture(scope="session")
+def pristine(home: Path) -> Iterator[Path]:
+    """A tree as its builder left it. All others are copies of it, and nothing that is done to them shows in it."""
+    root = trees.build(home / "pristine", "testing", trees.KERNEL)
+    before = trees.look(root)
+    yield root
+    assert trees.changed(before, trees.look(root)) == set()
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def copied(pristine: Path, home: Path) -> Copied:
+    """A function that gives a new copy of the tree."""
+    return lambda: trees.copy(pristine, home / f"root{next(_numbers)}")

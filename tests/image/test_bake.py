@@ -1,0 +1,157 @@
+"""A bake writes what a deploy writes on a node, starts nothing, and leaves nothing else, here or in the image."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import host, kernels
+from tests.image import trees
+from tests.image.conftest import Copied
+from tests.image.trees import Bake, Builder
+from userns import paths
+
+RANGE = (1_048_576, 7_208_960)
+WANTS = "/etc/systemd/system/multi-user.target.wants"
+UNITS = ("containerd", "userns-node-check", "userns-node-first-boot")
+# All that a bake may leave. The last line is what useradd writes.
+WRITTEN = {
+    *(path for name, path in paths.INSTALLED.items() if name != "crun"),
+    *(set(paths.MANAGED) | set(paths.IMAGE)),
+    *(f"{WANTS}/{unit}.service" for unit in UNITS),
+    *("/etc/containerd", "/etc/systemd/system/containerd.service.d", paths.LIBEXEC, paths.STATE, paths.MANIFEST),
+    *(f"/etc/{name}{end}" for name in ("passwd", "shadow", "group", "gshadow") for end in ("", "-")),
+}
+USERADDS_OWN = {"/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"}
+# Of this machine, where a bake that is not confined would write.
+MACHINES = ("etc/containerd", "etc/modprobe.d", "etc/sysctl.d", "etc/systemd/system", "etc/subuid", "etc/passwd")
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A tree that was looked at, baked, and baked again; and what this machine was before and after all of it."""
+
+    root: Path
+    before: dict[str, str]
+    rehearsal: Bake
+    rehearsed: dict[str, str]
+    bake: Bake
+    after: dict[str, str]
+    again: Bake
+    after_again: dict[str, str]
+    machine: list[str]
+
+
+def machines_files() -> dict[str, str]:
+    """What is where a bake would write if it wrote on this machine."""
+    found: dict[str, str] = {}
+    for name in (*MACHINES, "usr/local/libexec", "usr/local/sbin", "var/lib/userns-node", "run", "tmp"):
+        top = Path("/", name)
+        entries = [top, *top.iterdir()] if top.is_dir() else [top]
+        found |= {str(path): trees.look_at(path) for path in entries if os.path.lexists(path) and not path.is_socket()}
+    return {path: about for path, about in found.items() if not about.startswith("d") or "userns-node" in path}
+
+
+@pytest.fixture(scope="module")
+def baked(builder: Builder, copied: Copied) -> Baked:
+    """The tree, baked with a range for the kubelet."""
+    root = copied()
+    machine, files = host.fingerprint(), machines_files()
+    before = trees.look(root)
+    rehearsal = builder.dry(root, kubelet_id_range=RANGE)
+    rehearsed = trees.look(root)
+    bake = builder.bake(root, kubelet_id_range=RANGE)
+    after = trees.look(root)
+    again = builder.bake(root, kubelet_id_range=RANGE)
+    same = host.differences(machine, host.fingerprint())
+    mine = {path for path in trees.changed(files, machines_files()) if "userns-node" in path or "/tmp" not in path}
+    return Baked(root, before, rehearsal, rehearsed, bake, after, again, trees.look(root), [*same, *sorted(mine)])
+
+
+def test_the_dry_run_tells_all_of_it_and_touches_nothing(baked: Baked) -> None:
+    assert baked.rehearsal.code == 0, baked.rehearsal.text
+    will = [line for line in baked.rehearsal.said if line.startswith("will ")]
+    assert [line for line in will if "install containerd" in line]
+    assert [line for line in will if "enable containerd" in line]
+    assert "+SystemdCgroup = true" in baked.rehearsal.text
+    assert baked.rehearsed == baked.before
+
+
+def test_a_bake_writes_what_a_node_gets_and_nothing_else(baked: Baked) -> None:
+    written = trees.changed(baked.before, baked.after)
+    assert written - USERADDS_OWN == WRITTEN
+
+
+def test_nothing_is_told_to_start_and_all_is_to_start_at_boot(baked: Baked) -> None:
+    assert not re.search(r"will (re)?start|will set ", baked.bake.text)
+    for unit in UNITS:
+        assert (baked.root / WANTS.lstrip("/") / f"{unit}.service").readlink() == Path(
+            f"/etc/systemd/system/{unit}.service"
+        )
+
+
+def test_programs_and_modes_are_those_of_a_node(baked: Baked) -> None:
+    for name in ("containerd", "ctr", "containerd-shim-runc-v2", "runc"):
+        state = (baked.root / paths.INSTALLED[name].lstrip("/")).stat()
+        assert (state.st_mode & 0o7777, state.st_uid, state.st_gid) == (0o755, 0, 0)
+    assert (baked.root / "etc/subuid").read_text() == "kubelet:1048576:7208960\n"
+    assert "\nkubelet:" in (baked.root / "etc/passwd").read_text()
+    assert (baked.root / "etc/machine-id").read_text() == ""
+
+
+def test_a_second_bake_does_nothing(baked: Baked) -> None:
+    assert (baked.again.code, baked.again.operations) == (0, [])
+    assert "nothing to do" in baked.again.text
+    assert baked.after_again == baked.after
+
+
+def test_this_machine_is_as_it_was(baked: Baked) -> None:
+    assert baked.machine == []
+
+
+def test_the_kernel_of_the_image_decides_and_not_this_machines(baked: Baked, builder: Builder) -> None:
+    release = kernels.fetched(trees.KERNEL).release
+    run = builder.run(baked.root, deploy=("fact", "tasks.node.Node"))
+    facts = json.loads(run.stdout)
+    node = next(iter(facts.values())) if "kernel" not in facts else facts
+    told = json.dumps(node)
+    assert release in told
+    assert os.uname().release not in told
+    assert f'"{release}", "overlay": "module"' in told.replace("'", '"')
+    assert '"CONFIG_USER_NS": "y"' in told
+    assert "(assumed from versions: not everything was probed)" in baked.bake.text
+    assert "tmpfs can from Linux 6.3 on" in baked.rehearsal.text
+
+
+def test_pyinfras_own_name_for_it_is_as_safe(baked: Baked, builder: Builder) -> None:
+    run = builder.run("--dry", inventory=f"@chroot/{baked.root}", kubelet_id_range=RANGE)
+    assert run.code == 0, run.text
+    assert "nothing to do" in run.text
+    assert "connector is in beta" not in run.text
+
+
+def test_two_bakes_give_the_same_bytes_and_times(builder: Builder, copied: Copied) -> None:
+    roots = copied(), copied()
+    before = trees.look(roots[0])
+    for root in roots:
+        builder.bake(root, kubelet_id_range=RANGE, environment={"SOURCE_DATE_EPOCH": "1700000000"})
+    written = trees.changed(before, trees.look(roots[0]))
+    assert written - USERADDS_OWN == WRITTEN
+    first, second = (trees.contents(root, sorted(written)) for root in roots)
+    assert first == second
+    # A backup keeps the time of what it is one of.
+    times = {about.split()[2] for path, about in first.items() if not path.endswith("-")}
+    assert times == {"1700000000000000000"}
+
+
+def test_one_bad_image_leaves_the_others_alone(builder: Builder, copied: Copied, home: Path) -> None:
+    root = copied()
+    run = builder.run(root, home / "nowhere", "-y")
+    assert run.code == 1
+    assert "nowhere: there is no such directory" in run.text
+    assert (root / "usr/local/bin/containerd").exists()
