@@ -30,7 +30,7 @@ def root(copied: Copied) -> Path:
         ("/nowhere/at/all", "/nowhere/at/all: there is no such directory"),
         ("/etc/passwd", "/etc/passwd is no directory"),
         ("/", "/ is this machine's own root: deploy to it with inventories/local.py"),
-        ("/usr", "/usr is no root file system: it has no directory /etc"),
+        ("/usr", "/usr is no root file system: it has no directory /"),
         ("usr", "write the absolute path"),
     ],
 )
