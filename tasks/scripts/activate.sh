@@ -185,16 +185,16 @@ restart_containerd() {
     timeout -s KILL 180 systemctl restart $service
 }
 
-uptime() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile
+seconds_up() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile
 healthy() { # seconds to wait for the socket. What is said there is final: all plugins are loaded by then
-    uptime
+    seconds_up
     deadline=$((seconds + $1))
     while :; do
         why="the service is $(systemctl is-active $service)"
         systemctl is-active --quiet $service || return 1
         plugins=$(timeout -s KILL 10 "$ctr" plugins ls 2>/dev/null) && break
         why="its socket does not answer"
-        uptime
+        seconds_up
         [ "$seconds" -lt "$deadline" ] || return 1
         sleep 0.2
     done

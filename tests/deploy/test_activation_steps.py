@@ -19,16 +19,20 @@ io.containerd.grpc.v1            cri        -              ok
 """
 
 
-def run(directory: Path, function: str, calls: str, **programs: str) -> list[str]:
-    """What `calls` print with this function of activate.sh, where /boot is in `directory`."""
-    found = re.search(rf"^{function}\(\) {{.*?^}}$", script("activate.sh"), re.M | re.S)
-    assert found
+def run(directory: Path, functions: str, calls: str, **programs: str) -> list[str]:
+    """What `calls` print with these functions of activate.sh, where /boot is in `directory`."""
+    found = [
+        re.search(rf"^{name}\(\) {{(?: .*}}|\n.*?^}})(?: #.*?)?$", script("activate.sh"), re.M | re.S)
+        for name in functions.split()
+    ]
+    assert all(found), functions
+    texts = "\n".join(each[0] for each in found if each)
     places = directory / "bin"
     places.mkdir()
     for name, text in programs.items():
         (places / name.replace("_", "-")).write_text(f"#!/bin/sh\n{text}\n")
         (places / name.replace("_", "-")).chmod(0o755)
-    text = f"say() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{found[0]}\n{calls}\n"
+    text = f"say() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{texts}\n{calls}\n"
     text = text.replace('"/boot/', f'"{directory}/boot/')
     done = subprocess.run(["sh", "-u", "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
@@ -97,6 +101,6 @@ def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: P
 def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plugins: str, old: str, why: str) -> None:
     (tmp_path / "plugins").write_text(plugins)
     calls = f'service=x ctr=ctr snapshotter=overlayfs old={old}\nhealthy 0 && echo healthy\necho "$why"'
-    said = run(tmp_path, "healthy", calls, ctr=f"cat {tmp_path}/plugins", systemctl="exit 0")
+    said = run(tmp_path, "seconds_up healthy", calls, ctr=f"cat {tmp_path}/plugins", systemctl="exit 0")
     assert (said[0] == "healthy") is (why == "")
     assert said[-1] == why
