@@ -107,7 +107,7 @@ def test_a_diff_shows_no_secret(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     old = nodes.converged()
     files = {**old.files, paths.CONFIG: nodes.file_state("token = 'hunter2hunter2'\n")}
-    fleet.add("n", old.model_copy(update={"files": files}), answers={TEXT: "+dG9rZW4gPSAnaHVudGVyMmh1bnRlcjInCg=="})
+    fleet.add("n", old.model_copy(update={"files": files}), answers={TEXT: "=dG9rZW4gPSAnaHVudGVyMmh1bnRlcjInCg=="})
     for options in (["--diff"], ["--diff", "--json"], ["--diff", "-v"]):
         run = fleet_py("plan", fleet.inventory, *options, home=tmp_path)
         assert run.code == 2, run.text
