@@ -26,6 +26,7 @@ settings.load_profile("patient")
 pytest_plugins = ["tests.labs"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests stay together where several workers share them: a file's, and all that share machines or a tree."""
     here = Path(__file__).parent
