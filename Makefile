@@ -50,7 +50,7 @@ test-faults: .venv/test.stamp
 
 test: lint
 	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup
+	@$(PY) -m pytest -n $(WORKERS) --dist loadscope
 
 bench: packages .venv/test.stamp
 	@$(PY) -m bench
