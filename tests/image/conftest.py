@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -45,9 +46,9 @@ def builder(machine: None, mirror: Mirror) -> Iterator[Builder]:
 
 
 @pytest.fixture(scope="session")
-def home(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(machine: None) -> Iterator[Path]:
     """Where the trees are: under the build directory, for a temporary one may be small."""
-    home = BUILD / "images" / tmp_path_factory.getbasetemp().name
+    home = BUILD / "images" / token_hex(4)
     home.mkdir(parents=True)
     yield home
     trees.remove(home)
