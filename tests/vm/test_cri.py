@@ -32,7 +32,7 @@ SOURCES = {name: f"{HOME}/{place}" for name, place in PLACES.items()}
 
 # What the runtimes say where a pod or volume fails. On 5.10, with slow_chown: mount_setattr came with 5.12.
 WORDS = {
-    ("5.10", "runc"): r"failed to set MOUNT_ATTR_IDMAP on \S+/hostname: function not implemented",
+    ("5.10", "runc"): r"failed to set MOUNT_ATTR_IDMAP on \S+: function not implemented",
     ("5.10", "crun"): r"shm.*: Permission denied",
     ("6.1", "runc"): rf"MOUNT_ATTR_IDMAP on {SOURCES['tmpfs']}: invalid argument \(maybe the file ?system used",
     ("6.1", "crun"): r"mount_setattr `/(var/)?run/secrets/\S+/serviceaccount` \(maybe .*\): Invalid argument",
