@@ -19,6 +19,9 @@ REFUSED_FOR = {
 OVERLAY_WAS_LOADED = ("6.1", "6.12")
 METACOPY = "cat /sys/module/overlay/parameters/metacopy"
 NAMESPACES = "cat /proc/sys/user/max_user_namespaces"
+LEFT = """
+    ctr namespaces ls -q; grep ovl-idmapped /proc/mounts
+    systemctl list-units --failed --plain --no-legend | cut -d' ' -f1; systemctl is-active containerd"""
 MODULES = "cut -d' ' -f1 /proc/modules | sort"
 
 
@@ -37,7 +40,8 @@ class Rollout:
     `rehearsed` was a dry run on those that are not refused, `refused` a real one on those that are; `before` and
     `after` are the looks around these two. `deployed` ran on all of them, with `allow` where that was needed, and
     `again` is the same run once more. `live` are the limit of user namespaces and overlay's metacopy right after
-    `deployed`, before any boot.
+    `deployed`, before any boot, and `left` is what there was of namespaces, mounts and failed units after `again`,
+    before any other test.
     """
 
     operator: Operator
@@ -47,6 +51,7 @@ class Rollout:
     deployed: Run
     live: Mapping[str, str]
     again: Run
+    left: Mapping[str, str]
     before: Mapping[str, Look]
     after: Mapping[str, Look]
 
@@ -75,7 +80,9 @@ def run(operator: Operator, vms: Mapping[str, LabVM]) -> Rollout:
     after = {kernel: look(vm) for kernel, vm in vms.items()}
     deployed = _deploy(operator, vms)
     live = {kernel: vm.ssh(f"{NAMESPACES}; {METACOPY}").stdout for kernel, vm in vms.items()}
-    return Rollout(operator, vms, rehearsed, refused, deployed, live, _deploy(operator, vms), before, after)
+    again = _deploy(operator, vms)
+    left = {kernel: vm.ssh(LEFT, check=False).stdout for kernel, vm in vms.items()}
+    return Rollout(operator, vms, rehearsed, refused, deployed, live, again, left, before, after)
 
 
 def look(vm: LabVM) -> Look:

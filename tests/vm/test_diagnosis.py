@@ -11,7 +11,7 @@ import pytest
 
 from lab import LabVM
 from tests.vm import cri, upstream
-from tests.vm.daemons import IMAGE, Beside, Daemon, Settings
+from tests.vm.daemons import Beside, Daemon, Settings
 from tests.vm.upstream import HANDLERS
 
 KERNEL = "6.12"
@@ -96,12 +96,6 @@ def test_a_root_that_cannot_be_idmapped(on_ramfs: Daemon) -> None:
     with on_ramfs.cri() as runtime:
         error = upstream.refused(runtime, "runc")
     assert upstream.diagnosed(error) == ["layers-filesystem-cannot-idmap"]
-
-
-def test_an_image_without_the_program_that_it_is_to_run(on_ramfs: Daemon) -> None:
-    """Not for want of anything here: what the log says where an image's files went."""
-    ended = on_ramfs.sh(f"ctr run --rm --cgroup {on_ramfs.cgroup}/no {IMAGE} no /bin/none </dev/null", check=False)
-    assert upstream.diagnosed(ended.stderr) == ["image-files-missing"]
 
 
 def test_containerd_1_7_with_a_configuration_of_2_x(vm: LabVM, beside: Beside) -> None:

@@ -144,10 +144,10 @@ def test_on_510_a_second_run_does_not_forget_that_the_proof_failed(rollout: Roll
 
 @each_kernel
 def test_nothing_is_left_of_the_change_and_of_the_proof(rollout: Rollout, kernel: str) -> None:
-    vm = rollout.vms[kernel]
-    assert leftovers(vm) == []
-    assert vm.ssh("systemctl is-system-running; systemctl is-active containerd").stdout == "running\nactive\n"
-    assert vm.ssh("ctr namespaces ls -q; grep ovl-idmapped /proc/mounts", check=False).stdout == ""
+    assert leftovers(rollout.vms[kernel]) == []
+    # On 5.10 the check says by its unit that the node is not ready.
+    failed = "userns-node-check.service\n" if kernel == "5.10" else ""
+    assert rollout.left[kernel] == f"{failed}active\n"
 
 
 # --- the kernel's own values, which a node in a container never gets --------------------------------------------------
