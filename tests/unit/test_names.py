@@ -54,7 +54,7 @@ def test_a_slip_of_a_settings_name_is_refused_with_the_right_one(meant: str, nam
 
 @pytest.mark.parametrize("name", OTHERS.split())
 def test_a_name_of_pyinfra_or_of_another_deploy_is_left_alone(name: str) -> None:
-    assert load({name: "anything"}, LOCK) == load({}, LOCK)
+    assert load({name: "anything"}, LOCK).to_json() == load({}, LOCK).to_json()
 
 
 @given(st.sampled_from(list(SETTINGS)), st.data())
