@@ -5,14 +5,13 @@ PY := .venv/bin/python
 WORKERS ?= 2
 # Modules that change faster than they could be seen through on the whole: written, run one by one or in part, and not
 # yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
-REST := tests/image/test_boot.py tests/node/test_bad_input.py tests/node/test_bundle.py \
-    tests/node/test_containerd_17.py tests/node/test_demo.py tests/node/test_faults.py tests/node/test_fleet.py \
-    tests/node/test_initramfs.py tests/node/test_interrupted.py tests/node/test_kubelet_range.py \
-    tests/node/test_package.py tests/node/test_pods.py tests/node/test_rollback.py tests/node/test_secrets.py \
-    tests/node/test_sudo.py tests/node/test_upgrade.py tests/vm/test_metacopy.py tests/vm/test_proof.py \
-    tests/vm/test_reboot.py tests/vm/test_simulated.py tests/vm/test_upstream_1_6.py tests/vm/test_upstream_1_7.py \
-    tests/vm/test_upstream_bundle.py tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py \
-    tests/vm/test_upstream_runtimes.py tests/vm/test_upstream_slow_chown.py
+REST := tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
+    tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
+    tests/node/test_kubelet_range.py tests/node/test_rollback.py \
+    tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
+    tests/vm/test_upstream_1_6.py tests/vm/test_upstream_1_7.py tests/vm/test_upstream_bundle.py \
+    tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py tests/vm/test_upstream_runtimes.py \
+    tests/vm/test_upstream_slow_chown.py
 
 .PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint bench packages clean
 help:
