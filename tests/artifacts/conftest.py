@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.__main__ import main
 from tests.artifacts.keys import Keys
-from tests.artifacts.loopback import PATTERNS, LoopbackSite
+from tests.artifacts.loopback import PATTERNS, LoopbackSite, content, digests, release
 
 
 class Ran(NamedTuple):
@@ -100,3 +100,37 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def add(run: Run, site: LoopbackSite, lock: Path) -> Run:
     """`add` from the loopback site into the lock file, without waiting."""
     return lambda *arguments: run("add", *arguments, "--lock", lock, "--release-url", site.url, "--retries", 0)
+
+
+# What a whole mirror and a whole folder have.
+VERSIONS = (("containerd", "2.3.5"), ("containerd", "2.2.8"), ("runc", "1.4.4"))
+
+
+def whole_lock(file: Path, more: str = "") -> Path:
+    """A lock file with all of VERSIONS, and `more` lines for each of them."""
+    text = ""
+    for component in ("containerd", "runc"):
+        text += f'[{component}]\npath = "{PATTERNS.path(component)}"\nsource = "a test"\n'
+        for _, version in (each for each in VERSIONS if each[0] == component):
+            text += f'[{component}.sha256."{version}"]\n{more}'
+            text += "".join(f'{arch} = "{digest}"\n' for arch, digest in digests(component, version).items())
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+def mirror(site: LoopbackSite) -> LoopbackSite:
+    for component, version in VERSIONS:
+        site.publish(component, version)
+    return site
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "mirror"
+    for component, version in VERSIONS:
+        for arch, path in release(component, version).assets().items():
+            file = root / path.lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content(component, version, arch))
+    return root

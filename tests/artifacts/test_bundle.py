@@ -12,11 +12,10 @@ import pytest
 
 from artifacts.bundlefile import BundleFile
 from artifacts.errors import Refused, Unusable
-from tests.artifacts.conftest import Run
-from tests.artifacts.loopback import PATTERNS, Answer, LoopbackSite, content, digests, release
+from tests.artifacts.conftest import Run, whole_lock
+from tests.artifacts.loopback import Answer, LoopbackSite, content, digests, release
 from userns.releases import Lock
 
-VERSIONS = (("containerd", "2.3.5"), ("containerd", "2.2.8"), ("runc", "1.4.4"))
 DEFAULTS = [("containerd", "2.3.5"), ("runc", "1.4.4")]
 ALL = ("amd64", "arm64", "ppc64le", "riscv64", "s390x")
 
@@ -24,33 +23,7 @@ ALL = ("amd64", "arm64", "ppc64le", "riscv64", "s390x")
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
     """A lock file of which the site and the folder have everything."""
-    text = ""
-    for component in ("containerd", "runc"):
-        text += f'[{component}]\npath = "{PATTERNS.path(component)}"\nsource = "a test"\n'
-        for _, version in (each for each in VERSIONS if each[0] == component):
-            text += f'[{component}.sha256."{version}"]\nverified = "by hand"\n'
-            text += "".join(f'{arch} = "{digest}"\n' for arch, digest in digests(component, version).items())
-    file = tmp_path / "whole.toml"
-    file.write_text(text)
-    return file
-
-
-@pytest.fixture
-def mirror(site: LoopbackSite) -> LoopbackSite:
-    for component, version in VERSIONS:
-        site.publish(component, version)
-    return site
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "mirror"
-    for component, version in VERSIONS:
-        for arch, path in release(component, version).assets().items():
-            file = root / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content(component, version, arch))
-    return root
+    return whole_lock(tmp_path / "whole.toml", 'verified = "by hand"\n')
 
 
 @pytest.fixture

@@ -13,43 +13,15 @@ import pytest
 
 from artifacts import checking
 from artifacts.site import Digest
-from tests.artifacts.conftest import Run
-from tests.artifacts.loopback import PATTERNS, Answer, LoopbackSite, content, digests, release
+from tests.artifacts.conftest import Run, whole_lock
+from tests.artifacts.loopback import Answer, LoopbackSite, content, digests, release
 from userns.releases import Lock
-
-VERSIONS = (("containerd", "2.3.5"), ("containerd", "2.2.8"), ("runc", "1.4.4"))
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """A lock file of which the site and the folder have everything."""
-    text = ""
-    for component in ("containerd", "runc"):
-        text += f'[{component}]\npath = "{PATTERNS.path(component)}"\nsource = "a test"\n'
-        for _, version in (each for each in VERSIONS if each[0] == component):
-            text += f'[{component}.sha256."{version}"]\n'
-            text += "".join(f'{arch} = "{digest}"\n' for arch, digest in digests(component, version).items())
-    file = tmp_path / "whole.toml"
-    file.write_text(text)
-    return file
-
-
-@pytest.fixture
-def mirror(site: LoopbackSite) -> LoopbackSite:
-    for component, version in VERSIONS:
-        site.publish(component, version)
-    return site
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "mirror"
-    for component, version in VERSIONS:
-        for arch, path in release(component, version).assets().items():
-            file = root / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content(component, version, arch))
-    return root
+    return whole_lock(tmp_path / "whole.toml")
 
 
 def asset(component: str = "containerd", version: str = "2.3.5", arch: str = "amd64") -> str:
