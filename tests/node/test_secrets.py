@@ -154,6 +154,7 @@ def told(lab: Lab, mirror: Mirror, _releases: Served, tmp_path_factory: pytest.T
     # Not by containerd's `config dump`, but as it starts: it quotes what it was given in the journal.
     refused = {"containerd_config": {**config(NEXT), "debug": {"level": secret("c4nary-level")}}}
     runs: dict[str, Run] = {}
+    _releases.forget()  # what other modules' tests asked of it
     with watching(lab, node) as watched:
         runs["dry"] = must(run(PASSWORD, "--dry", "--diff", "-vvv"))
         runs["real"] = must(run(PASSWORD, "-y", "--diff", "-vvv"))
