@@ -15,6 +15,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 
+import userns
 from tasks import settings
 from tasks.files import run, templates
 from tasks.node import Node
@@ -24,7 +25,7 @@ from userns.config import ConfigError
 from userns.diff import unified
 from userns.findings import Finding, Severity
 from userns.overlay import metacopy_differs
-from userns.plan import Decision, Plan, make
+from userns.planning import Decision, Plan
 from userns.policy import Policy, PolicyError
 
 # A node that is alive answers in under a second; a hung one must not hold up the others.
@@ -76,7 +77,7 @@ def plan() -> Plan | None:
         refuse(["refused: the node answered nothing, though its shell says that all went well. Does sh run there?"])
         return None
     try:
-        made = make(node, policy, templates(), today=_today())
+        made = userns.plan(node, policy, templates(), today=_today())
     except ConfigError as error:
         refuse([f"refused: {error}"])
         return None

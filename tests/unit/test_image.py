@@ -16,7 +16,7 @@ from userns import image, paths, readiness
 from userns.changes import EnableService, InstallArtifact, RestartService, SetMetacopy, SetSysctl, WriteFile
 from userns.findings import Severity
 from userns.node import Image, ImageKernel, Node, Overlay, Probe
-from userns.plan import Plan
+from userns.planning import Plan
 from userns.reading import read
 
 BUILD_HOST = "6.18.44"

@@ -121,7 +121,7 @@ class Plan:
         return state.sha256 if state else ""
 
 
-def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
+def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
     """The plan for `node` under `policy`. The same input gives the same plan, in the same order.
 
     `templates` holds the text of each file in templates/ by name; `today` dates end-of-life findings (None: no
