@@ -57,7 +57,7 @@ def live_nodes(draw: st.DrawFn) -> Node:
     files = nodes.bare().files | ({paths.SYSCTL: SYSCTL_FILE} if lines and file == paths.SYSCTL else {})
     container = draw(st.sampled_from(["none", "none", "lxc"]))
     overlay = draw(overlays)
-    if container != "none" and overlay.state == "absent":  # a container may not see its host's modules: nobody reads this
+    if container != "none" and overlay.state == "absent":  # never read: a container need not see its host's modules
         overlay = Overlay(state="unknown")
     kubelet = {"subuid": draw(st.sampled_from([PRINTED, PRINTED, (*PRINTED, "1: kubelet 100000 65536"), ()]))}
     return nodes.bare(
