@@ -178,7 +178,7 @@ def test_a_killed_change_is_undone_at_once(ready: Ready) -> None:
         with held(ready.node, "flock", "-w 280") as undoing:
             ready.node.ssh(KILL)
             wait_for(undoing)
-            ready.node.ssh("touch /run/released-systemctl")  # as the undoing restarts it, too
+            ready.node.ssh("rm -f /run/holding-systemctl")  # as the undoing restarts it, too
         run = deploying.end()
     assert run.code == 1
     said = run.said(ready.node)
