@@ -56,6 +56,11 @@ def plan_or_refuse() -> Plan | None:
         ids = ", ".join(f'"{id}"' for id in dict.fromkeys(each.id for each in made.blockers))
         refuse([f"refused: this node is left as it is. What the operator may accept: allow = [{ids}]"])
         return None
+    arguments, _ = pop_global_arguments(ctx_state.get(), host, {})
+    if made.changes and arguments.get("_su_user") and arguments.get("_su_password"):
+        why = "su takes for its password the standard input over which a node gets its files"
+        refuse([f"refused: {why}. Use _sudo, or _su_user without _su_password"])
+        return None
     return made
 
 
