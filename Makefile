@@ -3,21 +3,11 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # How many tests run at once. A virtual machine or a node waits more than it works.
 WORKERS ?= 2
-# Modules that change faster than they could be seen through on the whole: written, run one by one or in part, and not
-# yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
-REST := tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
-    tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
-    tests/node/test_kubelet_range.py tests/node/test_rollback.py \
-    tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
-    tests/vm/test_upstream_1_6.py tests/vm/test_upstream_1_7.py tests/vm/test_upstream_bundle.py \
-    tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py tests/vm/test_upstream_runtimes.py \
-    tests/vm/test_upstream_slow_chown.py
 
-.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults lint bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
-	@echo "make test-rest   the tests that are not yet part of make test"
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
@@ -60,11 +50,7 @@ test-faults: .venv/test.stamp
 
 test: lint
 	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(addprefix --ignore=,$(REST))
-
-test-rest: .venv/test.stamp
-	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(REST)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadscope
 
 bench: packages .venv/test.stamp
 	@$(PY) -m bench
