@@ -109,6 +109,7 @@ def held(node: Machine, name: str, words: str) -> Iterator[Callable[[], bool]]:
     )
     node.ssh(f"rm -f /run/held-{name}; touch /run/holding-{name}")
     node.put(shim, text.encode(), 0o755)
+    node.ssh(f"sync {shim}")  # after a power cut it would else be there without a word in it
     try:
         yield lambda: node.ssh(f"test -e /run/held-{name}", check=False).returncode == 0
     finally:
