@@ -283,6 +283,7 @@ tidy() { # after either, or where one of them was cut
     [ ! -e "$committed" ] || grep -q ^rollback "$committed" || true >"$state/unproven"
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
+        [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
         if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi
     fi
