@@ -86,10 +86,10 @@ Type=oneshot
 ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted'
 UNIT
 }
-begin() {
-    replace "$state/activate.sh" <"$stage/activate.sh" && recovery_unit | replace "$recovery" &&
-        mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
-        sync "$units" "${wanted%/*}" "$state" && say "$change" | replace "$mark" && sync "$state" && reach begun
+begin() { # the unit before what it runs: alone, it removes itself at the next boot
+    recovery_unit | replace "$recovery" && mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
+        sync "$units" "${wanted%/*}" && replace "$state/activate.sh" <"$stage/activate.sh" && sync "$state" &&
+        say "$change" | replace "$mark" && sync "$state" && reach begun
 }
 reach() { # The record changes on the way, so that a plan made before a cut can be told from one made after it.
     { cat "$state/manifest" 2>/dev/null; printf 'unfinished\t%s\t%s\n' "${stage##*/}" "$1"; } |
