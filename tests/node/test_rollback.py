@@ -242,7 +242,9 @@ def test_a_deploy_that_was_cut_is_undone(rolling: Rolling) -> None:
         now = contents(rolling.node)
         del now["usr/local/sbin/flock"]  # which is held
         assert now == before
-    assert running.end().code == 1
+    run = running.end()
+    assert run.code == 1
+    assert "and another run has undone it: run again" in run.text
     assert contents(rolling.node) == before
     rolling.assert_runs(rolling.releases.containerd)
 
