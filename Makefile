@@ -13,7 +13,7 @@ REST := tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.
     tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py tests/vm/test_upstream_runtimes.py \
     tests/vm/test_upstream_slow_chown.py
 
-.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
+	@echo "make docs        build the documentation into build/site"
 	@echo "make bench       speed against a fleet on this machine, beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
@@ -30,8 +31,8 @@ help:
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
-.venv/test.stamp: requirements/test.txt requirements/browser.txt .venv/run.stamp
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt -r requirements/browser.txt
+.venv/test.stamp: requirements/test.txt requirements/browser.txt requirements/docs.txt .venv/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt -r requirements/browser.txt -r requirements/docs.txt
 	@touch $@
 
 packages:
@@ -46,6 +47,10 @@ lint: .venv/test.stamp
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
+
+docs: .venv/test.stamp
+	@$(PY) -m mkdocs build --strict --quiet
+	@echo "The documentation is in build/site: open build/site/index.html"
 
 test-unit: .venv/test.stamp
 	@$(PY) -m pytest tests/unit
