@@ -70,7 +70,8 @@ def _headings() -> Iterator[tuple[str, list[str]]]:
         if line.startswith("# "):
             if ids:
                 yield title, ids
-            title, ids = line[2:3].upper() + line[3:], []
+            words = line[2:]
+            title, ids = words if words.startswith("config.toml") else words[0].upper() + words[1:], []
         elif " = " in line:
             ids.append(line.split(" = ")[0].strip())
     yield title, ids
