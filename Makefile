@@ -7,7 +7,7 @@ WORKERS ?= 2
 # yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
 REST := tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
     tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
-    tests/node/test_kubelet_range.py tests/node/test_rollback.py \
+    tests/node/test_kubelet_range.py tests/node/test_pull.py tests/node/test_rollback.py \
     tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
     tests/vm/test_upstream_1_6.py tests/vm/test_upstream_1_7.py tests/vm/test_upstream_bundle.py \
     tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py tests/vm/test_upstream_runtimes.py \

@@ -33,7 +33,8 @@ cloud_final_modules: [scripts_user]
 """
 SET_UP = """
     set -e
-    dpkg --install /root/debs/*.deb >/dev/null
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install --yes --quiet=2 --no-install-recommends /root/debs/*.deb >/dev/null # dpkg knows no order
     rm -rf /root/debs
     mv /root/cloud.cfg /etc/cloud/cloud.cfg
     rm -rf /etc/cloud/cloud.cfg.d/*
@@ -163,6 +164,18 @@ def test_under_the_service_a_whole_change_and_its_proof_work(puller: Puller) -> 
     node.ssh("/usr/local/libexec/userns-node/check")
     modes = node.ssh("stat -c %a /etc/containerd /usr/local/sbin/runc").stdout.split()
     assert modes == ["755", "755"]
+
+
+def test_a_run_that_is_killed_is_made_up_for_by_the_next(puller: Puller) -> None:
+    node = puller.node
+    node.ssh("rm /usr/local/sbin/runc")
+    node.ssh("systemctl start --no-block userns-node-pull && until pgrep -f deploy.py; do sleep 0.1; done && sleep 1")
+    node.ssh("systemctl kill --signal=KILL userns-node-pull")
+    node.ssh("while systemctl is-active --quiet userns-node-pull; do sleep 0.1; done")
+    assert puller.status["result"] == "running"
+    assert puller.start().returncode == 0, puller.said()
+    assert puller.status["result"] == "converged"
+    node.ssh("/usr/local/libexec/userns-node/check")
 
 
 def test_a_strangers_commit_is_refused_and_the_node_runs_on(puller: Puller) -> None:
