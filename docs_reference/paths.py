@@ -37,6 +37,16 @@ _MEANINGS = {
     "FIRST_BOOT_UNIT": "runs that before containerd",
     "IMAGE_RECORD": "what an image was baked for",
 }
+# Only on nodes that pull: brought by cloud-init, and what the script keeps.
+_PULLED = {
+    "/etc/userns-node/pull.conf": "what the node fetches",
+    "/etc/userns-node/allowed_signers": "the keys whose signature counts; yours, no pull changes it",
+    "/usr/local/sbin/userns-node-pull": "fetches, verifies, runs",
+    "/etc/systemd/system/userns-node-pull.service": "one run of it",
+    "/etc/systemd/system/userns-node-pull.timer": "starts that once an hour and after each boot",
+    "/var/lib/userns-node-pull": "`status.json` for everybody; for root alone what it fetched, the virtual environment, "
+    "and the commits that were accepted and converged last",
+}
 _IN_AN_IMAGE = ("FIRST_BOOT", "FIRST_BOOT_UNIT", "IMAGE_RECORD")
 
 
@@ -54,6 +64,8 @@ def page() -> str:
             ("from a release or a bundle", "from a package"),
             ((path, code(paths.PACKAGED[name])) for name, path in paths.INSTALLED.items()),
         ),
+        "\n## On nodes that [pull](../how-to/pull.md)\n",
+        *_table(("path", "what is there"), _PULLED.items()),
         "\n## In an image, for its first boot\n",
         *_table(("path", "what is there"), ((getattr(paths, name), _MEANINGS[name]) for name in _IN_AN_IMAGE)),
         *_rows((path, "the same file as rendered for that kind of kernel") for path in per_kernel),

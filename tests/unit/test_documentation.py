@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import artifacts.options
 import fleet.cli
 import userns.__main__
 from docs_reference import commands, findings, pages, paths, settings, source
+from tests.unit.pull_place import SCRIPT
 from userns import paths as node_paths
 from userns.findings import Severity
 from userns.settings import SETTINGS
@@ -88,10 +90,15 @@ def test_every_setting_is_in_the_reference_with_its_reason() -> None:
     assert all(len(reason) > 20 for reason in reasons.values())
 
 
-def test_every_finding_is_in_the_reference_with_its_severity() -> None:
+@pytest.fixture(scope="module")
+def told() -> Mapping[str, source.Told]:
+    return source.read()
+
+
+def test_every_finding_is_in_the_reference_with_its_severity(told: Mapping[str, source.Told]) -> None:
     page = findings.page()
     assert [id for id in KNOWN_IDS if page.count(f"### {id}\n") != 1] == []
-    assert [id for id, told in source.read().items() if not told.severities] == []
+    assert [id for id, each in told.items() if not each.severities] == []
 
 
 @pytest.mark.parametrize(
@@ -110,8 +117,10 @@ def test_every_finding_is_in_the_reference_with_its_severity() -> None:
         ("end-of-life-containerd-1-6", {Severity.WARNING}),
     ],
 )
-def test_a_severity_is_read_where_the_finding_is_made(id: str, severities: set[Severity]) -> None:
-    assert source.read()[id].severities == severities
+def test_a_severity_is_read_where_the_finding_is_made(
+    told: Mapping[str, source.Told], id: str, severities: set[Severity]
+) -> None:
+    assert told[id].severities == severities
 
 
 def test_a_finding_that_shows_in_logs_has_the_fix() -> None:
@@ -125,6 +134,11 @@ def test_every_path_on_a_node_is_in_the_reference() -> None:
     page = paths.page()
     named = [value for name, value in vars(node_paths).items() if name.isupper() and isinstance(value, str)]
     for path in (*named, *node_paths.MANAGED, *node_paths.IMAGE, *node_paths.INSTALLED.values()):
+        assert f"`{path}`" in page
+    pull = (ROOT / "examples/pull/user-data.sh").read_text("utf-8")
+    pulled = [*re.findall(r"(?m)^file (/\S+)", pull), *re.findall(r"PULL_STATE=(/\S+)", SCRIPT.read_text("utf-8"))]
+    assert len(pulled) == 6
+    for path in pulled:
         assert f"`{path}`" in page
 
 
