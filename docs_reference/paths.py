@@ -44,8 +44,8 @@ _PULLED = {
     "/usr/local/sbin/userns-node-pull": "fetches, verifies, runs",
     "/etc/systemd/system/userns-node-pull.service": "one run of it",
     "/etc/systemd/system/userns-node-pull.timer": "starts that once an hour and after each boot",
-    "/var/lib/userns-node-pull": "`status.json` for everybody; for root alone what it fetched, the virtual environment, "
-    "and the commits that were accepted and converged last",
+    "/var/lib/userns-node-pull": "`status.json` for everybody; for root alone what it fetched, the virtual "
+    "environment, and the commits that were accepted and converged last",
 }
 _IN_AN_IMAGE = ("FIRST_BOOT", "FIRST_BOOT_UNIT", "IMAGE_RECORD")
 
