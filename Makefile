@@ -21,7 +21,7 @@ help:
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
-	@echo "make bench       speed against a fleet on this machine, beside Ansible"
+	@echo "make bench       speed: bakes of an image, and a fleet on this machine beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
 .venv: .venv/run.stamp

@@ -17,20 +17,9 @@ from lab.mirror import Mirror
 from tests.image import trees
 from tests.image.conftest import Copied
 from tests.image.trees import Bake, Builder
+from tests.image.written import RANGE, UNITS, USERADDS_OWN, WANTS, WRITTEN
 from userns import paths
 
-RANGE = (1_048_576, 7_208_960)
-WANTS = "/etc/systemd/system/multi-user.target.wants"
-UNITS = ("containerd", "userns-node-check", "userns-node-first-boot")
-# All that a bake may leave. The last line is what useradd writes.
-WRITTEN = {
-    *(path for name, path in paths.INSTALLED.items() if name != "crun"),
-    *(set(paths.MANAGED) | set(paths.IMAGE)),
-    *(f"{WANTS}/{unit}.service" for unit in UNITS),
-    *("/etc/containerd", "/etc/systemd/system/containerd.service.d", paths.LIBEXEC, paths.STATE, paths.MANIFEST),
-    *(f"/etc/{name}{end}" for name in ("passwd", "shadow", "group", "gshadow") for end in ("", "-")),
-}
-USERADDS_OWN = {"/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"}
 # Of this machine, where a bake that is not confined would write.
 MACHINES = ("etc/containerd", "etc/modprobe.d", "etc/sysctl.d", "etc/systemd/system", "etc/subuid", "etc/passwd")
 
