@@ -80,11 +80,14 @@ def is_baked(root: Path) -> None:
 
 
 def test_mkosis_finalize_script_bakes_its_tree(operator: Operator, home: Path) -> None:
-    output = home / "mkosi"
+    output, skeleton = home / "mkosi", home / "skeleton"
     output.mkdir()
+    # apt refuses a mirror that is named twice: by debootstrap, and by mkosi as the only one that it builds from.
+    (skeleton / "etc/apt").mkdir(parents=True)
+    (skeleton / "etc/apt/sources.list").touch()
     operator.run(
         *("mkosi", "--directory", "examples/mkosi", "--output-dir", output, "--workspace-dir", home),
-        *("--base-packages", "no", "--local-mirror", base.mirror_url(), "build"),
+        *("--base-packages", "no", "--local-mirror", base.mirror_url(), "--skeleton-tree", skeleton, "build"),
     )
     assert operator.log.read_text().startswith("--variant=minbase ")
     is_baked(output / "image")

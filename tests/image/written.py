@@ -26,12 +26,14 @@ WRITTEN = {
     *(paths.SUBUID, paths.SUBGID),
     *(f"/etc/{name}{end}" for name in ("passwd", "shadow", "group", "gshadow") for end in ("", "-")),
 }
+# A directory that Debian has from 13 on.
+NOT_EVERYWHERE = {"/usr/local/libexec"}
 USERADDS_OWN = {"/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"}
 
 
 def by(before: Mapping[str, str], root: Path) -> set[str]:
     """The paths that are not as `before`, but for what useradd keeps for itself."""
-    return trees.changed(before, trees.look(root)) - USERADDS_OWN
+    return trees.changed(before, trees.look(root)) - USERADDS_OWN - NOT_EVERYWHERE
 
 
 def enabled(root: Path) -> set[str]:
