@@ -5,7 +5,8 @@ PY := .venv/bin/python
 WORKERS ?= 2
 # Modules that change faster than they could be seen through on the whole: written, run one by one or in part, and not
 # yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
-REST := tests/image/test_boot.py tests/image/test_examples.py tests/image/test_suites.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
+REST := tests/image/test_boot.py tests/image/test_examples.py tests/image/test_suites.py tests/node/test_bundle.py \
+    tests/node/test_demo.py tests/node/test_faults.py \
     tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
     tests/node/test_kubelet_range.py tests/node/test_rollback.py \
     tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
