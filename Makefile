@@ -5,7 +5,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 # Modules that were not yet seen to pass with all the others, in time. `make test-rest` runs them; each goes out of this
 # list once it has.
-REST := tests/node/test_pull.py
+REST := tests/image/test_examples.py tests/image/test_suites.py tests/node/test_pull.py
 
 .PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:
@@ -16,7 +16,7 @@ help:
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
 	@echo "make docs        build the documentation into build/site"
-	@echo "make bench       speed against a fleet on this machine, beside Ansible"
+	@echo "make bench       speed: bakes of an image, and a fleet on this machine beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
 .venv: .venv/run.stamp

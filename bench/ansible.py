@@ -72,6 +72,11 @@ def version() -> str:
     return done.stdout.strip()
 
 
+def described() -> dict[str, str | int]:
+    """What of Ansible decides how fast its runs are."""
+    return {"ansible_core": version(), "ansible_forks": FORKS}
+
+
 class Ansible:
     """The playbook against the end state that the deploy gave `example`."""
 

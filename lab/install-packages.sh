@@ -53,6 +53,9 @@ nodes | vms | tests)
         need git git
         # The operator's own kubectl, which drains nodes, against a server of the test's own.
         need kubectl kubernetes-client
+        # The example of an image that mkosi builds.
+        need mkosi mkosi
+        need debootstrap debootstrap
         # The report's page is looked at in a real browser.
         need chromium chromium
         need chromedriver chromium-driver

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from userns.planning import Plan, plan
     from userns.policy import Policy
 
+__version__ = "0.1.0"
 __all__ = ["Node", "Plan", "Policy", "plan"]
 
 _HOMES = {"Node": "userns.node", "Plan": "userns.planning", "Policy": "userns.policy", "plan": "userns.planning"}

@@ -13,6 +13,7 @@ from userns import (
     files,
     image,
     imagerecord,
+    imagesbom,
     programs,
     readiness,
     requirements,
@@ -32,7 +33,7 @@ from userns.changes import (
 )
 from userns.findings import Finding, Severity, apply_allow
 from userns.node import Node, Unit
-from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD
+from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -143,6 +144,8 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     if node.image is not None:  # what else is found hangs on what lies in the tree already
         record = imagerecord.text(node, policy, ready, apply_allow(found, policy.allow))
         wanted = wanted.with_text(IMAGE_RECORD, record, "what this image is, and why")
+        sbom = imagesbom.text(node, policy)
+        wanted = wanted.with_text(IMAGE_SBOM, sbom, "what was installed in this image, as CycloneDX")
     findings = [
         *found,
         *upgrades.of_node(node, policy),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import report
+from bench import images, report
 from bench.ansible import tasks_that_were_ok
 from bench.measure import Cost
 from bench.report import OURS, THEIRS, Fleet
@@ -66,3 +66,15 @@ def test_ansible_counts_only_where_every_task_was_ok_on_every_host() -> None:
 def test_ansible_that_found_anything_to_do_is_no_measurement(output: str) -> None:
     with pytest.raises(LabError, match="did not find every node"):
         tasks_that_were_ok(output, ["node1", "node2"])
+
+
+def test_a_bakes_missed_goal_is_told_beside_its_median() -> None:
+    bakes = {
+        "first": [images.Cost(4.0, 2.0, 1.0), images.Cost(9.0, 2.2, 1.0), images.Cost(4.5, 2.1, 1.0)],
+        "second": [images.Cost(1.2, 0.9, 1.0)],
+    }
+    table = images.table(bakes)
+    assert "| the first | 5 s | 4.50 s | 2.10 s |" in table
+    assert "| the second | 1 s | 1.20 s (missed) | 0.90 s |" in table
+    raw = images.as_json(bakes, {"cores": 2})
+    assert raw["bakes"]["second"] == [{"wall": 1.2, "cpu": 0.9, "load": 1.0}]
