@@ -16,7 +16,7 @@ from tests.unit.test_image import image_of
 from userns import __version__, paths
 from userns.changes import InstallArtifact, WriteFile
 from userns.node import Node
-from userns.plan import Plan
+from userns.planning import Plan
 
 
 def image(epoch: int | None = None) -> Node:
