@@ -106,7 +106,7 @@ def two_controllers(scene: Scene) -> Iterator[None]:
 def killed_before_a_second_controller(scene: Scene) -> Iterator[None]:
     """The lock goes with the process that had it: who waits for it goes on, or is told."""
     yield
-    unit = scene.on_node(UNITS).split()[0]
+    unit = scene.on_node(f"{UNITS} --state=active").split()[0]
     other = _second(scene)
     scene.on_node(f"systemctl kill --signal SIGKILL {unit}")
     runs = [scene.deploying.end(), other.end()]
