@@ -5,7 +5,8 @@ PY := .venv/bin/python
 WORKERS ?= 2
 # Modules that change faster than they could be seen through on the whole: written, run one by one or in part, and not
 # yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
-REST := tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
+REST := tests/fleet/test_dask.py tests/fleet/test_dask_broken.py \
+    tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
     tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
     tests/node/test_kubelet_range.py tests/node/test_rollback.py \
     tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
@@ -30,8 +31,8 @@ help:
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
-.venv/test.stamp: requirements/test.txt requirements/browser.txt .venv/run.stamp
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/test.txt -r requirements/browser.txt
+.venv/test.stamp: requirements/test.txt requirements/browser.txt requirements/dask.txt .venv/run.stamp
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(filter %.txt,$^))
 	@touch $@
 
 packages:
