@@ -2,6 +2,7 @@
 
     python -m bench             1 and 10 real nodes, 50 and 100 addresses; as root
     python -m bench --quick     1 and 10 real nodes, once each
+    python -m bench many        what a second Dask worker brings; needs neither root nor Ansible
 
 Nearly all of the half hour that it takes is Ansible's.
 
