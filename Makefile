@@ -3,18 +3,12 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # How many tests run at once. A virtual machine or a node waits more than it works.
 WORKERS ?= 2
-# Modules that change faster than they could be seen through on the whole: written, run one by one or in part, and not
-# yet as one with all the others. `make test-rest` runs them; each goes out of this list once it has passed there.
+# Modules that were not yet seen to pass with all the others, in time. `make test-rest` runs them; each goes out of this
+# list once it has.
 REST := tests/fleet/test_dask.py tests/fleet/test_dask_broken.py \
-    tests/image/test_boot.py tests/node/test_bundle.py tests/node/test_demo.py tests/node/test_faults.py \
-    tests/node/test_fleet.py tests/node/test_initramfs.py tests/node/test_interrupted.py \
-    tests/node/test_kubelet_range.py tests/node/test_rollback.py \
-    tests/vm/test_metacopy.py tests/vm/test_proof.py tests/vm/test_reboot.py tests/vm/test_simulated.py \
-    tests/vm/test_upstream_1_6.py tests/vm/test_upstream_1_7.py tests/vm/test_upstream_bundle.py \
-    tests/vm/test_upstream_filesystems.py tests/vm/test_upstream_idmapped.py tests/vm/test_upstream_runtimes.py \
-    tests/vm/test_upstream_slow_chown.py
+    tests/image/test_examples.py tests/image/test_suites.py tests/node/test_pull.py
 
-.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
@@ -22,7 +16,8 @@ help:
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
-	@echo "make bench       speed against a fleet on this machine, beside Ansible"
+	@echo "make docs        build the documentation into build/site"
+	@echo "make bench       speed: bakes of an image, and a fleet on this machine beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
 .venv: .venv/run.stamp
@@ -31,7 +26,7 @@ help:
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
-.venv/test.stamp: requirements/test.txt requirements/browser.txt requirements/dask.txt .venv/run.stamp
+.venv/test.stamp: requirements/test.txt requirements/browser.txt requirements/docs.txt requirements/dask.txt .venv/run.stamp
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(filter %.txt,$^))
 	@touch $@
 
@@ -47,6 +42,10 @@ lint: .venv/test.stamp
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
+
+docs: .venv/test.stamp
+	@$(PY) -m mkdocs build --strict --quiet
+	@echo "The documentation is in build/site: open build/site/index.html"
 
 test-unit: .venv/test.stamp
 	@$(PY) -m pytest tests/unit

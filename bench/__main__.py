@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bench
-from bench import ansible, fleet, machine, many, measure, report
+from bench import ansible, fleet, images, machine, many, measure, report
 from bench.ansible import Ansible
 from bench.report import OURS, Fleet
 from bench.userns_node import UsernsNode
@@ -107,37 +107,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", nargs="?", choices=("fleet", "images"), help="only this (both)")
     parser.add_argument("--quick", action="store_true", help="only the real nodes, one run each; keeps no figures")
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     arguments = parser.parse_args(argv)
+    runs = 1 if arguments.quick else max(1, arguments.runs)
     try:
-        ansible.install()
-        with Lab() as lab:
-            measured = Bench(lab, 1 if arguments.quick else max(1, arguments.runs))
-            measured.real(REAL)
-            if not arguments.quick:
-                measured.addresses(ADDRESSES)
+        if arguments.what != "fleet":
+            bake(runs, kept=not arguments.quick)
+        if arguments.what != "images":
+            converge(runs, quick=arguments.quick)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nbench: stopped; its nodes are gone", file=sys.stderr)
         return 130
-    described = machine.describe()
-    say("Medians")
-    print(report.markdown(measured.fleets, measured.commands, described.cores))
-    if not arguments.quick:
-        print(f"Kept in {keep(measured, described).relative_to(REPO)}")
     return 0
 
 
-def keep(measured: Bench, described: machine.Machine) -> Path:
+def bake(runs: int, *, kept: bool) -> None:
+    """Measure bakes of an image, print the table, and keep the figures."""
+    say("Baking an image, and the same once more")
+    costs = images.measure(runs)
+    say("Medians")
+    print(images.table(costs))
+    if kept:
+        described = machine.describe()
+        keep("-images", described, images.as_json(costs, asdict(described)))
+
+
+def converge(runs: int, *, quick: bool) -> None:
+    """Measure runs over fleets, beside Ansible, print the table, and keep the figures."""
+    ansible.install()
+    with Lab() as lab:
+        measured = Bench(lab, runs)
+        measured.real(REAL)
+        if not quick:
+            measured.addresses(ADDRESSES)
+    described = machine.describe()
+    say("Medians")
+    print(report.markdown(measured.fleets, measured.commands, described.cores))
+    if not quick:
+        about = asdict(described) | ansible.described()
+        keep("", described, report.as_json(measured.fleets, measured.commands, measured.tasks, about))
+
+
+def keep(name: str, described: machine.Machine, figures: Mapping[str, object]) -> None:
     """Write the raw figures down, with the machine that they are of."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{described.date}-{described.cores}cores-{described.memory_gib}gib.json"
-    figures = report.as_json(measured.fleets, measured.commands, measured.tasks, asdict(described))
+    path = RESULTS / f"{described.date}-{described.cores}cores-{described.memory_gib}gib{name}.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    return path
+    print(f"Kept in {path.relative_to(REPO)}")
 
 
 def say(text: str) -> None:

@@ -20,7 +20,15 @@ PLAYBOOK = Path(__file__).with_name("playbook.yml")
 FORKS = 50
 
 # Managed by both. The others are not on every node (the sysctl), or are lines in a file of others (sub-IDs).
-_WRITTEN = (paths.CONFIG, paths.UNIT, paths.UNIT_DROP_IN, paths.PRE_START, paths.MODPROBE)
+_WRITTEN = (
+    paths.CONFIG,
+    paths.UNIT,
+    paths.UNIT_DROP_IN,
+    paths.PRE_START,
+    paths.MODPROBE,
+    paths.CHECK,
+    paths.CHECK_UNIT,
+)
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.M)
 
 # Its own choice of a Python on the node would cost a command more; the SSH options are those of lab.ssh.
@@ -62,6 +70,11 @@ def version() -> str:
     ask = "from importlib.metadata import version; print(version('ansible-core'))"
     done = subprocess.run([ENVIRONMENT / "bin/python", "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
+
+
+def described() -> dict[str, str | int]:
+    """What of Ansible decides how fast its runs are."""
+    return {"ansible_core": version(), "ansible_forks": FORKS}
 
 
 class Ansible:

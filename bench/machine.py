@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import ansible
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -24,8 +22,6 @@ class Machine:
     python: str
     pyinfra: str
     paramiko: str
-    ansible_core: str
-    ansible_forks: int
 
 
 def describe() -> Machine:
@@ -39,8 +35,6 @@ def describe() -> Machine:
         python=platform.python_version(),
         pyinfra=version("pyinfra"),
         paramiko=version("paramiko"),
-        ansible_core=ansible.version(),
-        ansible_forks=ansible.FORKS,
     )
 
 

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     applying.add_argument(
         "--max-unavailable",
         metavar="N|N%",
-        help=f"how many nodes of a group may be away at a time (else the group's data, else {DEFAULT_MAX_UNAVAILABLE})",
+        help="how many nodes of a group may be away at a time (else the group's data, else "
+        f"{DEFAULT_MAX_UNAVAILABLE.replace('%', '%%')})",
     )
     applying.add_argument(
         "--max-failures", type=_count, default=0, metavar="N", help="stop once more than N nodes have failed (0)"

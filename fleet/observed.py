@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fleet.records import FindingRecord, Record, Status, Versions
 from userns import disruption, programs
-from userns.plan import Plan
+from userns.planning import Plan
 
 __all__ = ["of_plan"]
 

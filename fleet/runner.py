@@ -46,7 +46,7 @@ from tasks import assess, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
 from userns.diff import Mask
-from userns.plan import Plan
+from userns.planning import Plan
 
 del pyinfra_cli
 # Of each host, as much of what was said as explains a failure.

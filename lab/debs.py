@@ -83,14 +83,14 @@ def fetched(suite: str) -> Path:
     return cache.once(f"debs-{suite}", cache.digest(*PACKAGES), lambda into: download(suite, PACKAGES, into))
 
 
-def for_a_node(package: str) -> Path:
-    """A directory with a package of Debian testing and all that a node still needs for it, downloaded on first use."""
+def for_a_node(*packages: str) -> Path:
+    """A directory with packages of Debian testing and all that a node still needs for them, downloaded on first use."""
     tree = base.tar()
 
     def build(into: Path) -> None:
         read = ["tar", "--extract", "--to-stdout", "--file", str(tree), "./var/lib/dpkg/status"]
         status = subprocess.run(read, capture_output=True, text=True, check=True).stdout
-        Apt("testing", into / "apt", status).download_missing([package], into)
+        Apt("testing", into / "apt", status).download_missing(packages, into)
         cache.remove_tree(into / "apt")
 
-    return cache.once(f"debs-for-{package}", cache.digest(package, tree.parent.name), build)
+    return cache.once(f"debs-for-{'+'.join(packages)}", cache.digest(*packages, tree.parent.name), build)

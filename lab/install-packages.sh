@@ -49,8 +49,13 @@ nodes | vms | tests)
         # Throw-away keys, which sign what the tests of python -m artifacts verify.
         need gpg gpg
         need gpg-agent gpg-agent
+        # Signed repositories, and nodes that pull from them.
+        need git git
         # The operator's own kubectl, which drains nodes, against a server of the test's own.
         need kubectl kubernetes-client
+        # The example of an image that mkosi builds.
+        need mkosi mkosi
+        need debootstrap debootstrap
         # The report's page is looked at in a real browser.
         need chromium chromium
         need chromedriver chromium-driver

@@ -15,6 +15,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 
+import userns
 from tasks import settings
 from tasks.files import run, templates
 from tasks.node import Node
@@ -24,7 +25,7 @@ from userns.config import ConfigError
 from userns.diff import unified
 from userns.findings import Finding, Severity
 from userns.overlay import metacopy_differs
-from userns.plan import Decision, Plan, make
+from userns.planning import Decision, Plan
 from userns.policy import Policy, PolicyError
 
 # A node that is alive answers in under a second; a hung one must not hold up the others.
@@ -55,6 +56,11 @@ def plan_or_refuse() -> Plan | None:
         ids = ", ".join(f'"{id}"' for id in dict.fromkeys(each.id for each in made.blockers))
         refuse([f"refused: this node is left as it is. What the operator may accept: allow = [{ids}]"])
         return None
+    arguments, _ = pop_global_arguments(ctx_state.get(), host, {})
+    if made.changes and arguments.get("_su_user") and arguments.get("_su_password"):
+        why = "su takes for its password the standard input over which a node gets its files"
+        refuse([f"refused: {why}. Use _sudo, or _su_user without _su_password"])
+        return None
     return made
 
 
@@ -76,7 +82,7 @@ def plan() -> Plan | None:
         refuse(["refused: the node answered nothing, though its shell says that all went well. Does sh run there?"])
         return None
     try:
-        made = make(node, policy, templates(), today=_today())
+        made = userns.plan(node, policy, templates(), today=_today())
     except ConfigError as error:
         refuse([f"refused: {error}"])
         return None

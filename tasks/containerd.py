@@ -7,7 +7,7 @@ from pyinfra import host
 from tasks import image, operations
 from tasks.stage import Stage
 from userns import changes, paths
-from userns.plan import Plan
+from userns.planning import Plan
 
 SLOTS = (*paths.MANAGED, *paths.IMAGE)
 # Waiting for another run's lock (300 s), packages, a restart and its health check, and the way back.

@@ -9,7 +9,7 @@ from artifacts.errors import ArtifactsError
 from tasks import image, operations, pushing, settings
 from tasks.stage import Stage
 from userns.changes import InstallArtifact, InstallPackage
-from userns.plan import Plan
+from userns.planning import Plan
 
 COMPONENTS = ("containerd", "runc", "crun")
 

@@ -16,7 +16,7 @@ from tasks.refusal import contained, unexpected
 from userns import cri, proof
 from userns.findings import Finding, Severity, apply_allow
 from userns.paths import UNPROVEN
-from userns.plan import Plan
+from userns.planning import Plan
 from userns.readiness import Readiness
 
 # The script bounds each step by itself; this is for a connection that died.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
+import userns
 from tasks.files import templates
 from tasks.settings import load
-from userns import changes, paths, subids
+from userns import Plan, changes, paths, subids
 from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Probe, Unit
-from userns.plan import Plan, make
 from userns.policy import Policy
 
 KUBELET_UID = "64055"
@@ -24,7 +24,7 @@ def policy(**settings: Any) -> Policy:
 
 def plan(node: Node, **settings: Any) -> Plan:
     """The plan for `node` under these settings."""
-    return make(node, policy(**settings), templates())
+    return userns.plan(node, policy(**settings), templates())
 
 
 def bare(**changed: Any) -> Node:

@@ -18,8 +18,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from userns import advisories, diagnose, plan, policy, readiness, report, requirements
+from userns import advisories, diagnose, policy, readiness, report, requirements
 from userns.findings import Finding, apply_allow
+from userns.planning import plan
 from userns.readiness import Readiness
 from userns.releases import COMPONENTS, Lock
 from userns.tables import KNOWN_IDS, NEWEST_KUBERNETES
@@ -221,7 +222,7 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
         templates = {path.name: path.read_text("utf-8") for path in texts}
         roots = {"containerd-root": wanted.containerd_root, "kubelet-root": wanted.kubelet_root}
         return [
-            report.of_plan(host, plan.make(node.as_read_for(roots), wanted, templates, _today(options)))
+            report.of_plan(host, plan(node.as_read_for(roots), wanted, templates, _today(options)))
             for host, node in hosts.items()
         ]
     except ValueError as error:  # PolicyError, LockError and ConfigError tell all of it

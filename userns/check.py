@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from userns import kubelet_range, paths, programs, readiness_table, render
 from userns.findings import Finding, Severity, apply_allow
@@ -64,28 +65,11 @@ class Expected:
 def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expected: Expected) -> str:
     """The whole check. `templates` also holds the scripts that ask the kernel, as the deploy itself runs them."""
     table = readiness_table.of_policy(policy)
-    names = {outcome: f"e{number}" for number, outcome in enumerate(_outcomes(table))}
     installed = programs.paths(policy)
     # The layers that were chowned with metacopy cannot be read without it.
     severities = _severities(table, policy, metacopy_is_vital=ready.rootfs == "chown" and expected.metacopy is True)
-    deciding = render.fill(
-        templates,
-        "check-decide.sh.j2",
-        quote=shlex.quote,
-        named=readiness_table.NAMED,
-        errnos=[(f"{step or '*'}:{errno}", answer) for step, errno, answer in readiness_table.errno_answers()],
-        types=list(_types()),
-        first=_number(readiness_table.boundaries()[0]),
-        oldest=readiness_table.OLDEST,
-        boundaries=[(str(each), _number(each)) for each in readiness_table.boundaries()],
-        start=_place(table.first, names),
-        certain=[id for id, _ in table.found],
-        rows=list(_rows(table, names)),
-        overlayfs=policy.snapshotter == "overlayfs",
-        descriptions=[
-            *((id, severities[id].value, KNOWN_IDS[id]) for id in sorted(severities)),
-            ("kernel-shared", "$shared", KNOWN_IDS["kernel-shared"]),
-        ],
+    deciding = _deciding(
+        templates["check-decide.sh.j2"], table, tuple(sorted(severities.items())), policy.snapshotter == "overlayfs"
     )
     return render.fill(
         templates,
@@ -106,6 +90,31 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
         known=sorted(_known(policy, (*ready.findings, *expected.findings)) & severities.keys() | {*_NO_NEWS}),
         vital=[installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)],
         seconds=_SECONDS,
+    )
+
+
+@lru_cache(maxsize=64)  # the nodes of a fleet share a few of them
+def _deciding(template: str, table: Table, severities: tuple[tuple[str, Severity], ...], overlayfs: bool) -> str:
+    """The part of the check that walks the table."""
+    names = {outcome: f"e{number}" for number, outcome in enumerate(_outcomes(table))}
+    return render.fill(
+        {"": template},
+        "",
+        quote=shlex.quote,
+        named=readiness_table.NAMED,
+        errnos=[(f"{step or '*'}:{errno}", answer) for step, errno, answer in readiness_table.errno_answers()],
+        types=list(_types()),
+        first=_number(readiness_table.boundaries()[0]),
+        oldest=readiness_table.OLDEST,
+        boundaries=[(str(each), _number(each)) for each in readiness_table.boundaries()],
+        start=_place(table.first, names),
+        certain=[id for id, _ in table.found],
+        rows=list(_rows(table, names)),
+        overlayfs=overlayfs,
+        descriptions=[
+            *((id, severity.value, KNOWN_IDS[id]) for id, severity in severities),
+            ("kernel-shared", "$shared", KNOWN_IDS["kernel-shared"]),
+        ],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import toml
@@ -130,7 +131,7 @@ def render(templates: Mapping[str, str], settings: Settings) -> str:
     )
     text = text.rstrip("\n") + "\n"
     try:
-        wrong = difference(want, tomllib.loads(text))
+        wrong = difference(want, _read(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the rendered config.toml is not TOML ({error}): please report this as a bug") from None
     if wrong is not None:
@@ -147,7 +148,7 @@ def second_opinion(text: str, mapping: Mapping[str, Any]) -> str | None:
     containerd 1.7 and many tools that edit config.toml are of that age.
     """
     try:
-        have = _undressed(toml.loads(text))
+        have = _read_as_0_5(text)
     except Exception as error:  # its reader also fails with IndexError, TypeError and others
         return f"a reader of TOML 0.5 cannot read config.toml: {type(error).__name__}"
     wrong = difference(dict(mapping), have)
@@ -201,6 +202,18 @@ def _set(config: Table, path: Path, value: Any) -> None:
 def _runc_first(name: str) -> tuple[int, str]:
     known = ("runc", "crun")
     return (known.index(name) if name in known else len(known), name)
+
+
+# The nodes of a fleet share a few texts, and reading one again is most of the work for a node. Nobody may change
+# the answer.
+@lru_cache(maxsize=64)
+def _read(text: str) -> Table:
+    return tomllib.loads(text)
+
+
+@lru_cache(maxsize=64)
+def _read_as_0_5(text: str) -> Any:
+    return _undressed(toml.loads(text))
 
 
 def _undressed(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from userns import paths, programs
 from userns.changes import InstallArtifact, InstallPackage, WriteFile
 from userns.node import Unit
-from userns.plan import Plan
+from userns.planning import Plan
 from userns.subids import ranges
 from userns.versions import parse
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from userns.findings import Finding, Severity, warning
 from userns.node import Probe
@@ -17,6 +18,7 @@ _EXHAUSTED = "max-user-namespaces-exhausted"
 _DEFAULTS = {"containerd-root": "/var/lib/containerd", "kubelet-root": "/var/lib/kubelet"}
 
 
+@lru_cache(maxsize=64)
 def release(kernel: str) -> Version | None:
     """Major and minor of a kernel, which is what containerd compares; None where it cannot be read."""
     try:

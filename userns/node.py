@@ -152,6 +152,8 @@ class Image(_Frozen):
     """What makes a node an image: a root directory that will boot later, on one of these kernels."""
 
     kernels: tuple[ImageKernel, ...] = ()
+    # SOURCE_DATE_EPOCH of the bake: seconds that stand for its time. None where that is not set.
+    epoch: int | None = None
 
 
 class Node(_Frozen):

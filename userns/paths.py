@@ -49,4 +49,6 @@ CHECK_FOR = {tier: f"{CHECK}.{tier}" for tier in ("idmapped", "rootfs-only", "ch
 FIRST_BOOT = f"{LIBEXEC}/first-boot"
 FIRST_BOOT_UNIT = "/etc/systemd/system/userns-node-first-boot.service"
 IMAGE_RECORD = f"{STATE}/image.json"
-IMAGE = (*CONFIG_FOR.values(), *CHECK_FOR.values(), FIRST_BOOT, FIRST_BOOT_UNIT, IMAGE_RECORD)
+# What the deploy has installed in it, as CycloneDX JSON: by the name that the format's own tools look for.
+IMAGE_SBOM = f"{STATE}/image.cdx.json"
+IMAGE = (*CONFIG_FOR.values(), *CHECK_FOR.values(), FIRST_BOOT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM)

@@ -124,7 +124,9 @@ def _image(by_kind: _ByKind) -> Image | None:
         ImageKernel.model_validate({"release": release, "overlay": overlay, "config": options.get(release, {})})
         for release, overlay in by_kind.get("image-kernel", [])
     ]
-    return Image(kernels=tuple(sorted(found, key=lambda each: _release_order(each.release), reverse=True)))
+    kernels = tuple(sorted(found, key=lambda each: _release_order(each.release), reverse=True))
+    epoch = _one("image-epoch")(by_kind)
+    return Image(kernels=kernels, epoch=int(epoch) if re.fullmatch(r"[0-9]{1,10}", epoch) else None)
 
 
 def _release_order(release: str) -> list[tuple[int, str]]:

@@ -14,7 +14,7 @@ from userns.changes import Change
 from userns.diagnose import Diagnosis
 from userns.findings import Finding, Severity
 from userns.node import Node
-from userns.plan import Decision, Plan
+from userns.planning import Decision, Plan
 from userns.readiness import Readiness
 
 __all__ = ["NOTHING_RECOGNISED", "Report", "as_json", "as_text", "diagnoses", "nodes", "of_plan"]

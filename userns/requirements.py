@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 
 from userns.findings import Finding, Severity, blocker, warning
@@ -63,6 +64,7 @@ def check(
     ]
 
 
+@lru_cache(maxsize=64)
 def stack(kubernetes: str, containerd: str) -> Stack | None:
     """The requirement set of containerd's document that holds for these two, or None where there is none."""
     wanted, runs = parse(kubernetes), parse(containerd)

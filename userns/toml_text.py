@@ -7,6 +7,7 @@ that no reader takes, and turns nested arrays of tables into arrays of their key
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from typing import Any
 
 import tomlkit
@@ -16,6 +17,7 @@ __all__ = ["assignments", "inline", "key", "tables"]
 Path = tuple[str, ...]
 
 
+@lru_cache(maxsize=1024)  # the same ones come for every node of a fleet
 def key(name: str) -> str:
     """A key, bare or quoted."""
     return str(tomlkit.key(name).as_string())

@@ -18,6 +18,7 @@ recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
 change=swapping undo_is="the previous set"
+all_done="all is in place"
 stale="another run changed this node since the plan was made; run again"
 
 die() {
@@ -86,10 +87,10 @@ Type=oneshot
 ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted'
 UNIT
 }
-begin() {
-    replace "$state/activate.sh" <"$stage/activate.sh" && recovery_unit | replace "$recovery" &&
-        mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
-        sync "$units" "${wanted%/*}" "$state" && say "$change" | replace "$mark" && sync "$state" && reach begun
+begin() { # the unit before what it runs: alone, it removes itself at the next boot
+    recovery_unit | replace "$recovery" && mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
+        sync "$units" "${wanted%/*}" && replace "$state/activate.sh" <"$stage/activate.sh" && sync "$state" &&
+        say "$change" | replace "$mark" && sync "$state" && reach begun
 }
 reach() { # The record changes on the way, so that a plan made before a cut can be told from one made after it.
     { cat "$state/manifest" 2>/dev/null; printf 'unfinished\t%s\t%s\n' "${stage##*/}" "$1"; } |
@@ -275,7 +276,7 @@ write_manifest() {
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
 }
-commit() { mv -f "$mark" "$committed" && sync "$state" && tidy && drop_stages; }
+commit() { mv -f "$mark" "$committed" && sync "$state" && say "$all_done" && tidy && drop_stages; }
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
 tidy() { # after either, or where one of them was cut
@@ -283,6 +284,7 @@ tidy() { # after either, or where one of them was cut
     [ ! -e "$committed" ] || grep -q ^rollback "$committed" || true >"$state/unproven"
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
+        [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
         if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi
     fi
@@ -333,12 +335,14 @@ undo() { # right after somebody killed the change that had filled the stage
         touched=yes restarted=yes started=$(date +%s)
         give_up "$cut"
     fi
-    if [ -e "$stage" ] && [ ! -e "$committed" ]; then
+    if [ -e "$committed" ] || grep -qxF "$all_done" "$log"; then
         tidy
-        die "$cut; nothing was changed"
+        say "the change was cut off on the node after its last step: it stays"
+        return
     fi
     tidy
-    say "the change was cut off on the node after its last step: it stays"
+    [ -e "$stage" ] || die "$cut, and another run has undone it: run again" # which drops all stages
+    die "$cut; nothing was changed"
 }
 
 take_lock() {

@@ -13,7 +13,8 @@ sh "$stage/activate.sh" "$stage"
 trap - EXIT
 
 # Sets to go back to, and whether it was proven, are a node's. The lock is held on the tree, by who bakes it.
-find "$state" -mindepth 1 -maxdepth 1 ! -name manifest ! -name image.json -exec rm -rf {} +
+find "$state" -mindepth 1 -maxdepth 1 ! -name manifest ! -name image.json ! -name image.cdx.json \
+    -exec rm -rf {} +
 if [ -n "${SOURCE_DATE_EPOCH-}" ]; then
     find /etc /usr /var -xdev \( -newer /run/before -o -path /var/lib -o -path "$state" -o -path "$state/*" \) \
         -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +

@@ -5,6 +5,7 @@
 read_image() {
     machine=$1 container=none kernel=none
     record image "$machine"
+    [ -z "${SOURCE_DATE_EPOCH-}" ] || record image-epoch "$SOURCE_DATE_EPOCH"
     user=$(id -u)
     record user "$user"
     seen=" "

@@ -15,7 +15,7 @@ etc/systemd/system/userns-node-check.service etc/subuid etc/subgid"
 usr/local/libexec/userns-node/check.idmapped usr/local/libexec/userns-node/check.rootfs-only \
 usr/local/libexec/userns-node/check.chown usr/local/libexec/userns-node/check.unsupported \
 usr/local/libexec/userns-node/first-boot etc/systemd/system/userns-node-first-boot.service \
-var/lib/userns-node/image.json"
+var/lib/userns-node/image.json var/lib/userns-node/image.cdx.json"
 [ -z "$image" ] || units="$units userns-node-first-boot.service"
 programs="usr/local/bin/containerd usr/local/bin/ctr usr/local/bin/containerd-shim-runc-v2 usr/local/sbin/runc \
 usr/local/bin/crun usr/bin/containerd usr/bin/ctr usr/bin/containerd-shim-runc-v2 usr/sbin/runc usr/bin/crun"

@@ -48,7 +48,7 @@ save() { # target, by a hard link where that works: a rename does not change the
     if [ -L "$1" ] || [ -e "$1" ]; then
         number=$((number + 1))
         rm -f "$saving/$number" # a copy would be written into the file that an old link holds
-        ln -P "$1" "$saving/$number" 2>/dev/null || save_far "$1" || return 1
+        ln -P "$1" "$saving/$number" 2>/dev/null || { note put "$1" "$number" && save_far "$1"; } || return 1
         note put "$1" "$number"
     else
         note absent "$1" || return 1
@@ -59,7 +59,9 @@ save() { # target, by a hard link where that works: a rename does not change the
         done
     fi
 }
-save_far() { # on another file system: a copy, and a link beside the target, so that the way back needs no space
+# On another file system: a copy, and a link beside the target, so that the way back needs no space. By then it is in
+# the list, by which the link goes where what follows fails.
+save_far() {
     rm -f "$(beside "$1" old)"
     ln -P "$1" "$(beside "$1" old)" 2>/dev/null
     cp -pP "$1" "$saving/$number"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,30 @@ def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path, group: bool) -> N
             time.sleep(0.001)
         assert os.listdir(tmp_path) == []
     assert caught > 10
+
+
+@pytest.mark.usefixtures("no_trace")
+@pytest.mark.parametrize(
+    ("end", "signalled"),
+    [(os.kill, signal.SIGKILL), (os.killpg, signal.SIGTERM), (os.killpg, signal.SIGHUP)],
+    ids=["the probe alone", "its group is ended", "its connection hangs up"],
+)
+def test_nor_does_one_without_perl(tmp_path: Path, end: Callable[[int, int], None], signalled: signal.Signals) -> None:
+    questions = " ".join(["overlay", "overlay", shlex.quote(str(tmp_path))] * 5)
+    script = f'. {PROBE}; have() {{ [ "$1" != perl ]; }}; probe "$(uname -m)" no {questions}'
+    caught = 0
+    for _ in range(20):
+        process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None:
+            if os.listdir(tmp_path):
+                end(process.pid, signalled)
+                process.wait()
+                caught += process.returncode == -signalled
+        deadline = time.monotonic() + 5
+        while os.listdir(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert os.listdir(tmp_path) == []
+    assert caught > 5
 
 
 @pytest.mark.usefixtures("no_trace")

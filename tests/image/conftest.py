@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
 import pytest
 
+from lab import loopback
 from lab.mirror import Mirror
 from lab.paths import BUILD
 from tests.image import trees
@@ -28,21 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("image")
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: the runs say what they fetch."""
-
-
 @pytest.fixture(scope="session")
 def builder(machine: None, mirror: Mirror) -> Iterator[Builder]:
     """Somebody who bakes with the mirror's newest versions."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(mirror.root)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield Builder(f"http://127.0.0.1:{server.server_port}", mirror.lock)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with loopback.served(mirror.root) as url:
+        yield Builder(url, mirror.lock)
 
 
 @pytest.fixture(scope="session")

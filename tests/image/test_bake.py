@@ -9,25 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from lab import host, kernels
+from lab.mirror import Mirror
 from tests.image import trees
 from tests.image.conftest import Copied
 from tests.image.trees import Bake, Builder
+from tests.image.written import RANGE, UNITS, USERADDS_OWN, WANTS, WRITTEN
 from userns import paths
 
-RANGE = (1_048_576, 7_208_960)
-WANTS = "/etc/systemd/system/multi-user.target.wants"
-UNITS = ("containerd", "userns-node-check", "userns-node-first-boot")
-# All that a bake may leave. The last line is what useradd writes.
-WRITTEN = {
-    *(path for name, path in paths.INSTALLED.items() if name != "crun"),
-    *(set(paths.MANAGED) | set(paths.IMAGE)),
-    *(f"{WANTS}/{unit}.service" for unit in UNITS),
-    *("/etc/containerd", "/etc/systemd/system/containerd.service.d", paths.LIBEXEC, paths.STATE, paths.MANIFEST),
-    *(f"/etc/{name}{end}" for name in ("passwd", "shadow", "group", "gshadow") for end in ("", "-")),
-}
-USERADDS_OWN = {"/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"}
 # Of this machine, where a bake that is not confined would write.
 MACHINES = ("etc/containerd", "etc/modprobe.d", "etc/sysctl.d", "etc/systemd/system", "etc/subuid", "etc/passwd")
 
@@ -108,6 +100,23 @@ def test_a_second_bake_does_nothing(baked: Baked) -> None:
     assert (baked.again.code, baked.again.operations) == (0, [])
     assert "nothing to do" in baked.again.text
     assert baked.after_again == baked.after
+
+
+def test_the_bill_of_materials_names_what_is_there(baked: Baked, mirror: Mirror) -> None:
+    text = (baked.root / paths.IMAGE_SBOM.lstrip("/")).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    found = {each["name"]: (each["version"], each["hashes"][0]["content"]) for each in json.loads(text)["components"]}
+    assets = {name: mirror.asset(name) for name in ("containerd", "runc")}
+    assert found == {name: (asset.version, asset.sha256) for name, asset in assets.items()}
+    assert text in "".join(f"{line[1:]}\n" for line in baked.rehearsal.said if line.startswith("+"))
+
+
+def test_the_dry_run_shows_how_another_program_changes_it(baked: Baked, builder: Builder, mirror: Mirror) -> None:
+    version = mirror.versions("crun")[0]
+    run = builder.dry(baked.root, kubelet_id_range=RANGE, crun_version=version)
+    assert f"+++ {paths.IMAGE_SBOM}" in run.text
+    assert f'+      "purl": "pkg:github/containers/crun@{version}",' in run.said
+    assert trees.look(baked.root) == baked.after
 
 
 def test_this_machine_is_as_it_was(baked: Baked) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -15,32 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lab import base, cache, kernels
+from lab import cache
 from lab.paths import REPO
+from lab.tree import build, copy
+
+__all__ = ["KERNEL", "PYINFRA", "Bake", "Builder", "build", "changed", "contents", "copy", "look", "look_at", "remove"]
 
 PYINFRA = Path(sys.executable).parent / "pyinfra"
 KERNEL = "6.12"
-
-
-def build(root: Path, suite: str, *names: str) -> Path:
-    """A tree as a builder of images leaves it: Debian with these kernels and their configurations, and no runtime."""
-    root.mkdir(parents=True)
-    _run(*base.UNPACK, str(base.tar(suite)), "--directory", str(root))
-    for name in names:
-        kernel = kernels.fetched(name)
-        (root / "usr/lib/modules").mkdir(exist_ok=True)
-        _run("cp", "-a", str(kernel.modules), str(root / "usr/lib/modules/"))
-        _run("chroot", str(root), "depmod", "-a", kernel.release)
-        shutil.copy(kernels.config(name), root / f"boot/config-{kernel.release}")
-    for unit in base.MASKED_FOR_THE_MACHINE:
-        (root / "etc/systemd/system" / unit).unlink()
-    return root
-
-
-def copy(root: Path, to: Path) -> Path:
-    """A copy that shares its files with `root`: a bake replaces files and changes none."""
-    _run("cp", "-al", str(root), str(to))
-    return to
 
 
 def remove(root: Path) -> None:
@@ -124,7 +105,7 @@ class Builder:
     """Somebody who bakes images, with a mirror and its lock file."""
 
     def __init__(self, release_url: str, artifact_lock: Path, **settings: object) -> None:
-        self._settings: dict[str, object] = {
+        self.settings: dict[str, object] = {
             "release_url": release_url,
             "artifact_lock": str(artifact_lock),
             "containerd_version": None,
@@ -144,7 +125,7 @@ class Builder:
         """pyinfra over these roots. A word that begins with a dash is one of its options."""
         roots = [str(word) for word in words if not str(word).startswith("-")]
         options = [str(word) for word in words if str(word).startswith("-")]
-        data = [f"--data={name}={json.dumps(value)}" for name, value in {**self._settings, **settings}.items()]
+        data = [f"--data={name}={json.dumps(value)}" for name, value in {**self.settings, **settings}.items()]
         done = subprocess.run(
             [*before, str(PYINFRA), "--json", *options, *data, inventory, *deploy],
             cwd=REPO,
@@ -166,7 +147,3 @@ class Builder:
     def dry(self, *roots: Path, **settings: Any) -> Bake:
         """A dry run with diffs."""
         return self.run(*roots, "--dry", "--diff", **settings)
-
-
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)

@@ -104,17 +104,18 @@ def held(node: Machine, name: str, words: str) -> Iterator[Callable[[], bool]]:
     shim = f"/usr/local/sbin/{name}"
     text = (
         f'#!/bin/sh\ncase "$*" in *"{words}"*)\n'
-        f"    touch /run/held-{name}; while [ ! -e /run/released-{name} ]; do sleep 0.05; done ;;\n"
+        f"    touch /run/held-{name}; while [ -e /run/holding-{name} ]; do sleep 0.05; done ;;\n"
         f'esac\nexec /usr/bin/{name} "$@"\n'
     )
+    node.ssh(f"rm -f /run/held-{name}; touch /run/holding-{name}")
     node.put(shim, text.encode(), 0o755)
+    node.ssh(f"sync {shim}")  # after a power cut it would else be there without a word in it
     try:
         yield lambda: node.ssh(f"test -e /run/held-{name}", check=False).returncode == 0
     finally:
-        release = f"touch /run/released-{name}; sleep 0.2; rm -f /run/held-{name} /run/released-{name}"
         if isinstance(node, LabNode):  # whose files are at hand after a power cut, too
             (node.root / shim.lstrip("/")).unlink()
-        node.ssh(f"rm -f {shim}; {release}", check=False)
+        node.ssh(f"rm -f {shim} /run/holding-{name}", check=False)
 
 
 def settle(node: Shell) -> None:

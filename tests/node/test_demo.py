@@ -25,7 +25,8 @@ SECONDS = 600
 
 def start(*arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
     """The demo in a process group of its own, as a shell has it for Ctrl-C."""
-    command = [sys.executable, "-m", "lab.demo", *arguments]
+    # As a shell has it, too: a worker of pytest-xdist ignores Ctrl-C, and what it starts would inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "lab.demo", *arguments]
     return subprocess.Popen(
         command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )

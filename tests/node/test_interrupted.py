@@ -178,7 +178,7 @@ def test_a_killed_change_is_undone_at_once(ready: Ready) -> None:
         with held(ready.node, "flock", "-w 280") as undoing:
             ready.node.ssh(KILL)
             wait_for(undoing)
-            ready.node.ssh("touch /run/released-systemctl")  # as the undoing restarts it, too
+            ready.node.ssh("rm -f /run/holding-systemctl")  # as the undoing restarts it, too
         run = deploying.end()
     assert run.code == 1
     said = run.said(ready.node)
@@ -228,7 +228,7 @@ def test_a_plan_made_before_the_cut_is_not_laid_over_half_a_change(ready: Ready)
         with held(ready.node, "sync", "containerd.userns-node-new") as before_it:
             one = ready.deploying()
             wait_for(before_it)
-            unit = ready.node.ssh(UNITS).stdout.split()[0]
+            unit = ready.node.ssh(f"{UNITS} --state=active").stdout.split()[0]
             late = ready.deploying(sandbox_image="lab.invalid/pause:2")
             wait_for(lambda: len(ready.node.ssh(f"{UNITS} --state=active").stdout.splitlines()) == 2)
         wait_for(in_the_middle)

@@ -11,6 +11,7 @@ from lab.serving import Served
 from tests.node.conftest import BootNode
 from tests.node.faults import Deploying, held, wait_for
 from tests.node.runs import Operator, must
+from userns import paths
 
 START, COUNT = 65536 * 1024, 65536 * 110
 
@@ -109,4 +110,5 @@ def test_what_stands_in_the_way_of_the_range_is_named_and_then_a_bad_one_is_repl
     moved = operator.dry(node, kubelet_id_range=(START * 2, COUNT))
     assert any(line.startswith("blocker kubelet-id-range-in-use: ") for line in moved.said(node)), moved.text
     grown = operator.dry(node, kubelet_id_range=(START, COUNT * 2))
-    assert {line.split(":")[0] for line in grown.will(node)} == {"write /etc/subuid", "write /etc/subgid"}
+    changes = {"write /etc/subuid", "write /etc/subgid", f"write {paths.CHECK}"}
+    assert {line.split(":")[0] for line in grown.will(node)} == changes

@@ -232,12 +232,19 @@ def test_a_deploy_that_was_cut_is_undone(rolling: Rolling) -> None:
     rolling.older_then_newer()
     must(rolling.operator.deploy(rolling.node))
     before = contents(rolling.node)
-    with held(rolling.node, "mv", "sbin/runc") as in_the_middle:
-        running = Deploying(rolling.lab, rolling.operator, rolling.node, rolling.newer)
-        wait_for(in_the_middle)
-        rolling.node.ssh("systemctl kill --signal SIGKILL 'userns-node-activate-*'")
-        assert running.end().code == 1
-    must(rolling.operator.rollback(rolling.node))
+    with held(rolling.node, "flock", "-w 280"):  # the node would undo it by itself: here it comes too late
+        with held(rolling.node, "mv", "sbin/runc") as in_the_middle:
+            running = Deploying(rolling.lab, rolling.operator, rolling.node, rolling.newer)
+            wait_for(in_the_middle)
+            rolling.node.ssh("systemctl kill --signal SIGKILL 'userns-node-activate-*'")
+        run = must(rolling.operator.rollback(rolling.node))
+        assert any("a change was cut off on this node" in line for line in run.said(rolling.node)), run.stderr
+        now = contents(rolling.node)
+        del now["usr/local/sbin/flock"]  # which is held
+        assert now == before
+    run = running.end()
+    assert run.code == 1
+    assert "and another run has undone it: run again" in run.text
     assert contents(rolling.node) == before
     rolling.assert_runs(rolling.releases.containerd)
 

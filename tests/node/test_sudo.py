@@ -47,3 +47,17 @@ def test_a_user_without_root_is_refused_by_name(
     run = operator.pyinfra(operator.inventory({"nodes": {node: {"ssh_user": "ops"}}}), "deploy.py", "--json", "-y")
     assert run.code == 1
     assert any("not-root" in line for line in run.said(node)), run.text
+
+
+def test_su_with_a_password_is_refused_by_name_before_anything_changes(
+    lab: Lab, mirror: Mirror, releases: Served, fresh_node: BootNode, tmp_path: Path
+) -> None:
+    node = fresh_node()
+    operator = Operator(lab, tmp_path, release_url=releases.url, artifact_lock=str(mirror.lock))
+    data = {"_su_user": "root", "_su_password": "c4nary-of-su"}
+    for flags in (("--dry",), ("-y",)):
+        run = operator.pyinfra(operator.inventory({"nodes": {node: data}}), "deploy.py", "--json", *flags)
+        assert run.code == 1
+        assert any("Use _sudo, or _su_user without _su_password" in line for line in run.said(node)), run.text
+        assert "c4nary-of-su" not in run.text
+    assert node.ssh("ls /var/lib/userns-node /usr/local/bin", check=False).stdout == "/usr/local/bin:\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import many, report
+from bench import images, many, report
 from bench.ansible import tasks_that_were_ok
 from bench.measure import Cost
 from bench.report import OURS, THEIRS, Fleet
@@ -74,3 +74,15 @@ def test_a_second_worker_is_judged_by_medians_and_rounded_down() -> None:
     assert many.speedup(costs) == pytest.approx(20.0 / 10.02)
     assert many.per_node(costs) == {"workers_cpu": 10.0, "scheduler_cpu": 1.0, "controller_cpu": 2.0}
     assert many.summary(costs).startswith("two workers are 1.99 times as fast as one;")
+
+
+def test_a_bakes_missed_goal_is_told_beside_its_median() -> None:
+    bakes = {
+        "first": [images.Cost(4.0, 2.0, 1.0), images.Cost(9.0, 2.2, 1.0), images.Cost(4.5, 2.1, 1.0)],
+        "second": [images.Cost(1.2, 0.9, 1.0)],
+    }
+    table = images.table(bakes)
+    assert "| the first | 5 s | 4.50 s | 2.10 s |" in table
+    assert "| the second | 1 s | 1.20 s (missed) | 0.90 s |" in table
+    raw = images.as_json(bakes, {"cores": 2})
+    assert raw["bakes"]["second"] == [{"wall": 1.2, "cpu": 0.9, "load": 1.0}]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests import nodes
 from tests.conftest import unavailable
 from tests.unit.check_place import Place
-from userns import changes, paths, plan
+from userns import Plan, changes, paths
 from userns.node import ConfLine, Node, Overlay, Unit
 
 LIMIT = "user.max_user_namespaces"
@@ -55,10 +55,14 @@ def live_nodes(draw: st.DrawFn) -> Node:
     file = draw(st.sampled_from([paths.SYSCTL, "/etc/sysctl.d/99-theirs.conf"]))
     lines = () if earlier is None else (ConfLine(file=file, line=f"{LIMIT} = {earlier}"),)
     files = nodes.bare().files | ({paths.SYSCTL: SYSCTL_FILE} if lines and file == paths.SYSCTL else {})
+    container = draw(st.sampled_from(["none", "none", "lxc"]))
+    overlay = draw(overlays)
+    if container != "none" and overlay.state == "absent":  # never read: a container need not see its host's modules
+        overlay = Overlay(state="unknown")
     kubelet = {"subuid": draw(st.sampled_from([PRINTED, PRINTED, (*PRINTED, "1: kubelet 100000 65536"), ()]))}
     return nodes.bare(
-        container=draw(st.sampled_from(["none", "none", "lxc"])),
-        overlay=draw(overlays),
+        container=container,
+        overlay=overlay,
         sysctls=draw(st.just({}) | figures.map(lambda figure: {LIMIT: figure})),
         sysctl_lines=lines,
         files=files,
@@ -87,7 +91,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("check"))
 
 
-def text_of(made: plan.Plan) -> str:
+def text_of(made: Plan) -> str:
     """The check that a plan installs."""
     (text,) = [
         each.content for each in made.changes if isinstance(each, changes.WriteFile) and each.path == paths.CHECK
@@ -95,7 +99,7 @@ def text_of(made: plan.Plan) -> str:
     return text
 
 
-def checked(here: Place, node: Node, made: plan.Plan) -> dict[str, str]:
+def checked(here: Place, node: Node, made: Plan) -> dict[str, str]:
     """What the check of this plan finds on this node: ids with severities."""
     text = text_of(made)
     here.be(node)
@@ -104,7 +108,7 @@ def checked(here: Place, node: Node, made: plan.Plan) -> dict[str, str]:
     return {each["id"]: each["severity"] for each in told["findings"]}
 
 
-def would_set(made: plan.Plan, kind: type) -> bool:
+def would_set(made: Plan, kind: type) -> bool:
     """Whether a deploy would set such a value of the running kernel."""
     return any(isinstance(each, kind) for each in made.changes)
 

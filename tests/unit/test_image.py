@@ -16,7 +16,7 @@ from userns import image, paths, readiness
 from userns.changes import EnableService, InstallArtifact, RestartService, SetMetacopy, SetSysctl, WriteFile
 from userns.findings import Severity
 from userns.node import Image, ImageKernel, Node, Overlay, Probe
-from userns.plan import Plan
+from userns.planning import Plan
 from userns.reading import read
 
 BUILD_HOST = "6.18.44"
@@ -71,12 +71,14 @@ def test_the_answer_of_an_image_is_read_with_its_kernels_in_order() -> None:
         "image-kernel\t6.12.48-amd64\tbuiltin",
         "image-kernel\t6.1.0-50-amd64\tunknown",
         "image-config\t6.12.48-amd64\tCONFIG_USER_NS\ty",
+        "image-epoch\t1700000000",
         "userns-node-end",
     ]
     found = read(answer)
     assert found.image is not None
     assert [each.release for each in found.image.kernels] == ["6.12.48-amd64", "6.12.9-amd64", "6.1.0-50-amd64"]
     assert found.image.kernels[0].config == {"CONFIG_USER_NS": "y"}
+    assert found.image.epoch == 1_700_000_000
     assert (found.kernel, found.machine) == ("6.12.48-amd64", "aarch64")
 
 

@@ -327,7 +327,7 @@ def test_blockers_refuse_and_come_first() -> None:
 def test_a_version_that_is_not_locked_for_an_architecture_refuses_its_nodes() -> None:
     only = '[{0}]\npath = "/{{version}}{{arch}}"\nsource = "x"\n[{0}.sha256."{1}"]\namd64 = "{2}"\n'
     lock = only.format("containerd", "2.3.4", "0" * 64) + only.format("runc", "1.4.3", "0" * 64)
-    found = [plan.make(nodes.bare(machine=each), load({}, lock), templates()) for each in ("x86_64", "aarch64")]
+    found = [plan(nodes.bare(machine=each), load({}, lock), templates()) for each in ("x86_64", "aarch64")]
     assert [{each.id for each in one.blockers} for one in found] == [set(), {"artifact-not-locked"}]
 
 
@@ -346,7 +346,7 @@ def test_every_decision_has_a_reason() -> None:
 
 def test_the_day_decides_nothing_but_which_ends_of_life_are_told() -> None:
     node, policy = nodes.bare(), nodes.policy(containerd_version="2.1.9")
-    plans = [plan.make(node, policy, templates(), today) for today in (None, date(2020, 1, 1), date(2040, 1, 1))]
+    plans = [plan(node, policy, templates(), today) for today in (None, date(2020, 1, 1), date(2040, 1, 1))]
     assert all(each.changes == plans[0].changes for each in plans)
     assert [len([f for f in each.findings if f.id.startswith("end-of-life")]) for each in plans] == [0, 0, 1]
 
@@ -360,15 +360,15 @@ def test_any_node_has_one_plan_that_a_second_run_has_nothing_to_add_to(node: Nod
         policy = nodes.policy(**wanted)
     except PolicyError:
         assume(False)
-    found = plan.make(node, policy, templates())
-    assert plan.make(node, policy, dict(reversed(templates().items()))) == found
+    found = plan(node, policy, templates())
+    assert plan(node, policy, dict(reversed(templates().items()))) == found
     assert all(tables.known(each.id) for each in found.findings)
     assert all(each.summary for each in found.changes)
     if node.container != "none":
         assert not any(isinstance(each, changes.SetSysctl | changes.SetMetacopy) for each in found.changes)
 
     after = nodes.done(node, found)
-    again = plan.make(after, policy, templates())
+    again = plan(after, policy, templates())
     assert [each.summary for each in again.changes] == []
 
 
@@ -381,11 +381,11 @@ def test_the_order_in_which_a_node_is_read_changes_nothing(node: Node, random: A
         random.shuffle(items)
         shuffled[field] = dict(items)
     other = node.model_copy(update=shuffled)
-    assert plan.make(other, nodes.policy(), templates()).changes == plan.make(node, nodes.policy(), templates()).changes
+    assert plan(other, nodes.policy(), templates()).changes == plan(node, nodes.policy(), templates()).changes
 
 
 def test_what_cannot_be_written_is_an_error_that_names_no_value() -> None:
     policy = nodes.policy().model_copy(update={"containerd_config": {"version": "hunter2"}})
     with pytest.raises(config.ConfigError) as error:
-        plan.make(nodes.bare(), policy, templates())
+        plan(nodes.bare(), policy, templates())
     assert "hunter2" not in str(error.value)

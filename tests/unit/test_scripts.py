@@ -50,3 +50,12 @@ def test_shellcheck_finds_nothing(name: str) -> None:
 def test_a_script_fits_into_one_command(name: str) -> None:
     # Linux takes 128 KiB as one argument; pyinfra quotes the script once more for the login shell and for sudo.
     assert len(TEXTS[name].encode()) < 60_000
+
+
+@pytest.mark.parametrize("name", ["debootstrap/build.sh", "mkosi/mkosi.finalize"])
+def test_shellcheck_finds_nothing_in_the_examples(name: str) -> None:
+    if not shutil.which("shellcheck"):
+        unavailable("needs shellcheck")
+    path = ROOT / "examples" / name
+    said = subprocess.run(["shellcheck", "--shell=sh", str(path)], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, "")

@@ -126,7 +126,7 @@ class Daemon:
     @property
     def socket(self) -> str:
         """Where it listens."""
-        return f"{self.home}/containerd.sock"
+        return f"{self.home}/state/containerd.sock"
 
     @property
     def cgroup(self) -> str:

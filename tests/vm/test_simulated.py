@@ -22,7 +22,7 @@ from tests.vm.upstream import HANDLERS
 from userns import changes, paths, proof
 from userns import cri as requests
 from userns.node import Probe
-from userns.plan import Plan
+from userns.planning import Plan
 
 KERNEL = "6.1"
 OWNED = "lab.invalid/owned:1"

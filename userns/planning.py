@@ -13,6 +13,7 @@ from userns import (
     files,
     image,
     imagerecord,
+    imagesbom,
     programs,
     readiness,
     requirements,
@@ -32,7 +33,7 @@ from userns.changes import (
 )
 from userns.findings import Finding, Severity, apply_allow
 from userns.node import Node, Unit
-from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD
+from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -121,7 +122,7 @@ class Plan:
         return state.sha256 if state else ""
 
 
-def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
+def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
     """The plan for `node` under `policy`. The same input gives the same plan, in the same order.
 
     `templates` holds the text of each file in templates/ by name; `today` dates end-of-life findings (None: no
@@ -143,6 +144,8 @@ def make(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     if node.image is not None:  # what else is found hangs on what lies in the tree already
         record = imagerecord.text(node, policy, ready, apply_allow(found, policy.allow))
         wanted = wanted.with_text(IMAGE_RECORD, record, "what this image is, and why")
+        sbom = imagesbom.text(node, policy)
+        wanted = wanted.with_text(IMAGE_SBOM, sbom, "what was installed in this image, as CycloneDX")
     findings = [
         *found,
         *upgrades.of_node(node, policy),

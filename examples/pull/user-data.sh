@@ -1,0 +1,38 @@
+#!/bin/sh
+# Prints cloud-init's user-data for nodes that pull, from the files beside this one.
+#
+# usage: sh examples/pull/user-data.sh PULL.CONF ALLOWED_SIGNERS >user-data
+set -eu
+if [ $# != 2 ] || [ ! -s "$1" ] || [ ! -s "$2" ]; then
+    echo "usage: sh $0 PULL.CONF ALLOWED_SIGNERS >user-data" >&2
+    exit 2
+fi
+here=$(dirname "$0")
+
+# file PATH MODE SOURCE
+file() {
+    printf '  - path: %s\n    permissions: "%s"\n    content: |\n' "$1" "$2"
+    sed 's/^/      /' "$3"
+}
+
+cat <<'YAML'
+#cloud-config
+packages:
+  - git
+  - openssh-client
+  - python3
+  - python3-venv
+write_files:
+YAML
+file /etc/userns-node/pull.conf 0644 "$1"
+file /etc/userns-node/allowed_signers 0644 "$2"
+file /usr/local/sbin/userns-node-pull 0755 "$here/userns-node-pull"
+file /etc/systemd/system/userns-node-pull.service 0644 "$here/userns-node-pull.service"
+file /etc/systemd/system/userns-node-pull.timer 0644 "$here/userns-node-pull.timer"
+cat <<'YAML'
+runcmd:
+  - [systemctl, daemon-reload]
+  - [systemctl, enable, --now, userns-node-pull.timer]
+  # The first run, and only where it is proven what makes this machine a node: put your own command behind it.
+  - "/usr/local/sbin/userns-node-pull && echo 'this node is ready to join'"
+YAML

@@ -1,0 +1,105 @@
+"""What cloud-init brings to a node that pulls: every file arrives as it is, and the units are well."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import unavailable
+from tests.unit.pull_place import ROOT, SCRIPT
+
+PULL = ROOT / "examples/pull"
+CONF = PULL / "pull.conf"
+SIGNERS = 'release@example.internal namespaces="git" ssh-ed25519 AAAA\n\n# a comment: with a colon\n'
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("signers") / "allowed_signers"
+    path.write_text(SIGNERS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def printed(signers: Path) -> str:
+    command = ["sh", str(PULL / "user-data.sh"), str(CONF), str(signers)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
+
+
+@pytest.fixture(scope="module")
+def user_data(printed: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load(printed)
+    return parsed
+
+
+def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
+    files = {each["path"]: each for each in user_data["write_files"]}
+    assert {path: each["content"] for path, each in files.items()} == {
+        "/etc/userns-node/pull.conf": CONF.read_text(),
+        "/etc/userns-node/allowed_signers": SIGNERS,
+        "/usr/local/sbin/userns-node-pull": SCRIPT.read_text(),
+        "/etc/systemd/system/userns-node-pull.service": (PULL / "userns-node-pull.service").read_text(),
+        "/etc/systemd/system/userns-node-pull.timer": (PULL / "userns-node-pull.timer").read_text(),
+    }
+    assert files["/usr/local/sbin/userns-node-pull"]["permissions"] == "0755"
+
+
+def test_it_fits_into_what_clouds_take_and_begins_as_cloud_init_asks(printed: str) -> None:
+    assert printed.startswith("#cloud-config\n")
+    assert len(printed.encode()) <= 16 * 1024  # EC2's limit, the smallest of the large ones
+
+
+def test_it_says_how_it_is_called(tmp_path: Path) -> None:
+    for words in ([], [str(CONF)], [str(CONF), str(tmp_path / "none")]):
+        done = subprocess.run(["sh", PULL / "user-data.sh", *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, "usage:" in done.stderr) == (2, "", True)
+
+
+def test_the_configuration_has_each_setting_of_the_script_and_no_other() -> None:
+    known = set(re.findall(r"\bPULL_[A-Z]+", SCRIPT.read_text()))
+    assert set(re.findall(r"(?m)^(PULL_[A-Z]+)=", CONF.read_text())) == known
+
+
+def test_the_units_are_well(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        unavailable("needs systemd-analyze")
+    for name in ("userns-node-pull.service", "userns-node-pull.timer"):
+        text = (PULL / name).read_text()
+        # systemd-analyze looks whether the program is there.
+        (tmp_path / name).write_text(text.replace("/usr/local/sbin/userns-node-pull", str(SCRIPT)))
+    units = [str(tmp_path / "userns-node-pull.service"), str(tmp_path / "userns-node-pull.timer")]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
+    )
+    assert [line for line in done.stderr.splitlines() if str(tmp_path) in line or "userns-node-pull" in line] == []
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_in_the_service_needs_a_mount_namespace() -> None:
+    unit = ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(PULL / "userns-node-pull.service")
+    assert [name for name in unit["Service"] if name.startswith(("Protect", "Private", "ReadOnly", "Bind"))] == []
+
+
+@pytest.mark.parametrize("script", [SCRIPT, PULL / "user-data.sh"], ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    if not shutil.which("shellcheck"):
+        unavailable("needs shellcheck")
+    done = subprocess.run(["shellcheck", "--shell=sh", str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_it_is_plain_sh(shell: str) -> None:
+    if not shutil.which(shell):
+        unavailable(f"needs {shell}")
+    words = [shell, "sh"] if shell == "busybox" else [shell]
+    subprocess.run([*words, "-n", str(SCRIPT)], check=True)
