@@ -3,6 +3,7 @@
     python -m bench             both of these; as root
     python -m bench fleet       1 and 10 real nodes, 50 and 100 addresses
     python -m bench images      a bake of an image, and a second one of the same
+    python -m bench many        what a second Dask worker brings; needs neither root nor Ansible
     … --quick                   1 and 10 real nodes; everything once, and no figures are kept
 
 Nearly all of the half hour that it takes is Ansible's.

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bench
-from bench import ansible, fleet, images, machine, measure, report
+from bench import ansible, fleet, images, machine, many, measure, report
 from bench.ansible import Ansible
 from bench.report import OURS, Fleet
 from bench.userns_node import UsernsNode
@@ -102,6 +102,8 @@ class Bench:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and keep the figures."""
+    if (argv := sys.argv[1:] if argv is None else argv)[:1] == ["many"]:
+        return many.main(argv[1:])
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -29,13 +29,31 @@ def describe() -> Machine:
     return Machine(
         date=datetime.now(UTC).date().isoformat(),
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        memory_gib=_memory_gib(),
         processor=_processor(),
         kernel=platform.release(),
         python=platform.python_version(),
         pyinfra=version("pyinfra"),
         paramiko=version("paramiko"),
     )
+
+
+def without_ansible() -> dict[str, str | int]:
+    """The same where Ansible is not measured, and Dask is."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": _memory_gib(),
+        "processor": _processor(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "pyinfra": version("pyinfra"),
+        "distributed": version("distributed"),
+    }
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
 
 
 def _processor() -> str:

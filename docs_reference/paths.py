@@ -36,6 +36,7 @@ _MEANINGS = {
     "FIRST_BOOT": "picks, on the kernel that runs, from what an image was baked with",
     "FIRST_BOOT_UNIT": "runs that before containerd",
     "IMAGE_RECORD": "what an image was baked for",
+    "IMAGE_SBOM": "an image's bill of materials (CycloneDX, JSON)",
 }
 # Only on nodes that pull: brought by cloud-init, and what the script keeps.
 _PULLED = {
@@ -47,7 +48,7 @@ _PULLED = {
     "/var/lib/userns-node-pull": "`status.json` for everybody; for root alone what it fetched, the virtual "
     "environment, and the commits that were accepted and converged last",
 }
-_IN_AN_IMAGE = ("FIRST_BOOT", "FIRST_BOOT_UNIT", "IMAGE_RECORD")
+_IN_AN_IMAGE = ("FIRST_BOOT", "FIRST_BOOT_UNIT", "IMAGE_RECORD", "IMAGE_SBOM")
 
 
 def page() -> str:

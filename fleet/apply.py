@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from fleet import child, text
-from fleet.child import BrokenOff, CannotRun
+from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import WITHOUT_A_CHANGE, History, Run, inputs
@@ -59,6 +59,7 @@ class Applying:
     options: Options
     history: History
     guard: Guard
+    events_of: Events
     run: int = 0
     records: dict[str, Record] = field(default_factory=dict)
     waves: list[dict[str, Any]] = field(default_factory=list)
@@ -105,13 +106,16 @@ class Applying:
         """Plan for all nodes but those that are done with, and write it down."""
         request = self.request
         if done:
-            with child.events(request.model_copy(update={"action": "inventory"}), self.options.verbose) as events:
+            naming = request.model_copy(update={"action": "inventory"})
+            with self.events_of(naming, self.options.verbose) as events:
                 everybody = child.inventory_of(events)
             left = tuple(each.name for each in everybody.hosts if each.name not in done)
             request = request.model_copy(update={"hosts": left})
             self.records = {each.name: done[each.name] for each in everybody.hosts if each.name in done}
         if request.hosts != ():
-            inventory, records = gather(request, Progress("reading"), self.options.verbose, self._refuse_company)
+            inventory, records = gather(
+                request, Progress("reading"), self.options.verbose, self._refuse_company, self.events_of
+            )
             self.records |= {each.name: each for each in records}
         inventory = everybody if done else inventory
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
@@ -228,7 +232,7 @@ class Applying:
     def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
         request = self.request.model_copy(update={"action": "apply", "hosts": tuple(names), "diff": False})
         try:
-            with child.events(request, self.options.verbose) as events:
+            with self.events_of(request, self.options.verbose) as events:
                 child.inventory_of(events)
                 for event in events:
                     match event:
@@ -312,9 +316,12 @@ class _as_history:
         applying.history.finish(applying.run, outcome, code)
 
 
-def apply(request: Request, options: Options, history: History, guard: Guard | None = None) -> int:
-    """Roll out; the result is the exit code."""
-    return Applying(request.model_copy(update={"group_data": GROUP_DATA}), options, history, guard or Guard())()
+def apply(
+    request: Request, options: Options, history: History, guard: Guard | None = None, events_of: Events = child.events
+) -> int:
+    """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
+    request = request.model_copy(update={"group_data": GROUP_DATA})
+    return Applying(request, options, history, guard or Guard(), events_of)()
 
 
 def _waiting(record: Record) -> Record:

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.events import Ended, Event, InventoryEvent, Problem, Request, parse
 
-__all__ = ["BrokenOff", "CannotRun", "events"]
+__all__ = ["BrokenOff", "CannotRun", "Child", "Events", "events", "running"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 30
@@ -26,15 +27,41 @@ class BrokenOff(Exception):
     """pyinfra's process ended before it had told all, with the last lines that it printed."""
 
 
+# Who runs a request, here or elsewhere: its events as they come. Raises CannotRun, or BrokenOff, from the iterator.
+Events = Callable[[Request, bool], AbstractContextManager[Iterator[Event]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """pyinfra's process, while it runs. `events` raises CannotRun, or BrokenOff."""
+
+    events: Iterator[Event]
+    _process: subprocess.Popen[bytes]
+
+    def renew(self, until: float) -> None:
+        """Let it live until then, by the machine's monotonic clock. Raises OSError where it has ended."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{until}\n".encode())
+        self._process.stdin.flush()
+
+
 @contextmanager
 def events(request: Request, verbose: bool = False) -> Iterator[Iterator[Event]]:
     """The events of a request as they come. The process ends with the context, or with us.
 
     Raises CannotRun, or BrokenOff, from the iterator.
     """
+    with running(request, verbose) as child:
+        yield child.events
+
+
+@contextmanager
+def running(request: Request, verbose: bool = False, cwd: Path | None = None) -> Iterator[Child]:
+    """pyinfra's process for a request, started in `cwd`. It ends with the context, or with us."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "fleet.runner"],  # -P: where the operator stands may be another fleet.py
+            cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if verbose else log,
@@ -46,10 +73,11 @@ def events(request: Request, verbose: bool = False) -> Iterator[Iterator[Event]]
         try:
             process.stdin.write(request.model_dump_json().encode() + b"\n")
             process.stdin.flush()
-            yield _read(process, log.fileno())
+            yield Child(_read(process, log.fileno()), process)
         finally:
             process.kill()
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # what it did not read any more
+                process.stdin.close()
             process.stdout.close()
             process.wait()
 

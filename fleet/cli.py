@@ -6,18 +6,19 @@ import argparse
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fleet import past, plan
 from fleet.apply import Options, apply
-from fleet.child import BrokenOff, CannotRun
+from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import History, NoSuchRun, default_path
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
+from fleet.where import LOCAL, MANY, NONE, events_of
 
 __all__ = ["main"]
 
@@ -107,6 +108,41 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     )
     _history(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what pyinfra says, and notes")
+    spreading = parser.add_argument_group("more than one pyinfra process, by Dask (docs/how-to/many-controllers.md)")
+    spreading.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help=f"run on this Dask cluster (tls://HOST:PORT, tcp://HOST:PORT); {LOCAL}: one process for each "
+        f"core of this machine; {NONE}: one process (else: {LOCAL} from {MANY} nodes on, where Dask is installed)",
+    )
+    for name, kind, default, what in _SPREADING:
+        shown = "" if default is None else f" ({default})"
+        spreading.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{what}{shown}")
+
+
+def _seconds(text: str) -> float:
+    if not (seconds := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
+    return seconds
+
+
+def _some(text: str) -> int:
+    if not (number := _count(text)):
+        raise argparse.ArgumentTypeError("0 is too few")
+    return number
+
+
+_SPREADING = (
+    ("shard", _some, 200, "at most so many nodes in one process at a time"),
+    ("lease", _seconds, 20.0, "a worker that cannot be heard goes on for so many seconds; then others take its nodes"),
+    ("slow", _seconds, None, "a shard without news for so many seconds goes to another worker (plan 300, apply 2000)"),
+    ("patience", _seconds, 120.0, "wait so many seconds for a scheduler, or for workers, that are gone"),
+)
+
+
+def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
+    settings = {name: getattr(options, name) for name, *_ in _SPREADING}
+    return events_of(options.scheduler, settings, lambda line: print(f"fleet: {line}", file=sys.stderr, flush=True))
 
 
 def _looking_back(commands: Any) -> None:
@@ -222,8 +258,9 @@ def _request(options: argparse.Namespace, diff: bool = False) -> Request:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    with _opened(options) as history:
-        return plan.run(_request(options, options.diff), history, as_json_=options.json, verbose=options.verbose)
+    request = _request(options, options.diff)
+    with _opened(options) as history, _spread(options) as run:
+        return plan.run(request, history, as_json_=options.json, verbose=options.verbose, events_of=run)
 
 
 def _apply(options: argparse.Namespace) -> int:
@@ -236,7 +273,7 @@ def _apply(options: argparse.Namespace) -> int:
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)
         guard = Kubectl(options.kubectl, arguments, options.drain_timeout)
-    with _opened(options) as history:
+    with _opened(options) as history, _spread(options) as run:
         return apply(
             _request(options, options.diff),
             Options(
@@ -251,4 +288,5 @@ def _apply(options: argparse.Namespace) -> int:
             ),
             history,
             guard,
+            run,
         )

@@ -19,7 +19,8 @@ class Request(_Frozen):
     """What pyinfra is to do: name the hosts, plan for them, or deploy to them.
 
     `hosts` are names; None means all that `limit` and `exclude` (groups, names or patterns) leave. `group_data` are
-    the names in groups' data that the fleet wants to know.
+    the names in groups' data that the fleet wants to know. Where more than `at_most` hosts are chosen, it only names
+    them. `until` is when its process ends if nobody lets it live on, by the machine's monotonic clock.
     """
 
     action: Literal["inventory", "plan", "apply"]
@@ -30,14 +31,17 @@ class Request(_Frozen):
     data: dict[str, str] = {}
     diff: bool = False
     group_data: tuple[str, ...] = ()
+    at_most: int | None = None
+    until: float | None = None
 
 
 class HostEvent(_Frozen):
-    """A host of the inventory, with the groups that it is in, and its name in Kubernetes."""
+    """A host of the inventory, with the groups that it is in, its name in Kubernetes, and where its workers are."""
 
     name: str
     groups: tuple[str, ...]
     kubernetes_node: str = ""
+    region: str = ""
 
 
 class InventoryEvent(_Frozen):

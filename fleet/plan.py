@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fleet import child, text
+from fleet.child import Events
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.progress import Progress
@@ -20,13 +21,15 @@ def gather(
     progress: Progress,
     verbose: bool = False,
     begun: Callable[[InventoryEvent], None] = lambda _: None,
+    events_of: Events = child.events,
 ) -> tuple[InventoryEvent, list[Record]]:
     """What the request has to say of every host, in the inventory's order. One that was not told of is unknown.
 
-    `begun` is called before anything is read. Raises what it raises, child.CannotRun or child.BrokenOff.
+    `begun` is called before anything is read; `events_of` runs the request. Raises what they raise, child.CannotRun or
+    child.BrokenOff.
     """
     records: dict[str, Record] = {}
-    with child.events(request, verbose) as events:
+    with events_of(request, verbose) as events:
         inventory = child.inventory_of(events)
         begun(inventory)
         progress.begin(len(inventory.hosts))
@@ -45,11 +48,11 @@ def gather(
     ]
 
 
-def run(request: Request, history: History, *, as_json_: bool, verbose: bool) -> int:
+def run(request: Request, history: History, *, as_json_: bool, verbose: bool, events_of: Events = child.events) -> int:
     """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
     number = history.begin("plan", request.inventory, options(request))
     try:
-        _, records = gather(request, Progress("reading"), verbose)
+        _, records = gather(request, Progress("reading"), verbose, events_of=events_of)
     except Exception as error:
         history.finish(number, f"did not begin: {error}", 1)
         raise

@@ -17,16 +17,16 @@ import os
 import re
 import signal
 import sys
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import click
 import gevent
-from gevent.os import nb_read
 from pyinfra import logger
 from pyinfra.api import BaseStateCallback, Config, Host, Inventory, State
 from pyinfra.api.connect import connect_all, disconnect_all
@@ -40,6 +40,7 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
 from fleet.observed import of_plan
+from fleet.part import only
 from fleet.records import Record, Status, Versions
 from tasks import assess, verify
 from tasks.files import ROOT
@@ -53,6 +54,8 @@ LINES = 60
 _HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
 # A host's data: its name in Kubernetes, where that is another one.
 KUBERNETES_NODE = "kubernetes_node"
+# And the region whose Dask workers reach it.
+REGION = "fleet_region"
 # pyinfra's own, which explain nothing.
 _NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:")
 
@@ -109,7 +112,7 @@ class Run(BaseStateCallback):
     def __call__(self) -> None:
         """Do what is asked for. Raises NothingToRun, or whatever pyinfra raises."""
         self._load()
-        if self.request.action == "inventory":
+        if not self.state.initialised:
             return
         self._connect()
         self.state.set_stage(StateStage.Prepare)
@@ -136,15 +139,17 @@ class Run(BaseStateCallback):
         if request.inventory.endswith(".py") and not Path(request.inventory).exists():
             raise NothingToRun(f"no such inventory: {request.inventory}")
         data = {key: parse_cli_arg(value) for key, value in request.data.items()}
-        self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
+        with only(request.hosts) if request.until and request.hosts else nullcontext():  # the part of a worker
+            self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
         if not len(self.inventory):
             raise NothingToRun(
                 f"no host to work on: {request.inventory} is neither an inventory with hosts in it nor a host"
             )
         self.hosts = self._chosen()
         ctx_inventory.set(self.inventory)
-        state.init(self.inventory, config, initial_limit=self.hosts)
-        state.add_callback_handler(self)
+        if request.action != "inventory" and (request.at_most is None or len(self.hosts) <= request.at_most):
+            state.init(self.inventory, config, initial_limit=self.hosts)
+            state.add_callback_handler(self)
         self.tell(
             InventoryEvent(
                 hosts=tuple(self._host(host) for host in self.hosts),
@@ -155,7 +160,8 @@ class Run(BaseStateCallback):
 
     def _host(self, host: Host) -> HostEvent:
         node = str(host.data.get(KUBERNETES_NODE) or host.name)
-        return HostEvent(name=host.name, groups=self._groups(host), kubernetes_node=node)
+        region = str(host.data.get(REGION) or "")
+        return HostEvent(name=host.name, groups=self._groups(host), kubernetes_node=node, region=region)
 
     def _chosen(self) -> list[Host]:
         """The hosts, in the inventory's order."""
@@ -313,19 +319,41 @@ def _why_failed(said: Iterable[str]) -> tuple[str, ...]:
     return tuple(lines) or ("an operation failed; pyinfra did not say why",)
 
 
-def _end_with_the_asker() -> None:
-    """Standard input ends with the process that holds its other end."""
-    os.set_blocking(0, False)
-    while nb_read(0, 4096):
-        pass
+def _live_while_asked(until: float | None) -> None:
+    """End with the process that holds the other end of standard input, or when the time is over that it grants.
+
+    That is the kernel's timer, which kills us whatever we do; each line that comes sets it anew. In a thread of its
+    own, because gevent's other work may keep a greenlet from its turn.
+    """
+    while until is not None and until <= time.monotonic():
+        until = _next_grant()  # it took us so long to start that the first one is over
+    if until is not None:
+        _end_at(until)
+    gevent.get_hub().threadpool.spawn(_listen)
+
+
+def _listen() -> None:
+    while True:
+        _end_at(_next_grant())
+
+
+def _next_grant() -> float:
+    """The last of those that came, once one has."""
+    while said := os.read(0, 4096):
+        if lines := said.split():
+            return float(lines[-1])
     os._exit(1)
+
+
+def _end_at(until: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, until - time.monotonic()))  # SIGALRM, whose default is to kill
 
 
 def main() -> int:
     """Serve one request. The exit code is 0 where all that was asked for was told, whatever it is."""
     tell, said = Outlet(), Said()
     request = Request.model_validate_json(_first_line())
-    gevent.spawn(_end_with_the_asker)
+    _live_while_asked(request.until)
     logger.setLevel(logging.INFO)
     logger.addHandler(said)
     logger.propagate = False

@@ -11,7 +11,7 @@ import os
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from tempfile import NamedTemporaryFile
 from typing import Any
 
@@ -35,14 +35,14 @@ _entry_points = connectors.entry_points
 def register() -> None:
     """Make pyinfra know the connector: this project is no package that a Python was told of."""
 
-    def with_ours(*, group: str) -> list[EntryPoint] | EntryPoints:
-        found: EntryPoints = _entry_points(group=group)
+    def with_ours(*, group: str) -> Any:
+        found: Any = _entry_points(group=group)  # Python's own, or those of its backport where that is installed
         if group != "pyinfra.connectors":
             return found
         ours = (EntryPoint(name, f"{__name__}:{name.title()}Connector", group) for name in NAMES)
         return [*found, *ours]  # a later one takes the place of an earlier one of its name
 
-    connectors.entry_points = with_ours
+    connectors.entry_points = with_ours  # type: ignore[assignment, unused-ignore]
 
 
 class ImageConnector(BaseConnector):

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.deploy.fleet import REPO, Run
 
 FLEET = REPO / "fleet.py"
-SECONDS = 300
+SECONDS = 600
 
 
 def environment(home: Path) -> dict[str, str]:

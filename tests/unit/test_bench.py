@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import images, report
+from bench import images, many, report
 from bench.ansible import tasks_that_were_ok
 from bench.measure import Cost
 from bench.report import OURS, THEIRS, Fleet
@@ -66,6 +66,14 @@ def test_ansible_counts_only_where_every_task_was_ok_on_every_host() -> None:
 def test_ansible_that_found_anything_to_do_is_no_measurement(output: str) -> None:
     with pytest.raises(LabError, match="did not find every node"):
         tasks_that_were_ok(output, ["node1", "node2"])
+
+
+def test_a_second_worker_is_judged_by_medians_and_rounded_down() -> None:
+    walls = {1: [20.0, 18.0, 90.0], 2: [10.02, 10.0, 11.0]}
+    costs = [many.Cost(n, 800, wall, 8.0, 0.8, 1.6, 0.5) for n, each in walls.items() for wall in each]
+    assert many.speedup(costs) == pytest.approx(20.0 / 10.02)
+    assert many.per_node(costs) == {"workers_cpu": 10.0, "scheduler_cpu": 1.0, "controller_cpu": 2.0}
+    assert many.summary(costs).startswith("two workers are 1.99 times as fast as one;")
 
 
 def test_a_bakes_missed_goal_is_told_beside_its_median() -> None:

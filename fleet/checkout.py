@@ -1,0 +1,86 @@
+"""What has to be equal on all machines that work on one fleet: this project's code, and the inventory.
+
+Digests without the paths at which machines keep the two. The values that they are of never leave their machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from fleet.child import ROOT
+
+__all__ = ["MISSING", "Checkout", "differences", "here", "portable"]
+
+MISSING = "missing"
+_CODE = ("fleet", "tasks", "userns", "templates", "artifacts")
+_SUFFIXES = (".py", ".sh", ".j2", ".toml", ".yaml")
+
+
+class Checkout(BaseModel):
+    """Digests of the code (with pyinfra's version) and of the inventory: its file, and the groups' data beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    inventory: str
+
+
+def portable(inventory: str) -> str:
+    """The inventory's name for other machines: from the checkout's root where it lies in it, else its whole path.
+
+    What is no file, such as hosts with commas, stays as it is.
+    """
+    file = Path(inventory)
+    if not file.is_file():
+        return inventory
+    file = file.resolve()
+    return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
+
+
+def here(inventory: str, directory: Path = ROOT) -> Checkout:
+    """What this machine has. `directory` is where pyinfra stands, for it takes groups' data from there too."""
+    code = {str(each.relative_to(ROOT)): each for each in _code()}
+    digest = sha256(version("pyinfra").encode())
+    _add(digest, code)
+    return Checkout(code=digest.hexdigest(), inventory=_inventory(inventory, directory))
+
+
+def differences(wanted: Checkout, found: Checkout, inventory: str) -> str:
+    """What of another machine's is not as it is wanted, in words; "" where all is."""
+    if found.code != wanted.code:
+        return "other code: its checkout, or its pyinfra, is not the controller's"
+    if found.inventory == MISSING:
+        return f"no inventory {inventory}"
+    if found.inventory != wanted.inventory:
+        return f"another inventory: {inventory}, or the data of groups beside it, is not the controller's"
+    return ""
+
+
+def _code() -> Iterator[Path]:
+    yield from (ROOT / name for name in ("deploy.py", "config.py"))
+    for name in _CODE:
+        yield from (each for each in (ROOT / name).rglob("*") if each.suffix in _SUFFIXES)
+
+
+def _inventory(inventory: str, directory: Path) -> str:
+    file = directory / inventory
+    if not file.is_file() and inventory.endswith(".py"):
+        return MISSING
+    digest = sha256(b"" if file.is_file() else inventory.encode())
+    beside = file.parent if file.is_file() else directory
+    files = {f"beside/{each.name}": each for each in beside.glob("group_data/*.py")}
+    files |= {f"here/{each.name}": each for each in directory.glob("group_data/*.py")}
+    if file.is_file():
+        files[file.name] = file
+    _add(digest, files)
+    return digest.hexdigest()
+
+
+def _add(digest: object, files: dict[str, Path]) -> None:
+    for name, file in sorted(files.items()):
+        digest.update(f"{name}\0{sha256(file.read_bytes()).hexdigest()}\0".encode())  # type: ignore[attr-defined]

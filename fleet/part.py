@@ -1,0 +1,50 @@
+"""An inventory with only some of its hosts, as a shard needs it.
+
+pyinfra 3.10 makes its inventory, and prepares a run over it, in times that grow with the square of the hosts (a list is
+searched for each host of a group, and each host looks for the longest name of all): seconds for ten thousand of them,
+a quarter of an hour for a hundred thousand, in each process. So the others are left out before it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyinfra_cli.inventory  # type: ignore[import-untyped]
+from pyinfra.api import Inventory
+from pyinfra.api.connectors import get_execution_connectors
+
+__all__ = ["only"]
+
+
+@contextmanager
+def only(names: Collection[str]) -> Iterator[None]:
+    """While it lasts, inventories are made with these hosts alone; the groups and their data stay.
+
+    What may stand for more than one host, such as a connector that finds hosts elsewhere, stays whole.
+    """
+    wanted = frozenset(names)
+
+    def made(hosts: Any, **groups: Any) -> Inventory:
+        override = groups.pop("override_data", None)
+        kept = {name: _kept(group, wanted) for name, group in groups.items()}
+        return Inventory(_kept(hosts, wanted), override_data=override, **kept)
+
+    pyinfra_cli.inventory.Inventory = made
+    try:
+        yield
+    finally:
+        pyinfra_cli.inventory.Inventory = Inventory
+
+
+def _kept(group: Any, wanted: Collection[str]) -> Any:
+    hosts, data = group
+    return [each for each in hosts if _is_kept(each if isinstance(each, str) else each[0], wanted)], data
+
+
+def _is_kept(name: str, wanted: Collection[str]) -> bool:
+    if name in wanted:
+        return True
+    connector = name[1:].partition("/")[0] if name.startswith("@") else "ssh"
+    return connector not in get_execution_connectors() or (name.startswith("@") and "," in name)

@@ -1,0 +1,121 @@
+"""Where a run's pyinfra processes are: one on this machine, several of them, or some on the workers of a Dask cluster.
+
+Dask is imported only where it is used: a controller that needs none of it need not have it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fleet import child
+from fleet.child import CannotRun, Events
+from fleet.events import Event, Request
+
+if TYPE_CHECKING:
+    from fleet.cluster import Cluster, Settings
+
+__all__ = ["LOCAL", "MANY", "NONE", "events_of"]
+
+LOCAL, NONE = "local", "none"
+# Another process costs a second or two of CPU to start, and a node some milliseconds: below, there is little to gain.
+MANY = 500
+_PROTOCOLS = ("tcp", "tls")
+
+
+@contextmanager
+def events_of(scheduler: str | None, settings: dict[str, Any], say: Callable[[str], None]) -> Iterator[Events]:
+    """What runs the requests of a run. `scheduler` is an address, LOCAL, NONE, or None for whatever fits.
+
+    `settings` are those of cluster.Settings. Raises CannotRun.
+    """
+    if scheduler == NONE or (scheduler is None and not _has_dask()):
+        yield child.events
+        return
+    if not _has_dask():
+        raise CannotRun(
+            f"--scheduler {scheduler} needs Dask, which is not installed: "
+            "pip install --require-hashes --no-deps -r requirements/dask.txt"
+        )
+    with ExitStack() as stack:
+        if scheduler is None:
+            yield _WhereMany(settings, say, stack).events
+        else:
+            yield _cluster(scheduler, settings, say, stack).events
+
+
+def _has_dask() -> bool:
+    return importlib.util.find_spec("distributed") is not None
+
+
+def _cluster(scheduler: str, settings: dict[str, Any], say: Callable[[str], None], stack: ExitStack) -> Cluster:
+    from fleet.cluster import Cluster, Settings
+
+    address: Any = scheduler
+    if scheduler == LOCAL:
+        from distributed import LocalCluster
+
+        # Its workers are threads of ours: what needs a core are pyinfra's processes, of which each worker has one.
+        cores = len(os.sched_getaffinity(0))
+        address = stack.enter_context(
+            LocalCluster(n_workers=cores, threads_per_worker=1, processes=False, dashboard_address=None)
+        )
+    else:
+        _look_at(scheduler, say)
+    wanted: Settings = Settings(**settings)
+    cluster = Cluster(address, wanted, say)
+    stack.callback(cluster.close)
+    return cluster
+
+
+def _look_at(scheduler: str, say: Callable[[str], None]) -> None:
+    try:
+        parts = urlsplit(scheduler)
+        right = parts.scheme in _PROTOCOLS and parts.hostname and parts.port
+    except ValueError:
+        right = False
+    if not right:
+        raise CannotRun(f"--scheduler {scheduler}: expected tcp://HOST:PORT, tls://HOST:PORT, {LOCAL} or {NONE}")
+    if parts.scheme == "tcp" and not (parts.hostname == "localhost" or str(parts.hostname).startswith("127.")):
+        say(f"{scheduler} is not encrypted, and whoever reaches it can run anything on its workers: use tls://")
+
+
+@dataclass
+class _WhereMany:
+    """Few nodes in one process, as without Dask; many on a LocalCluster, which is begun when it is needed."""
+
+    settings: dict[str, Any]
+    say: Callable[[str], None]
+    stack: ExitStack
+    cluster: Cluster | None = None
+
+    @contextmanager
+    def events(self, request: Request, verbose: bool = False) -> Iterator[Iterator[Event]]:
+        """As child.events."""
+        with ExitStack() as stack:
+            if request.data or request.action == "inventory":
+                yield stack.enter_context(child.events(request, verbose))
+            elif request.hosts is None:
+                asked = request.model_copy(update={"at_most": MANY})
+                yield self._asked(stack.enter_context(child.events(asked, verbose)), request, verbose, stack)
+            elif len(request.hosts) <= MANY:
+                yield stack.enter_context(child.events(request, verbose))
+            else:
+                yield stack.enter_context(self._many(request, verbose))
+
+    def _asked(self, few: Iterator[Event], request: Request, verbose: bool, stack: ExitStack) -> Iterator[Event]:
+        first = child.inventory_of(few)
+        if len(first.hosts) <= MANY:
+            yield first
+            yield from few
+        else:
+            yield from stack.enter_context(self._many(request, verbose))
+
+    def _many(self, request: Request, verbose: bool) -> Any:
+        self.cluster = self.cluster or _cluster(LOCAL, self.settings, self.say, self.stack)
+        return self.cluster.events(request, verbose)
