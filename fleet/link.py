@@ -35,6 +35,12 @@ _GRANTS: TypeAdapter[Grants] = TypeAdapter(Grants)
 logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
+class _Client(Client):
+    def __del__(self) -> None:
+        with suppress(Exception):  # one that could not connect has told so already
+            super().__del__()  # type: ignore[no-untyped-call]
+
+
 class Link:
     """Open connection to the scheduler at `address`. Raises OSError where there is none.
 
@@ -49,7 +55,9 @@ class Link:
         self.refused: Mapping[str, str] = {}
         self._lost = ""
         self._checkout, self._inventory = checkout, inventory
-        self._client: Any = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        self._client: Any = _Client(  # type: ignore[no-untyped-call]
+            address, timeout=CONNECT_SECONDS, set_as_default=False
+        )
         self._queue = Queue(self.name, client=self._client)
         self._variable = Variable(self.name, client=self._client)
         self._variable.set("{}")

@@ -31,7 +31,9 @@ def config(rootfs: str, cgroup: str) -> str:
         "cgroupsPath": cgroup,
         "namespaces": [{"type": name} for name in NAMESPACES],
     }
-    mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    # As `runc spec` has it: without a /dev of its own, runc leaves in the bundle what a second container trips over.
+    dev = {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]}
+    mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}, dev]
     whole = {"ociVersion": "1.0.2", "process": process, "root": {"path": rootfs}, "mounts": mounts, "linux": linux}
     return json.dumps(whole)
 
