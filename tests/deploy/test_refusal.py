@@ -230,7 +230,7 @@ finally:
     module.{name} = original
 """
 PLACES = [
-    ("assess", "make", "ZeroDivisionError('at https://user:hunter2@mirror.example')"),
+    ("assess", "templates", "ZeroDivisionError('at https://user:hunter2@mirror.example')"),
     ("settings", "load", "KeyError('no such key')"),
     ("install", "stage", "RuntimeError('first line\\nsecond line')"),
     ("containerd", "stage", "ValueError('a control character')"),
@@ -267,7 +267,7 @@ def test_a_config_that_cannot_be_written_is_the_operators_and_no_bug(tmp_path: P
     made = Fleet(tmp_path)
     host = made.add("buggy")
     error = "module.ConfigError('containerd_config: it sets a.b, which is written from the other settings')"
-    run = pyinfra(made.inventory, sabotaged(tmp_path, "assess", "make", error), "--dry")
+    run = pyinfra(made.inventory, sabotaged(tmp_path, "assess", "templates", error), "--dry")
     assert run.code == 1
     assert run.refused(host) == ["containerd_config: it sets a.b, which is written from the other settings"]
 
