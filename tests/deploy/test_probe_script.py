@@ -170,7 +170,9 @@ def test_nor_does_one_without_perl(tmp_path: Path, end: Callable[[int, int], Non
     script = f'. {PROBE}; have() {{ [ "$1" != perl ]; }}; probe "$(uname -m)" no {questions}'
     caught = 0
     for _ in range(20):
-        process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.DEVNULL, start_new_session=True)
+        # As a login has it, also where whoever runs the tests ignores a hang-up.
+        words = ["env", "--default-signal=HUP,TERM", "sh", "-c", script]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None:
             if os.listdir(tmp_path):
                 end(process.pid, signalled)
