@@ -15,7 +15,7 @@ from tests.faults.running import Worker
 from tests.faults.verdict import Verdict
 from tests.node import releases as made
 
-SAMPLE = 12
+SAMPLE = 8
 
 
 @pytest.fixture(scope="module")
