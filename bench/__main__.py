@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import bench
 from bench import ansible, fleet, images, machine, many, measure, report
@@ -17,7 +15,6 @@ from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.paths import REPO
 
-RESULTS = Path(__file__).with_name("results")
 REAL = (1, 10)
 ADDRESSES = (50, 100)
 # Ansible takes minutes for so many, and spreads little over them.
@@ -134,7 +131,7 @@ def bake(runs: int, *, kept: bool) -> None:
     print(images.table(costs))
     if kept:
         described = machine.describe()
-        keep("-images", described, images.as_json(costs, asdict(described)))
+        machine.keep("-images", described, images.as_json(costs, asdict(described)))
 
 
 def converge(runs: int, *, quick: bool) -> None:
@@ -150,15 +147,7 @@ def converge(runs: int, *, quick: bool) -> None:
     print(report.markdown(measured.fleets, measured.commands, described.cores))
     if not quick:
         about = asdict(described) | ansible.described()
-        keep("", described, report.as_json(measured.fleets, measured.commands, measured.tasks, about))
-
-
-def keep(name: str, described: machine.Machine, figures: Mapping[str, object]) -> None:
-    """Write the raw figures down, with the machine that they are of."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{described.date}-{described.cores}cores-{described.memory_gib}gib{name}.json"
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"Kept in {path.relative_to(REPO)}")
+        machine.keep("", described, report.as_json(measured.fleets, measured.commands, measured.tasks, about))
 
 
 def say(text: str) -> None:

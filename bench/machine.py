@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+
+from lab.paths import REPO
+
+RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ def describe() -> Machine:
     return Machine(
         date=datetime.now(UTC).date().isoformat(),
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=_memory_gib(),
+        memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         processor=_processor(),
         kernel=platform.release(),
         python=platform.python_version(),
@@ -38,22 +44,12 @@ def describe() -> Machine:
     )
 
 
-def without_ansible() -> dict[str, str | int]:
-    """The same where Ansible is not measured, and Dask is."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": _memory_gib(),
-        "processor": _processor(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "pyinfra": version("pyinfra"),
-        "distributed": version("distributed"),
-    }
-
-
-def _memory_gib() -> int:
-    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+def keep(name: str, described: Machine, figures: Mapping[str, object]) -> None:
+    """Write raw figures down, under the machine that they are of and `name`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{described.date}-{described.cores}cores-{described.memory_gib}gib{name}.json"
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"Kept in {path.relative_to(REPO)}")
 
 
 def _processor() -> str:

@@ -10,7 +10,6 @@ have one core each, so that this needs two that are idle: the load of the machin
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,18 +17,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from bench import machine
 from lab import LabError
-from lab.paths import REPO
+from lab.paths import BUILD, REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
 from tests.fleet.clusters import Cluster, until
 
-RESULTS = Path(__file__).with_name("results")
 WORKERS = ("w1", "w2")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -57,20 +55,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     costs: list[Cost] = []
     try:
-        with tempfile.TemporaryDirectory(dir=_build()) as home:
+        BUILD.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD) as home:
             _run(Path(home), arguments.nodes, max(1, arguments.runs), costs)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     print(summary(costs))
-    print(f"Kept in {keep(costs).relative_to(REPO)}")
+    keep(costs)
     return 0
-
-
-def _build() -> Path:
-    build = REPO / "build"
-    build.mkdir(exist_ok=True)
-    return build
 
 
 def _run(home: Path, count: int, runs: int, costs: list[Cost]) -> None:
@@ -142,17 +135,14 @@ def summary(costs: Sequence[Cost]) -> str:
     )
 
 
-def keep(costs: Sequence[Cost]) -> Path:
-    """Write the raw figures down, with the machine that they are of."""
-    RESULTS.mkdir(exist_ok=True)
-    about: dict[str, Any] = machine.without_ansible()
-    path = RESULTS / f"{about['date']}-{about['cores']}cores-{about['memory_gib']}gib-many.json"
+def keep(costs: Sequence[Cost]) -> None:
+    """Write the raw figures down."""
+    described = machine.describe()
     figures = {
-        "machine": about,
+        "machine": asdict(described) | {"distributed": version("distributed")},
         "nodes": "played by pyinfra's connector @fake, converged; a plan",
         "speedup_of_two_workers": round(speedup(costs), 2),
         "cpu_ms_per_node": per_node(costs),
         "runs": [{name: round(value, 3) for name, value in asdict(cost).items()} for cost in costs],
     }
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-    return path
+    machine.keep("-many", described, figures)

@@ -10,7 +10,6 @@ bound, and the controller's CPU and memory are what a controller of separate nod
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,6 @@ from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.paths import REPO
 
-RESULTS = Path(__file__).with_name("results")
 SIZES = (10, 100, 1000)
 
 # Says at the end how much memory the largest of its processes had.
@@ -101,11 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     described = machine.describe()
     print(table(figures))
     if tuple(options.sizes) == SIZES:
-        path = RESULTS / f"plan-{described.date}-{described.cores}cores.json"
-        path.write_text(
-            json.dumps({"machine": asdict(described), "runs": [asdict(each) for each in figures]}, indent=1) + "\n"
-        )
-        print(f"Kept in {path.relative_to(REPO)}")
+        raw = {"machine": asdict(described), "runs": [asdict(each) for each in figures]}
+        machine.keep("-plan", described, raw)
     return 0
 
 
