@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab import cache
@@ -135,15 +136,19 @@ def tar(suite: str = "testing") -> Path:
     """The base tree of `suite` as a tar, built on first use (13 s on a quiet machine with a near mirror)."""
 
     def build(into: Path) -> None:
-        packages = ",".join(PACKAGES + RUNTIMES)
-        command = [*leashed(), tool("mmdebstrap"), "--mode=root", "--variant=apt", f"--include={packages}"]
-        command += [f"--aptopt={option}" for option in apt_options()]
-        command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
-        command += [f"--customize-hook={_HOOK}", suite, str(into / "root.tar"), mirror_url()]
-        environment = os.environ | {"TMPDIR": str(into)}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise LabError(f"mmdebstrap could not build Debian {suite}:\n{done.stderr[-3000:]}")
+        options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+        bootstrap(suite, into, "apt", PACKAGES + RUNTIMES, *options, f"--customize-hook={_HOOK}")
 
     recipe = (suite, *PACKAGES, *RUNTIMES, *_LEFT_OUT, _HOOK)
     return cache.once(f"base-{suite}", cache.digest(*recipe), build) / "root.tar"
+
+
+def bootstrap(suite: str, into: Path, variant: str, packages: Sequence[str], *options: str) -> None:
+    """Make INTO/root.tar of Debian `suite`, in one of mmdebstrap's variants and with these packages more."""
+    command = [*leashed(), tool("mmdebstrap"), "--mode=root", f"--variant={variant}", f"--include={','.join(packages)}"]
+    command += [f"--aptopt={option}" for option in apt_options()]
+    command += [*options, suite, str(into / "root.tar"), mirror_url()]
+    environment = os.environ | {"TMPDIR": str(into)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise LabError(f"mmdebstrap could not build Debian {suite}:\n{done.stderr[-3000:]}")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from lab import base, cache, kernels
-from lab.errors import LabError
-from lab.processes import leashed, tool
 
 # Of what mmdebstrap's minbase lacks, all that an image needs to be baked, and to have modules.
 SMALL = ("systemd", "systemd-sysv", "kmod")
@@ -35,13 +32,7 @@ def small_tar(suite: str) -> Path:
     """The small tree of `suite` as a tar, made on first use."""
 
     def make(into: Path) -> None:
-        command = [*leashed(), tool("mmdebstrap"), "--mode=root", "--variant=minbase", f"--include={','.join(SMALL)}"]
-        command += [f"--aptopt={option}" for option in base.apt_options()]
-        command += [suite, str(into / "root.tar"), base.mirror_url()]
-        environment = os.environ | {"TMPDIR": str(into)}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode:
-            raise LabError(f"mmdebstrap could not build a small Debian {suite}:\n{done.stderr[-3000:]}")
+        base.bootstrap(suite, into, "minbase", SMALL)
 
     return cache.once(f"tree-{suite}", cache.digest(suite, *SMALL), make) / "root.tar"
 
