@@ -26,7 +26,8 @@ from lab import LabError
 from lab.paths import BUILD, REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
-from tests.fleet.clusters import Cluster, until
+from tests.fleet.clusters import Cluster
+from tests.node.faults import wait_for
 
 WORKERS = ("w1", "w2")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -77,7 +78,7 @@ def _run(home: Path, count: int, runs: int, costs: list[Cost]) -> None:
             with Cluster(home / f"dask-{turn}-{workers}") as cluster:
                 names = WORKERS[:workers]
                 cluster.begin(*names)
-                until(lambda: all("Registered to" in cluster.log(name) for name in names))  # noqa: B023 (in this turn)
+                wait_for(lambda: all("Registered to" in cluster.log(name) for name in names))  # noqa: B023 (in this turn)
                 cost = _measure(cluster, names, inventory, home, count)
             costs.append(cost)
             print(progress(cost), flush=True)

@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from lab.processes import tool
 from tests.deploy.fleet import REPO, Fleet, Run
 from tests.fleet.runs import FLEET, environment
+from tests.node.faults import wait_for
 
 DASK = Path(sys.executable).parent / "dask"
 SECONDS = 600
@@ -106,14 +106,6 @@ def runners(home: Path) -> list[int]:
             if b"fleet.runner" in words and f"HOME_OF_TEST={home}".encode() in (process / "environ").read_bytes():
                 found.append(int(process.name))
     return found
-
-
-def until(what: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Wait for something."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"it did not come within {seconds:.0f} s"
-        time.sleep(0.25)
 
 
 def free_port() -> int:
@@ -325,4 +317,4 @@ def on(address: str) -> list[str]:
 
 def nobody_left(home: Path) -> None:
     """No process goes on over this inventory, once leases are over."""
-    until(lambda: not runners(home), 60)
+    wait_for(lambda: not runners(home), 60)

@@ -11,8 +11,9 @@ import pytest
 
 from tests import nodes
 from tests.deploy.fleet import READ, REPO, Run
-from tests.fleet.clusters import Cluster, Relay, Traced, apply, nobody_left, on, until
+from tests.fleet.clusters import Cluster, Relay, Traced, apply, nobody_left, on
 from tests.fleet.runs import fleet_py, statuses
+from tests.node.faults import wait_for
 
 SECRET = "correct-horse-battery"
 REGISTRY = {"r.example": {"auth": {"password": SECRET}}}
@@ -25,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         begun.start_scheduler()
         begun.start("w1")
         begun.start("w2", "--resources", "north=1")
-        until(lambda: "Registered to" in begun.log("w1") and "Registered to" in begun.log("w2"))
+        wait_for(lambda: "Registered to" in begun.log("w1") and "Registered to" in begun.log("w2"))
         yield begun
 
 
@@ -132,7 +133,7 @@ def test_a_worker_with_another_checkout_is_refused_by_name_before_anything_is_be
     with Cluster(tmp_path / "dask") as cluster:
         cluster.begin("good")
         cluster.start("other", checkout=checkout)
-        until(lambda: "Registered to" in cluster.log("other") and "Registered to" in cluster.log("good"))
+        wait_for(lambda: "Registered to" in cluster.log("other") and "Registered to" in cluster.log("good"))
         run = fleet_py("apply", inventory, "-y", *on(cluster.address), home=tmp_path)
     assert run.code == 1, run.text
     why = {"code": "other code: its checkout", "inventory": "another inventory", "nothing": "it has no checkout"}

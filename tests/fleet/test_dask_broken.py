@@ -15,8 +15,9 @@ import fleet.cluster
 from fleet.events import RecordEvent, Request
 from fleet.records import Record
 from tests.deploy.fleet import Run
-from tests.fleet.clusters import LEASE, SECONDS, Cluster, Controller, Relay, Traced, apply, nobody_left, until
+from tests.fleet.clusters import LEASE, SECONDS, Cluster, Controller, Relay, Traced, apply, nobody_left
 from tests.fleet.runs import fleet_py, statuses
+from tests.node.faults import wait_for
 
 NAMES = ("n1", "n2", "n3", "n4")
 
@@ -51,10 +52,10 @@ def held(cluster: Cluster, nodes: Traced, *options: str) -> Iterator[Controller]
     """A rollout that has come to the nodes after the canary: the only worker has them in hand, and cannot go on."""
     more = ("--lease", str(LEASE), "--max-unavailable", "2", "--max-failures", "9", *options)
     with apply(cluster.address, nodes, *more) as controller:
-        until(lambda: "wave 2: @fake/n2, @fake/n3" in controller.said or controller.process.poll() is not None)
+        wait_for(lambda: "wave 2: @fake/n2, @fake/n3" in controller.said or controller.process.poll() is not None)
         nodes.hold("w1")
         done = len(nodes.touches)
-        until(lambda: {"n2", "n3"} <= {host for _, _, host, _ in nodes.touches[done:]})
+        wait_for(lambda: {"n2", "n3"} <= {host for _, _, host, _ in nodes.touches[done:]})
         yield controller
 
 
@@ -108,7 +109,7 @@ class Work:
     def __enter__(self) -> Work:
         self._nodes.hold("w1")
         self._thread.start()
-        until(lambda: {"n2", "n3"} <= {host for _, _, host, _ in self._nodes.touches} or not self._thread.is_alive())
+        wait_for(lambda: {"n2", "n3"} <= {host for _, _, host, _ in self._nodes.touches} or not self._thread.is_alive())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,7 +166,7 @@ def test_a_scheduler_that_dies_and_comes_back(tmp_path: Path, nodes: Traced) -> 
         cluster.begin("w1")
         with Work(cluster, nodes) as work:
             cluster.kill("scheduler")
-            until(lambda: "trying to reach it again" in work.said)
+            wait_for(lambda: "trying to reach it again" in work.said)
             cluster.begin("w2")
             work.done_by_the_second()
 
@@ -194,7 +195,7 @@ def test_ctrl_c_finishes_the_nodes_in_flight(cluster: Cluster, nodes: Traced) ->
     cluster.start("w1")
     with held(cluster, nodes) as controller:
         controller.process.send_signal(signal.SIGINT)
-        until(lambda: "stopping: the nodes in flight are finished" in controller.said)
+        wait_for(lambda: "stopping: the nodes in flight are finished" in controller.said)
         nodes.hold("w1").unlink()
         run = controller.end()
     assert run.code == 130
@@ -206,7 +207,7 @@ def test_a_second_ctrl_c_leaves_nobody_behind(cluster: Cluster, nodes: Traced) -
     cluster.start("w1")
     with held(cluster, nodes) as controller:
         controller.process.send_signal(signal.SIGINT)
-        until(lambda: "stopping: the nodes in flight are finished" in controller.said)
+        wait_for(lambda: "stopping: the nodes in flight are finished" in controller.said)
         controller.process.send_signal(signal.SIGINT)
         run = controller.end()
     assert run.code == 130
