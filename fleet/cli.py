@@ -18,7 +18,7 @@ from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import History, NoSuchRun, default_path
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
-from fleet.where import LOCAL, MANY, NONE, events_of
+from fleet.where import LOCAL, MANY, NONE, Settings, events_of
 
 __all__ = ["main"]
 
@@ -115,7 +115,8 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
         help=f"run on this Dask cluster (tls://HOST:PORT, tcp://HOST:PORT); {LOCAL}: one process for each "
         f"core of this machine; {NONE}: one process (else: {LOCAL} from {MANY} nodes on, where Dask is installed)",
     )
-    for name, kind, default, what in _SPREADING:
+    for name, kind, what in _SPREADING:
+        default = getattr(Settings(), name)
         shown = "" if default is None else f" ({default})"
         spreading.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{what}{shown}")
 
@@ -133,15 +134,15 @@ def _some(text: str) -> int:
 
 
 _SPREADING = (
-    ("shard", _some, 200, "at most so many nodes in one process at a time"),
-    ("lease", _seconds, 20.0, "a worker that cannot be heard goes on for so many seconds; then others take its nodes"),
-    ("slow", _seconds, None, "a shard without news for so many seconds goes to another worker (plan 300, apply 2000)"),
-    ("patience", _seconds, 120.0, "wait so many seconds for a scheduler, or for workers, that are gone"),
+    ("shard", _some, "at most so many nodes in one process at a time"),
+    ("lease", _seconds, "a worker that cannot be heard goes on for so many seconds; then others take its nodes"),
+    ("slow", _seconds, "a shard without news for so many seconds goes to another worker (plan 300, apply 2000)"),
+    ("patience", _seconds, "wait so many seconds for a scheduler, or for workers, that are gone"),
 )
 
 
 def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
-    settings = {name: getattr(options, name) for name, *_ in _SPREADING}
+    settings = Settings(**{name: getattr(options, name) for name, *_ in _SPREADING})
     return events_of(options.scheduler, settings, lambda line: print(f"fleet: {line}", file=sys.stderr, flush=True))
 
 

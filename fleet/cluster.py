@@ -22,6 +22,7 @@ from fleet.link import Link
 from fleet.orders import Order
 from fleet.records import Record, Status
 from fleet.shards import Attempt, Board, Leases, split
+from fleet.where import Settings
 
 __all__ = ["Cluster", "Settings"]
 
@@ -34,20 +35,6 @@ LOOK_SECONDS = 30.0
 IDLE_SECONDS = 30.0
 # How long a run that is left waits for its workers to say that they have ended.
 LEAVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`shard` is the most nodes in one; the others are seconds.
-
-    `lease`: how long a worker goes on that cannot be heard. `slow`: how long a shard may be without news (None: as long
-    as its nodes may be). `patience`: how long a run waits for a scheduler or workers that are gone.
-    """
-
-    shard: int = 200
-    lease: float = 20.0
-    slow: float | None = None
-    patience: float = 120.0
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """An inventory with only some of its hosts, as a shard needs it.
 
 pyinfra 3.10 makes its inventory, and prepares a run over it, in times that grow with the square of the hosts (a list is
-searched for each host of a group, and each host looks for the longest name of all): seconds for ten thousand of them,
-a quarter of an hour for a hundred thousand, in each process. So the others are left out before it begins.
+searched for each host of a group, and each host looks for the longest name of all). So the others are left out before
+it begins.
 """
 
 from __future__ import annotations

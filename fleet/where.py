@@ -18,9 +18,9 @@ from fleet.child import CannotRun, Events
 from fleet.events import Event, Request
 
 if TYPE_CHECKING:
-    from fleet.cluster import Cluster, Settings
+    from fleet.cluster import Cluster
 
-__all__ = ["LOCAL", "MANY", "NONE", "events_of"]
+__all__ = ["LOCAL", "MANY", "NONE", "Settings", "events_of"]
 
 LOCAL, NONE = "local", "none"
 # Another process costs a second or two of CPU to start, and a node some milliseconds: below, there is little to gain.
@@ -28,11 +28,25 @@ MANY = 500
 _PROTOCOLS = ("tcp", "tls")
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`shard` is the most nodes in one; the others are seconds.
+
+    `lease`: how long a worker goes on that cannot be heard. `slow`: how long a shard may be without news (None: as long
+    as its nodes may be). `patience`: how long a run waits for a scheduler or workers that are gone.
+    """
+
+    shard: int = 200
+    lease: float = 20.0
+    slow: float | None = None
+    patience: float = 120.0
+
+
 @contextmanager
-def events_of(scheduler: str | None, settings: dict[str, Any], say: Callable[[str], None]) -> Iterator[Events]:
+def events_of(scheduler: str | None, settings: Settings, say: Callable[[str], None]) -> Iterator[Events]:
     """What runs the requests of a run. `scheduler` is an address, LOCAL, NONE, or None for whatever fits.
 
-    `settings` are those of cluster.Settings. Raises CannotRun.
+    Raises CannotRun.
     """
     if scheduler == NONE or (scheduler is None and not _has_dask()):
         yield child.events
@@ -53,8 +67,8 @@ def _has_dask() -> bool:
     return importlib.util.find_spec("distributed") is not None
 
 
-def _cluster(scheduler: str, settings: dict[str, Any], say: Callable[[str], None], stack: ExitStack) -> Cluster:
-    from fleet.cluster import Cluster, Settings
+def _cluster(scheduler: str, settings: Settings, say: Callable[[str], None], stack: ExitStack) -> Cluster:
+    from fleet.cluster import Cluster
 
     address: Any = scheduler
     if scheduler == LOCAL:
@@ -67,8 +81,7 @@ def _cluster(scheduler: str, settings: dict[str, Any], say: Callable[[str], None
         )
     else:
         _look_at(scheduler, say)
-    wanted: Settings = Settings(**settings)
-    cluster = Cluster(address, wanted, say)
+    cluster = Cluster(address, settings, say)
     stack.callback(cluster.close)
     return cluster
 
@@ -89,7 +102,7 @@ def _look_at(scheduler: str, say: Callable[[str], None]) -> None:
 class _WhereMany:
     """Few nodes in one process, as without Dask; many on a LocalCluster, which is begun when it is needed."""
 
-    settings: dict[str, Any]
+    settings: Settings
     say: Callable[[str], None]
     stack: ExitStack
     cluster: Cluster | None = None
