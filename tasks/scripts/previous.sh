@@ -48,8 +48,8 @@ save() { # target, by a hard link where that works: a rename does not change the
     if [ -L "$1" ] || [ -e "$1" ]; then
         number=$((number + 1))
         rm -f "$saving/$number" # a copy would be written into the file that an old link holds
-        ln -P "$1" "$saving/$number" 2>/dev/null || { note put "$1" "$number" && save_far "$1"; } || return 1
-        note put "$1" "$number"
+        # In the list first: by it goes what lies beside the target, where what follows fails.
+        note put "$1" "$number" && { ln -P "$1" "$saving/$number" 2>/dev/null || save_far "$1"; }
     else
         note absent "$1" || return 1
         directory=${1%/*}
@@ -59,9 +59,7 @@ save() { # target, by a hard link where that works: a rename does not change the
         done
     fi
 }
-# On another file system: a copy, and a link beside the target, so that the way back needs no space. By then it is in
-# the list, by which the link goes where what follows fails.
-save_far() {
+save_far() { # on another file system: a copy, and a link beside the target, so that the way back needs no space
     rm -f "$(beside "$1" old)"
     ln -P "$1" "$(beside "$1" old)" 2>/dev/null
     cp -pP "$1" "$saving/$number"
