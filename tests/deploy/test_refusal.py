@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,12 @@ def test_a_diff_that_cannot_be_had_refuses_that_host_alone(directory: Path) -> N
 # --- nobody is left -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", MODES.values(), ids=MODES)
-@pytest.mark.parametrize("count", [1, 3])
-def test_where_all_hosts_are_refused_the_run_ends_in_order(tmp_path: Path, options: list[str], count: int) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_where_all_hosts_are_refused_the_run_ends_in_order(tmp_path: Path, mode: str) -> None:
+    options, closed = MODES[mode], mode.endswith("closed")
     bad = Fleet(tmp_path)
-    hosts = [bad.add(f"bad-{number}", max_pods="many") for number in range(count)]
-    run = bad.deploy(*options)
+    hosts = [bad.add(f"bad-{number}", max_pods="many") for number in range(3 if closed else 1)]
+    run = bad.deploy(*options, closed=closed)
     assert run.code == 1
     assert "Traceback" not in run.text
     assert "exception" not in run.text
@@ -210,72 +211,83 @@ def test_json_is_json_where_the_only_host_fails_in_the_midst_of_it(tmp_path: Pat
 
 # --- what nobody foresaw ------------------------------------------------------------------------------------------
 
-# The real deploy.py, with a part of it that raises an error on some hosts.
+# The real deploy.py, with parts of it that raise an error on the host that is named for them.
 SABOTAGE = """
 from pathlib import Path
 from pyinfra import host
-from tasks import {module} as module
+from tasks import assess, containerd, install, settings, verify
 
-original = module.{name}
+originals = []
 
-def sabotaged(*args, **kwargs):
-    if "buggy" in host.name:
-        raise {error}
-    return original(*args, **kwargs)
+def sabotage(module, name, error):
+    original, where = getattr(module, name), module.__name__.removeprefix("tasks.") + "." + name
 
-module.{name} = sabotaged
+    def sabotaged(*args, **kwargs):
+        if host.name == "@fake/" + where:
+            raise error
+        return original(*args, **kwargs)
+
+    originals.append((module, name, original))
+    setattr(module, name, sabotaged)
+
 try:
+    {sabotage}
     exec(Path("deploy.py").read_text())
 finally:
-    module.{name} = original
+    for original in originals:
+        setattr(*original)
 """
-PLACES = [
-    ("assess", "templates", "ZeroDivisionError('at https://user:hunter2@mirror.example')"),
-    ("settings", "load", "KeyError('no such key')"),
-    ("install", "stage", "RuntimeError('first line\\nsecond line')"),
-    ("containerd", "stage", "ValueError('a control character')"),
-    ("verify", "prove", "OSError('disk full')"),
-]
+PLACES = {
+    "assess.templates": "ZeroDivisionError('at https://user:hunter2@mirror.example')",
+    "settings.load": "KeyError('no such key')",
+    "install.stage": "RuntimeError('first line\\nsecond line')",
+    "containerd.stage": "ValueError('a control character')",
+    "verify.prove": "OSError('disk full')",
+}
+PLACE = "assess.templates"
 
 
-def sabotaged(directory: Path, module: str, name: str, error: str) -> Path:
+def sabotaged(directory: Path, places: Mapping[str, str]) -> Path:
     path = directory / "sabotaged.py"
-    path.write_text(SABOTAGE.format(module=module, name=name, error=error))
+    calls = [
+        f"sabotage({module}, {name!r}, {error})"
+        for (module, name), error in ((place.split("."), error) for place, error in places.items())
+    ]
+    path.write_text(SABOTAGE.format(sabotage="; ".join(calls)))
     return path
 
 
-@pytest.mark.parametrize(("module", "name", "error"), PLACES, ids=[f"{module}.{name}" for module, name, _ in PLACES])
 @pytest.mark.parametrize("options", [["-y"], ["--dry", "--json"]], ids=" ".join)
-def test_an_error_that_nobody_foresaw_stays_with_its_host(
-    tmp_path: Path, module: str, name: str, error: str, options: list[str]
-) -> None:
+def test_an_error_that_nobody_foresaw_stays_with_its_host(tmp_path: Path, options: list[str]) -> None:
     made = Fleet(tmp_path)
-    good, buggy = made.add("good"), made.add("buggy")
-    run = pyinfra(made.inventory, sabotaged(tmp_path, module, name, error), *options)
+    good = made.add("good")
+    buggy = {made.add(place): error for place, error in PLACES.items()}
+    run = pyinfra(made.inventory, sabotaged(tmp_path, PLACES), *options)
     assert run.code == 1
-    assert run.refused(buggy)[0].startswith(f"unexpected {error.partition('(')[0]}: ")
-    assert "run with --debug and report it" in "\n".join(run.said(buggy))
     assert len(run.will(good)) == 13
     assert "Traceback" not in run.text
     assert "hunter2" not in run.text
     if "--json" in options:
-        assert run.operations(buggy) == []
         assert run.operations(good)
+    for host, error in buggy.items():
+        assert run.refused(host)[0].startswith(f"unexpected {error.partition('(')[0]}: ")
+        assert "run with --debug and report it" in "\n".join(run.said(host))
+        assert "--json" not in options or run.operations(host) == []
 
 
 def test_a_config_that_cannot_be_written_is_the_operators_and_no_bug(tmp_path: Path) -> None:
     made = Fleet(tmp_path)
-    host = made.add("buggy")
-    error = "module.ConfigError('containerd_config: it sets a.b, which is written from the other settings')"
-    run = pyinfra(made.inventory, sabotaged(tmp_path, "assess", "templates", error), "--dry")
+    host = made.add(PLACE)
+    error = "assess.ConfigError('containerd_config: it sets a.b, which is written from the other settings')"
+    run = pyinfra(made.inventory, sabotaged(tmp_path, {PLACE: error}), "--dry")
     assert run.code == 1
     assert run.refused(host) == ["containerd_config: it sets a.b, which is written from the other settings"]
 
 
 def test_an_error_on_the_only_host_ends_the_run_in_order(tmp_path: Path) -> None:
     made = Fleet(tmp_path)
-    host = made.add("buggy")
-    run = pyinfra(made.inventory, sabotaged(tmp_path, *PLACES[0]), "--dry")
+    host = made.add(PLACE)
+    run = pyinfra(made.inventory, sabotaged(tmp_path, PLACES), "--dry")
     assert run.code == 1
     assert len(run.refused(host)) == 1
     assert "No hosts remaining" not in run.text
@@ -295,28 +307,30 @@ def test_an_operator_with_a_config_of_their_own_is_asked_nothing_either(tmp_path
 
 def test_debug_shows_where_such_an_error_came_from(tmp_path: Path) -> None:
     made = Fleet(tmp_path)
-    made.add("buggy")
-    run = pyinfra(made.inventory, sabotaged(tmp_path, *PLACES[0]), "--dry", "--debug")
+    made.add(PLACE)
+    run = pyinfra(made.inventory, sabotaged(tmp_path, PLACES), "--dry", "--debug")
     assert "in sabotaged" in run.text
     assert "hunter2" not in run.text
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        ("", "no line 'userns-node-proof'"),
-        ("userns-node-proof\t2\trunc\n", "the proof was cut off"),
-        ("userns-node-proof\t2\trunc\nfailed\trunc\t0.1\tno idmap here\nuserns-node-proof-end\t1", "no idmap here"),
-        ("userns-node-proof\t2\t\nuserns-node-proof-end\t0", "proof-handler-missing"),
-    ],
-)
-def test_a_node_without_a_proof_fails_and_the_others_are_proven(tmp_path: Path, answer: str, why: str) -> None:
+def test_a_node_without_a_proof_fails_and_the_others_are_proven(tmp_path: Path) -> None:
+    answers = {
+        "silent": ("", "no line 'userns-node-proof'"),
+        "cut": ("userns-node-proof\t2\trunc\n", "the proof was cut off"),
+        "failed": (
+            "userns-node-proof\t2\trunc\nfailed\trunc\t0.1\tno idmap here\nuserns-node-proof-end\t1",
+            "no idmap here",
+        ),
+        "no-handler": ("userns-node-proof\t2\t\nuserns-node-proof-end\t0", "proof-handler-missing"),
+    }
     made = Fleet(tmp_path)
-    good, bad = made.add("good"), made.add("bad", answers={PROVE: answer})
+    good = made.add("good")
+    bad = {made.add(name, answers={PROVE: answer}): why for name, (answer, why) in answers.items()}
     run = made.deploy("-y", "--json")
     assert run.code == 1
-    assert run.json["results"]["failed_hosts"] == [bad]
-    assert why in "\n".join(run.said(bad))
+    assert run.json["results"]["failed_hosts"] == sorted(bad)
+    for host, why in bad.items():
+        assert why in "\n".join(run.said(host))
     assert "runc: proven" in "\n".join(run.said(good))
     assert f"kubectl label --overwrite node {good} userns-node/tier=idmapped" in run.stderr
 
