@@ -1,10 +1,12 @@
-"""What `fleet.py plan` costs one controller, from ten nodes to a thousand: over real SSH, to addresses of one node.
+"""What `fleet.py plan` costs one controller, from ten nodes to five thousand.
 
-    python -m bench.plan                 10, 100 and 1,000 addresses, three runs each; the figures are kept
-    python -m bench.plan --runs 1 50     others
+    python -m bench.plan                      10, 100 and 1,000 addresses, 1,000 and 5,000 played nodes, three runs each
+    python -m bench.plan --runs 1 50          others; only the first is kept
+    python -m bench.plan --runs 1 --played 2000
 
-All addresses are one converged node's, whose own work shares the machine with the controller: wall time is an upper
-bound, and the controller's CPU and memory are what a controller of separate nodes needs.
+All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
+wall time is an upper bound, and the controller's CPU and memory are what a controller of separate nodes needs. Played
+nodes are those of pyinfra's connector @fake: all that a controller does but SSH.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -20,8 +23,12 @@ from bench import fleet, machine, measure
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.paths import REPO
+from tests import nodes
+from tests.deploy.fleet import Fleet
 
 SIZES = (10, 100, 1000)
+PLAYED = (1000, 5000)
+MOST = 1000
 
 # Says at the end how much memory the largest of its processes had.
 _REMEMBER = """
@@ -37,6 +44,7 @@ class Figure:
     """One run: seconds of wall time and of CPU, and MiB of the largest process."""
 
     nodes: int
+    played: bool
     wall: float
     controller_cpu: float
     nodes_cpu: float
@@ -45,40 +53,45 @@ class Figure:
 
 
 class Plans:
-    """A converged node with many addresses, and an inventory of some of them."""
+    """A converged node with many addresses, and inventories of some of them, or of played ones."""
 
-    def __init__(self, lab: Lab, most: int) -> None:
+    def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._settings = fleet.settings(lab)
-        self._hosts = lab.light_nodes(most)
-        (node,) = lab.nodes.values()
+
+    @cached_property
+    def _addresses(self) -> tuple[LabNode, list[tuple[str, dict[str, object]]]]:
+        settings = fleet.settings(self._lab)
+        hosts = self._lab.light_nodes(MOST)
+        (node,) = self._lab.nodes.values()
         assert isinstance(node, LabNode)
-        self._node = node
-        UsernsNode(lab).deploy({node.name: lab.ssh_data(node)}, self._settings)
+        UsernsNode(self._lab).deploy({node.name: self._lab.ssh_data(node)}, settings)
+        return node, [(name, {**data, **settings}) for name, data in hosts.items()]
 
     def run(self, size: int) -> Figure:
-        """Plan that many. Raises LabError where one was not found converged."""
+        """Plan that many addresses. Raises LabError where one was not found converged."""
+        node, hosts = self._addresses
         inventory = self._lab.home / "many.py"
-        nodes = [(name, {**data, **self._settings}) for name, data in list(self._hosts.items())[:size]]
-        inventory.write_text(f"nodes = {nodes!r}\n")
+        inventory.write_text(f"nodes = {hosts[:size]!r}\n")
+        return self._measure(inventory, size, [node])
+
+    def play(self, size: int) -> Figure:
+        """Plan that many played nodes. Raises LabError where one was not found converged."""
+        home = self._lab.home / f"played-{size}"
+        home.mkdir(exist_ok=True)
+        made = Fleet(home)
+        for number in range(size):
+            made.add(f"n{number:05}", nodes.converged())
+        return self._measure(made.inventory, size, [])
+
+    def _measure(self, inventory: Path, size: int, running: Sequence[LabNode]) -> Figure:
         history = self._lab.home / "history.sqlite"
-        command: list[str | Path] = [
-            sys.executable,
-            "-c",
-            _REMEMBER,
-            sys.executable,
-            REPO / "fleet.py",
-            "plan",
-            inventory,
-            "--json",
-        ]
-        cost = measure.run(
-            self._lab, [*command, "--history", history], cwd=REPO, env={}, nodes=[self._node], timeout=3600
-        )
+        plan: list[str | Path] = [sys.executable, REPO / "fleet.py", "plan", inventory, "--json", "--history", history]
+        command = [sys.executable, "-c", _REMEMBER, *plan]
+        cost = measure.run(self._lab, command, cwd=REPO, env={}, nodes=running, timeout=3600)
         if cost.status:
-            raise LabError(f"the plan of {size} addresses exited with {cost.status}:\n{cost.output[-4000:]}")
+            raise LabError(f"the plan of {size} nodes exited with {cost.status}:\n{cost.output[-4000:]}")
         peak = int(cost.output.rpartition("peak-kib ")[2].split()[0]) / 1024
-        return Figure(size, cost.wall, cost.controller_cpu, cost.nodes_cpu, peak, cost.load)
+        return Figure(size, not running, cost.wall, cost.controller_cpu, cost.nodes_cpu, peak, cost.load)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,22 +99,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="how many addresses (10 100 1000)")
+    parser.add_argument("sizes", nargs="*", type=int, help="how many addresses (10 100 1000)")
+    parser.add_argument("--played", nargs="*", type=int, default=[], help="how many played nodes (1000 5000)")
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     options = parser.parse_args(argv)
+    whole = not options.sizes and not options.played
+    sizes, played = (SIZES, PLAYED) if whole else (options.sizes, options.played)
+    figures = []
     try:
         with Lab() as lab:
-            plans = Plans(lab, max(options.sizes))
-            figures = [plans.run(size) for size in sorted(options.sizes) for _ in range(options.runs)]
+            plans = Plans(lab)
+            for run, size in [*((plans.run, size) for size in sizes), *((plans.play, size) for size in played)]:
+                for _ in range(options.runs):
+                    figures.append(run(size))
+                    print(progress(figures[-1]), flush=True)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     described = machine.describe()
     print(table(figures))
-    if tuple(options.sizes) == SIZES:
+    if whole:
         raw = {"machine": asdict(described), "runs": [asdict(each) for each in figures]}
         machine.keep("-plan", described, raw)
     return 0
+
+
+def progress(figure: Figure) -> str:
+    """One run in one line."""
+    what = "played nodes" if figure.played else "addresses"
+    return (
+        f"{figure.nodes:5} {what:12} {figure.wall:6.1f} s   controller {figure.controller_cpu:.1f} s of CPU, "
+        f"{figure.peak_mib:.0f} MiB (load {figure.load:.1f})"
+    )
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -110,10 +139,11 @@ def table(figures: Sequence[Figure]) -> str:
         "| converged nodes | wall | controller CPU | a node | peak memory |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
-    for size in sorted({each.nodes for each in figures}):
-        runs = [each for each in figures if each.nodes == size]
+    for played, size in sorted({(each.played, each.nodes) for each in figures}):
+        runs = [each for each in figures if (each.played, each.nodes) == (played, size)]
         wall, cpu, peak = (median(getattr(each, of) for each in runs) for of in ("wall", "controller_cpu", "peak_mib"))
-        lines.append(f"| {size} | {wall:.1f} s | {cpu:.1f} s | {1000 * cpu / size:.0f} ms | {peak:.0f} MiB |")
+        label = f"{size:,}{' played' if played else ''}"
+        lines.append(f"| {label} | {wall:.1f} s | {cpu:.1f} s | {1000 * cpu / size:.0f} ms | {peak:.0f} MiB |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,155 @@
+"""What a deploy to fresh nodes takes, beside a shell script that is written by hand and sent over one SSH connection.
+
+    python -m bench.fresh                1 and 4 fresh nodes, three times each; the figures are kept
+    python -m bench.fresh --runs 1 2     others
+
+Both get the same assets from the same mirror in the lab's network, set up the same node, and prove it with containers
+of both runtimes. The script (bench/fresh.sh) asks nothing, probes nothing, keeps no way back and goes to all nodes at
+once: it is the floor. Each run has nodes of its own, on which nothing was done before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from bench import fleet, machine, measure
+from bench.userns_node import UsernsNode
+from lab import Lab, LabError, LabNode, mirror, ssh
+from lab.paths import REPO
+
+SIZES = (1, 4)
+OURS, BY_HAND = "userns-node", "by hand"
+# The most that a deploy may take of what the script takes.
+GOAL = 1.25
+SCRIPT = REPO / "bench" / "fresh.sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One run over fresh nodes: seconds of wall time, and of CPU on the controller and on the nodes."""
+
+    tool: str
+    nodes: int
+    wall: float
+    controller_cpu: float
+    nodes_cpu: float
+    load: float
+
+
+class Fresh:
+    """Nodes for one run each."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._settings = fleet.settings(lab)
+        self._assets = mirror.build(fleet.SUITE)
+        self._count = 0
+
+    def run(self, tool: str, size: int) -> Figure:
+        """Set up that many. Raises LabError where one does not end up proven."""
+        nodes = [self._lab.node(f"fresh{self._next()}", fleet.SUITE, wait=False) for _ in range(size)]
+        try:
+            for node in nodes:
+                node.wait()
+            command = self._ours(nodes) if tool == OURS else self._by_hand(nodes)
+            cost = measure.run(self._lab, command, cwd=REPO, env={}, nodes=nodes, timeout=3600)
+            self._check(tool, nodes, cost)
+        finally:
+            for node in nodes:
+                node.stop()
+        return Figure(tool, size, cost.wall, cost.controller_cpu, cost.nodes_cpu, cost.load)
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _ours(self, nodes: Sequence[LabNode]) -> list[str]:
+        hosts = {node.name: self._lab.ssh_data(node) for node in nodes}
+        return UsernsNode(self._lab).command(hosts, self._settings, dry=False)
+
+    def _by_hand(self, nodes: Sequence[LabNode]) -> list[str | Path]:
+        found = (self._assets.asset(component) for component in ("containerd", "runc", "crun"))
+        words = [str(self._settings["release_url"]), *(f"{asset.sha256}:{asset.path}" for asset in found)]
+        script = shlex.join(["sh", "-s", *words, *map(str, fleet.ID_RANGE)])
+        logins = (shlex.join(ssh.command(self._lab.home, node.address, script)) for node in nodes)
+        to_all = "".join(f'{login} <{shlex.quote(str(SCRIPT))} & all="$all $!"\n' for login in logins)
+        return ["sh", "-euc", f"all=\n{to_all}for each in $all; do wait $each; done"]
+
+    @staticmethod
+    def _check(tool: str, nodes: Sequence[LabNode], cost: measure.Cost) -> None:
+        proven = "proven" if tool == OURS else "0 65536 65536"
+        for handler in ("runc", "crun"):
+            if cost.status or cost.output.count(f"{handler}: {proven}") < len(nodes):
+                raise LabError(f"{tool} did not set up {len(nodes)} nodes:\n{cost.output[-4000:]}")
+        for node in nodes:
+            node.ssh("systemctl is-active containerd && systemctl is-enabled containerd && test -e /usr/local/bin/crun")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, keep the figures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="how many nodes (1 4)")
+    parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
+    options = parser.parse_args(argv)
+    figures = []
+    try:
+        with Lab() as lab:
+            fresh = Fresh(lab)
+            # The tools take turns, so that what else the machine does falls on both.
+            for size in options.sizes:
+                for _ in range(options.runs):
+                    for tool in (BY_HAND, OURS):
+                        figures.append(fresh.run(tool, size))
+                        print(progress(figures[-1]), flush=True)
+    except LabError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(table(figures))
+    if tuple(options.sizes) == SIZES:
+        described = machine.describe()
+        raw = {"machine": asdict(described), "goal": GOAL, "runs": [asdict(each) for each in figures]}
+        machine.keep("-fresh", described, raw)
+    return 0
+
+
+def progress(figure: Figure) -> str:
+    """One run in one line."""
+    cpu = f"CPU: controller {figure.controller_cpu:.1f} s, nodes {figure.nodes_cpu:.1f} s"
+    return f"{figure.nodes} fresh, {figure.tool:12} {figure.wall:6.1f} s   {cpu} (load {figure.load:.1f})"
+
+
+def times(figures: Sequence[Figure], size: int) -> float:
+    """How many times as long a deploy takes as the script, by the medians of their walls."""
+    ours, by_hand = (_median(figures, size, tool, "wall") for tool in (OURS, BY_HAND))
+    return ours / by_hand
+
+
+def _median(figures: Sequence[Figure], size: int, tool: str, of: str) -> float:
+    return median(float(getattr(each, of)) for each in figures if (each.tool, each.nodes) == (tool, size))
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The medians, as a table of Markdown."""
+    lines = [
+        f"| fresh nodes | by hand | userns-node | ratio (goal {GOAL}) | the nodes' own CPU |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for size in sorted({each.nodes for each in figures}):
+        walls = " | ".join(f"{_median(figures, size, tool, 'wall'):.1f} s" for tool in (BY_HAND, OURS))
+        cpu = ", ".join(f"{_median(figures, size, tool, 'nodes_cpu'):.1f} s" for tool in (BY_HAND, OURS))
+        # Never better than it was measured.
+        ratio = f"{-(-times(figures, size) * 100 // 1) / 100:.2f}"
+        lines.append(f"| {size} | {walls} | {ratio} | {cpu} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
