@@ -39,7 +39,8 @@ _IN_CGROUP = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
 # One processor: QEMU 7.2 emulates several in threads, and a kernel that patches itself for them then oopses at times.
 # -icount makes the guest's clock count instructions while it works and run with the machine's only while it waits: on
 # a slow machine nothing in the guest runs into a time limit, because its own time is as slow.
-_PROCESSOR = ["-M", "pc", "-accel", "tcg,tb-size=128", "-icount", "shift=1", "-cpu", "Nehalem", "-m", "768"]
+# tb-size is for translated code, in MiB: a deploy fills 128 of them, and then all is thrown away and translated again.
+_PROCESSOR = ["-M", "pc", "-accel", "tcg,tb-size=512", "-icount", "shift=1", "-cpu", "Nehalem", "-m", "768"]
 
 
 class LabVM(Machine):

@@ -16,7 +16,7 @@ mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
+stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 stale="another run changed this node since the plan was made; run again"
@@ -225,6 +225,11 @@ give_up() { # why
 }
 go_back() { # false where containerd is not healthy with what is there now
     well=yes
+    if [ ! -e "$mark" ]; then # it could not be written: no target was touched
+        say "nothing was changed"
+        abandon
+        return
+    fi
     restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
     old=yes
@@ -300,7 +305,8 @@ leave() {
     [ -z "$stage" ] || rm -rf "$stage"
     [ ! -e "$mark" ] || return 0
     rm -f "$state/activate.sh" # first: where this is cut, a boot removes the unit that would run it
-    [ ! -e "$recovery" ] || { rm -f "$recovery" "$wanted" && systemctl daemon-reload; } # else it is listed as not found
+    # Without a reload it is listed as not found, or still as loaded where a killed change had just removed it.
+    if [ -e "$recovery" ] || [ -n "$log" ]; then rm -f "$recovery" "$wanted" && systemctl daemon-reload; fi
 }
 
 lock() { # seconds
