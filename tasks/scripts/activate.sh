@@ -19,6 +19,7 @@ wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
+unclean="not all that was laid beside the files could be removed"
 stale="another run changed this node since the plan was made; run again"
 
 die() {
@@ -250,6 +251,7 @@ go_back() { # false where containerd is not healthy with what is there now
         say "$undo_is is back; containerd is as unhealthy with it as before: $why"
         well=no
     fi
+    [ $clean = yes ] || die "$unclean; run again, or reboot, to try again"
     abandon
     [ $well = yes ]
 }
@@ -321,11 +323,12 @@ recover() {
     lock 60
     if [ -e "$mark" ]; then
         restore "$back/restore" "$back" || die "not all of the previous set could be brought back; deploy again, or reboot, to try again"
-        say "an unfinished change was undone: the previous set is back"
         # This boot may have decided to start them already, for they were enabled until now.
         while IFS="$tab" read -r kind name _; do
             [ "$kind" != disabled ] || systemctl --no-block stop "$name"
         done <"$back/restore"
+        [ $clean = yes ] || die "$unclean; deploy again, or reboot, to try again"
+        say "an unfinished change was undone: the previous set is back"
         abandon
     else
         tidy

@@ -18,7 +18,7 @@ back=$state/undo
 units=/etc/systemd/system
 service=containerd.service
 tab=$(printf '\t')
-booting=no
+booting=no clean=yes
 
 say() { printf '%s\n' "$*"; }
 
@@ -27,8 +27,12 @@ replace() { # file, with its text on stdin: by rename, and durable
 }
 beside() { printf '%s/.%s.userns-node-%s' "${1%/*}" "${1##*/}" "$2"; } # target new|old
 targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # list
-drop_beside() { # list new|old
-    targets "$1" | while IFS= read -r target; do rm -f "$(beside "$target" "$2")"; done
+drop_beside() { # list new|old; false where one of them stays
+    targets "$1" | {
+        dropped=yes
+        while IFS= read -r target; do rm -f "$(beside "$target" "$2")" || dropped=no; done
+        [ $dropped = yes ]
+    }
 }
 flush_targets() { # list: the renames themselves
     targets "$1" | sed 's,/[^/]*$,,' | sort -u |
@@ -104,8 +108,8 @@ bring_back_package() { # name version
     fi
 }
 
-restore() { # list, directory of its numbers; false where not all of it could be brought back
-    complete=yes
+restore() { # list, directory of its numbers; false where not all of it could be brought back. Sets $clean
+    complete=yes clean=yes
     while IFS="$tab" read -r kind name _; do # while their files are there, which say where they are enabled
         [ "$kind" != disabled ] || systemctl disable "$name" >/dev/null 2>&1
     done <"$1" 9>&-
@@ -123,7 +127,7 @@ restore() { # list, directory of its numbers; false where not all of it could be
                 ;;
         esac
     done <"$1" 9>&-
-    drop_beside "$1" new
+    drop_beside "$1" new || clean=no
     while IFS="$tab" read -r kind name _; do
         case $kind in
             directory) rmdir "$name" 2>/dev/null ;;

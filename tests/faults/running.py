@@ -17,7 +17,7 @@ from tests.node.faults import UNITS, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Operator, must
 
-UNFINISHED = "error: not all of the previous set could be brought back; run again, or reboot, to try again"
+UNFINISHED = "; run again, or reboot, to try again"
 
 
 @dataclass(frozen=True)
