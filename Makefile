@@ -3,11 +3,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # How many tests run at once. A virtual machine or a node waits more than it works.
 WORKERS ?= 2
-# Modules that were not yet seen to pass with all the others, and those for which the hour of `make test` has no room (the
-# proof and the reboots of virtual machines). `make test-rest` runs them; each goes out of this list once it can.
-REST := tests/fleet/test_dask.py tests/fleet/test_dask_broken.py \
-    tests/image/test_examples.py tests/image/test_suites.py tests/node/test_pull.py \
-    tests/vm/test_proof.py tests/vm/test_reboot.py
+# Modules that were not yet seen to pass with all the others. `make test-rest` runs them; each goes out of this list once
+# it was.
+REST := tests/fleet/test_dask_broken.py tests/image/test_examples.py tests/image/test_suites.py tests/node/test_pull.py
 
 .PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:

@@ -177,8 +177,8 @@ rebuild_initramfs() { # only where overlay is loaded from it: else the root's mo
         say "warning: $image could not be rebuilt and keeps what it has for overlay; containerd's pre-start hook sets it"
 }
 
-enable_unit() { # name
-    systemctl enable "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
+enable_unit() { # name; systemd reads all units once, afterwards
+    systemctl --no-reload enable "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
 }
 
 restart_containerd() {
@@ -407,8 +407,8 @@ activate() {
     rebuild_initramfs
     each sysctl set_sysctl || give_up "a kernel setting could not be raised"
     each metacopy set_metacopy || give_up "overlay's metacopy could not be set"
-    systemctl daemon-reload
     each enable enable_unit || give_up "a unit could not be enabled"
+    systemctl daemon-reload
     if [ $restart = yes ]; then
         restart_containerd || give_up "$service did not start"
         healthy 60 || give_up "containerd is not healthy: $why"

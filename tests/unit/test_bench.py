@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import images, many, report
+from bench import fresh, images, many, plan, report
 from bench.ansible import tasks_that_were_ok
 from bench.measure import Cost
 from bench.report import OURS, THEIRS, Fleet
@@ -86,3 +86,23 @@ def test_a_bakes_missed_goal_is_told_beside_its_median() -> None:
     assert "| the second | 1 s | 1.20 s (missed) | 0.90 s |" in table
     raw = images.as_json(bakes, {"cores": 2})
     assert raw["bakes"]["second"] == [{"wall": 1.2, "cpu": 0.9, "load": 1.0}]
+
+
+def fresh_figures(ours: float) -> list[fresh.Figure]:
+    walls = {fresh.BY_HAND: (10.0, 10.0, 99.0), fresh.OURS: (ours, ours, 1.0)}
+    return [fresh.Figure(tool, 4, wall, 1.0, 2.0, 0.5) for tool, three in walls.items() for wall in three]
+
+
+@pytest.mark.parametrize(("ours", "told"), [(12.41, "1.25"), (12.5, "1.25"), (12.51, "1.26 (missed)")])
+def test_fresh_nodes_against_a_script_are_a_ratio_of_medians_rounded_up(ours: float, told: str) -> None:
+    assert f"| 4 | 10.0 s | {ours:.1f} s | {told} | 2.0 s, 2.0 s |" in fresh.table(fresh_figures(ours))
+
+
+def test_a_plans_cost_is_told_for_each_node_and_apart_for_played_ones() -> None:
+    sizes = ((1000, False, 8.0), (1000, True, 4.0), (10, False, 1.0))
+    table = plan.table([plan.Figure(nodes, played, 20.0, cpu, 9.0, 99.5, 0.5) for nodes, played, cpu in sizes])
+    assert table.splitlines()[2:] == [
+        "| 10 | 20.0 s | 1.0 s | 100 ms | 100 MiB |",
+        "| 1,000 | 20.0 s | 8.0 s | 8 ms | 100 MiB |",
+        "| 1,000 played | 20.0 s | 4.0 s | 4 ms | 100 MiB |",
+    ]

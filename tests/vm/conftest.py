@@ -15,8 +15,12 @@ from lab.serving import Served
 from lab.vm import TUN
 from tests.conftest import unavailable
 from tests.node.runs import Operator
+from tests.vm import boots
+from tests.vm import proofs as proving
 from tests.vm import rollout as rollouts
+from tests.vm.boots import Boots
 from tests.vm.daemons import Beside
+from tests.vm.proofs import Proofs
 from tests.vm.rollout import Rollout
 
 BootVM = Callable[..., LabVM]
@@ -79,6 +83,18 @@ def rollout(vm_operator: Operator, vms: dict[str, LabVM]) -> Rollout:
     After it, containerd runs on every virtual machine.
     """
     return rollouts.run(vm_operator, vms)
+
+
+@pytest.fixture(scope="session")
+def booted(rollout: Rollout) -> Boots:
+    """Every kernel after a boot, with something taken away before it that test_reboot's `reboots` puts back."""
+    return boots.run(rollout)
+
+
+@pytest.fixture(scope="session")
+def proofs(rollout: Rollout, booted: Boots) -> Proofs:
+    """What the proof shows after that boot, before anything is put back."""
+    return proving.run(rollout)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.node.runs import Run, start_counter
+from tests.vm.boots import MODPROBE
 from tests.vm.rollout import METACOPY, Rollout
-from tests.vm.test_reboot import MODPROBE
 
 KERNEL = "6.12"
 OFF = "metacopy-off-with-snapshots"

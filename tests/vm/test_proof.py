@@ -2,89 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-
 import pytest
 
 from lab import LabVM
 from tests.node.runs import Run
-from tests.vm import cri, pods
-from tests.vm.rollout import Rollout
-
-# On 5.10 no container starts at all.
-KERNELS = ("6.1", "6.12", "newest")
-# The script on the node, and whoever it has forked; not this shell, in which the name stands among others.
-KILL = """
-for process in /proc/[0-9]*; do
-    ! tr '\\0' '\\n' <$process/cmdline | grep -qx verify.sh || kill -KILL ${process#/proc/}
-done 2>/dev/null
-:
-"""
+from tests.vm import pods
+from tests.vm.proofs import KERNELS, Proofs
 
 
 def levels(run: Run, vm: LabVM) -> list[str]:
     """What a run says of how far it went on a machine."""
     mark = "note proof-level: "
     return [line.removeprefix(mark) for line in run.said(vm) if line.startswith(mark)]
-
-
-@dataclass(frozen=True)
-class Proofs:
-    """Runs of the proof alone, as an operator asks for it, with what was on the machines before and after.
-
-    `whole` ran where all is there for pods, and beside them a pod that is none of its business. Then `killed` was cut
-    off on 6.1 in the midst of a pod, which left what is in `remains`; on 6.12 the pause image went, and on the newest
-    kernel a kubelet came; and `less` ran on them.
-    """
-
-    vms: Mapping[str, LabVM]
-    whole: Run
-    killed: Run
-    less: Run
-    looks: tuple[Mapping[str, list[str]], ...]
-    strangers: tuple[list[str], ...]
-    remains: list[str]
-
-
-def _kill(rollout: Rollout, kernel: str) -> tuple[Run, list[str]]:
-    """Cut the proof off when the container of its pod is there, and return what it said and what is left."""
-    vm = rollout.vms[kernel]
-    with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(rollout.prove, kernel)
-        end = time.monotonic() + vm.patience
-        while len(vm.ssh("ctr -n k8s.io tasks ls -q", timeout=vm.patience).stdout.split()) < 2:
-            assert not running.done(), running.result().text
-            assert time.monotonic() < end
-            time.sleep(0.2)
-        vm.ssh(KILL)
-        return running.result(), pods.look(vm)
-
-
-@pytest.fixture(scope="module")
-def proofs(rollout: Rollout) -> Iterator[Proofs]:
-    """All the runs: a machine each for what is different, as each run takes its time."""
-    vms = {kernel: rollout.vms[kernel] for kernel in KERNELS}
-    with pods.ready(vms):
-        before = pods.everywhere(lambda kernel: pods.look(vms[kernel]), vms)
-        with cri.connect(vms["newest"]) as runtime, runtime.pod() as stranger:
-            whole = rollout.prove(*KERNELS)
-            strangers = ([stranger.id], runtime.pods())
-        after = pods.everywhere(lambda kernel: pods.look(vms[kernel]), vms)
-        killed, remains = _kill(rollout, "6.1")
-        pods.take_pause(vms["6.12"])
-        vms["newest"].ssh("systemd-run --quiet --unit=kubelet sleep infinity")
-        try:
-            less = rollout.prove(*KERNELS)
-        finally:
-            vms["newest"].ssh("systemctl stop kubelet")
-        at_last = pods.look(vms["6.1"])
-        without = pods.look(vms["6.12"])
-        pods.give_pause(vms["6.12"])
-        looks = (before, after, {"6.1": at_last, "6.12": without})
-        yield Proofs(vms, whole, killed, less, looks, strangers, remains)
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "newest"])

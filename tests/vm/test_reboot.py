@@ -3,67 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from lab import Lab, LabVM
+from lab import Lab
 from lab.kernels import KERNELS
-from tests import boot
 from tests.node.faults import MARK, RECOVERY, Deploying, held, wait_for
 from tests.node.runs import Run, leftovers
+from tests.vm.boots import DROP_IN, HOOK, OVERRULES, TAKEN_AWAY, Booted, Boots, Told
+from tests.vm.proofs import Proofs
 from tests.vm.rollout import METACOPY, NAMESPACES, Rollout
 from tests.vm.test_kernels import HANDLERS, PROVES_AGAIN, TIERS, WORKING
 
 CONFIG = "/etc/containerd/config.toml"
-HOOK = "/usr/local/libexec/userns-node/pre-start"
-DROP_IN = "/etc/systemd/system/containerd.service.d/50-userns-node.conf"
-MODPROBE = "/etc/modprobe.d/overlay-metacopy.conf"
-SYSCTL = "/etc/sysctl.d/90-userns-node.conf"
-
-# What is taken away before the boot. Where modprobe.d is, a kernel with overlay built in is stood in for, which does
-# not read it; where the hook is, whoever loads overlay before containerd does. On 6.1 what is left is overruled.
-TAKEN_AWAY: Mapping[str, tuple[str, ...]] = {
-    "5.10": (),
-    "6.1": (HOOK, DROP_IN),
-    "6.12": (HOOK, DROP_IN),
-    "newest": (MODPROBE,),
-}
 KEPT = [kernel for kernel in KERNELS if kernel != "6.1"]
-# Somebody else's files, which come after ours by their names.
-OVERRULES = {
-    "/etc/modprobe.d/zz-theirs.conf": "options overlay metacopy=N",
-    "/etc/sysctl.d/99-theirs.conf": "user.max_user_namespaces = 5000",
-}
-HOOK_SAYS = "journalctl --quiet --boot --unit containerd --output cat --grep ^userns-node:"
-
-
-@dataclass(frozen=True)
-class Booted:
-    """A virtual machine after a boot: overlay's metacopy, user.max_user_namespaces, the service, the hook's words."""
-
-    metacopy: str
-    namespaces: str
-    service: str
-    hook: str
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the check said by itself after a boot: its answer, when multi-user.target and it began, its journal."""
-
-    answer: Mapping[str, Any]
-    times: tuple[int, int]
-    journal: list[str]
 
 
 @dataclass(frozen=True)
 class Reboots:
-    """What each virtual machine was after its boot, what a run of the deploy then said of it, and then another one.
+    """What each virtual machine was after its boot, and what became of it.
 
-    `told` is what the check had said before, and `proof` what real containers showed, before anything was mended.
+    `proof` is what real containers showed before anything was mended; then `run` deployed to all of them, and `again`
+    to 6.1, without what overruled it.
     """
 
     booted: Mapping[str, Booted]
@@ -73,36 +35,12 @@ class Reboots:
     again: Run
 
 
-def look(vm: LabVM) -> Booted:
-    """Look at a virtual machine after its boot."""
-    service = "systemctl is-enabled containerd; systemctl is-active containerd; systemctl is-system-running"
-    said = vm.ssh(f"{METACOPY}; {NAMESPACES}; echo $({service}); {HOOK_SAYS}", check=False).stdout.splitlines()
-    return Booted(said[0], said[1], said[2], "\n".join(said[3:]))
-
-
-def listen(vm: LabVM) -> Told:
-    """Hear what the check says of a boot."""
-    answer = boot.told(vm)
-    return Told(answer, boot.times(vm), boot.journal(vm).splitlines())
-
-
 @pytest.fixture(scope="module")
-def reboots(rollout: Rollout) -> Reboots:
-    """Every kernel rebooted once, at the same time; the proof alone, and a run of the deploy, for all of them."""
-    vms = rollout.vms
-    for kernel, paths in TAKEN_AWAY.items():
-        if paths:
-            vms[kernel].ssh(f"rm {' '.join(paths)} && systemctl daemon-reload")
-    for path, line in OVERRULES.items():
-        vms["6.1"].put(path, f"{line}\n".encode())
-    with ThreadPoolExecutor(len(vms)) as pool:
-        list(pool.map(LabVM.reboot, vms.values()))
-        booted = dict(zip(vms, pool.map(look, vms.values()), strict=True))
-        told = dict(zip(vms, pool.map(listen, vms.values()), strict=True))
-    proof = rollout.prove(*WORKING)
-    run = rollout.deploy(*vms)
-    vms["6.1"].ssh(f"rm {' '.join(OVERRULES)}")
-    return Reboots(booted, told, proof, run, rollout.deploy("6.1"))
+def reboots(rollout: Rollout, booted: Boots, proofs: Proofs) -> Reboots:
+    """The deploy, which mends what was taken away."""
+    run = rollout.deploy(*rollout.vms)
+    rollout.vms["6.1"].ssh(f"rm {' '.join(OVERRULES)}")
+    return Reboots(booted.booted, booted.told, proofs.whole, run, rollout.deploy("6.1"))
 
 
 @pytest.mark.parametrize("kernel", KEPT)
