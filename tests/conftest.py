@@ -27,6 +27,21 @@ settings.load_profile("patient")
 pytest_plugins = ["tests.labs"]
 
 
+# What takes longest is begun first, so that nobody is left with it at the end.
+LONGEST = ("vm", "node", "image", "fleet", "deploy")
+
+
+def _room(nodeid: str) -> str:
+    parts = Path(nodeid.partition("::")[0]).parts
+    return parts[1] if len(parts) > 2 else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the rooms into that order; within one nothing changes."""
+    rank = {room: number for number, room in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(_room(item.nodeid), len(rank)))
+
+
 class Together(LoadScopeScheduling):  # type: ignore[misc]
     """Which tests stay together where several workers share them: a file's, and all that share machines or a tree.
 
@@ -34,13 +49,13 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        room = Path(file).parts[1] if len(Path(file).parts) > 2 else ""
-        return room if room in ("vm", "image") else file
+        room = _room(nodeid)
+        return room if room in ("vm", "image") else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Under `--dist loadscope`, or any other."""
+    config.option.loadscopereorder = False  # not by their number: a module of two tests may take minutes
     return Together(config, log)
 
 

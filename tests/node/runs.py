@@ -258,10 +258,10 @@ def start_counter(node: Machine, runtime: str = "/usr/local/sbin/runc") -> Count
     return counter
 
 
-def image(node: Machine, name: str, *command: str, owner: int = 0) -> bytes:
+def image(node: Machine, name: str, *command: str, owner: int = 0, more: Mapping[str, bytes] | None = None) -> bytes:
     """An OCI image with a shell and sleep, and the libraries that the node says they need, to run `command`.
 
-    All of its files belong to `owner`, a number.
+    All of its files belong to `owner`, a number. `more` are files beside these, by path.
     """
     programs = "/bin/sh /bin/sleep"
     libraries = f"ldd {programs} | tr ' \\t' '\\n\\n' | grep '^/[^:]*$' | sort -u"
@@ -269,6 +269,8 @@ def image(node: Machine, name: str, *command: str, owner: int = 0) -> bytes:
     layer = node.output(
         f"tar --create --dereference {owned} --directory / $({{ echo {programs}; {libraries}; }} | sed s,/,,)"
     )
+    if more:
+        layer = _tar(more, layer)
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, content: bytes) -> dict[str, object]:
@@ -292,9 +294,9 @@ def image(node: Machine, name: str, *command: str, owner: int = 0) -> bytes:
     return _tar({"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": index, **blobs})
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
+def _tar(files: Mapping[str, bytes], onto: bytes = b"") -> bytes:
+    packed = io.BytesIO(onto)
+    with tarfile.open(fileobj=packed, mode="a") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755

@@ -1,0 +1,71 @@
+"""How much later a container starts in a user namespace: by chown, the later the more files; idmapped, not at all.
+
+In the guest's own seconds, which count its instructions: a busy machine does not lengthen them.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+
+import pytest
+
+from lab import LabVM
+from tests.node.runs import image
+from tests.vm.daemons import Beside, Daemon, metacopy
+
+NAME = "lab.invalid/many:1"
+FILES = {f"srv/{number:04}": b"x" * 4096 for number in range(2000)}
+
+
+def load(containerd: Daemon) -> None:
+    """Have the image with many files there, and its layer unpacked."""
+    machine = containerd.machine
+    machine.put("/root/many.tar.gz", gzip.compress(image(machine, NAME, more=FILES)))
+    containerd.sh("ctr images import /root/many.tar.gz && rm /root/many.tar.gz")
+
+
+def seconds(containerd: Daemon, name: str, first: int = 0) -> float:
+    """How long a container takes from the command to its end; in a user namespace where there is a first ID for it."""
+    ids = f"--remap-labels --uidmap 0:{first}:65536 --gidmap 0:{first}:65536" if first else ""
+    flags = f"--rm --runc-binary {containerd.runtimes.program('runc')} --cgroup {containerd.cgroup}/{name} {ids}"
+    began, ended = containerd.sh(f"""
+        sync; read -r began rest </proc/uptime
+        ctr run {flags} {NAME} {name} /bin/sh -c :
+        read -r ended rest </proc/uptime; echo $began $ended""").stdout.split()
+    return float(ended) - float(began)
+
+
+@pytest.fixture(scope="module")
+def chowning(vms: dict[str, LabVM], beside: Beside) -> Iterator[Daemon]:
+    """containerd 1.7."""
+    with beside.daemon(vms["5.10"], "trixie") as containerd:
+        load(containerd)
+        seconds(containerd, "warm")
+        yield containerd
+
+
+@pytest.fixture(scope="module")
+def idmapping(vms: dict[str, LabVM], beside: Beside) -> Iterator[Daemon]:
+    """containerd 2.x."""
+    with beside.daemon(vms["6.12"], "testing") as containerd:
+        load(containerd)
+        seconds(containerd, "warm")
+        yield containerd
+
+
+def test_by_chown_a_container_starts_later_and_with_metacopy_less_so(vms: dict[str, LabVM], chowning: Daemon) -> None:
+    plain = seconds(chowning, "plain")
+    with metacopy(vms["5.10"], "N"):
+        copied = seconds(chowning, "copied", 2 * 65536)
+    with metacopy(vms["5.10"], "Y"):
+        inodes = seconds(chowning, "inodes", 3 * 65536)
+    print(f"{plain=:.2f} {copied=:.2f} {inodes=:.2f}")
+    assert copied > 2 * plain
+    assert plain < inodes < copied
+
+
+def test_idmapped_it_does_not_start_later(idmapping: Daemon) -> None:
+    plain, mapped = seconds(idmapping, "plain"), seconds(idmapping, "mapped", 2 * 65536)
+    print(f"{plain=:.2f} {mapped=:.2f}")
+    assert mapped < 1.5 * plain
