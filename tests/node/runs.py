@@ -296,7 +296,7 @@ def image(node: Machine, name: str, *command: str, owner: int = 0, more: Mapping
 
 def _tar(files: Mapping[str, bytes], onto: bytes = b"") -> bytes:
     packed = io.BytesIO(onto)
-    with tarfile.open(fileobj=packed, mode="a") as tar:
+    with tarfile.open(fileobj=packed, mode="a" if onto else "w") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755
