@@ -117,14 +117,16 @@ def _tame_mounts(root: str) -> None:
 
 
 def _mount_points(root: str) -> list[str]:
-    """The mounts at and below `root`, in the order in which they were made."""
-    found = []
+    """The topmost mount at `root` and those on it, parents first. What lies below it is listed, too, but out of reach."""
+    points, parents = {}, {}
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
-            point = os.fsdecode(unescaped(line.split()[4]))
-            if point == root or point.startswith(f"{root.rstrip('/')}/"):
-                found.append(point)
-    return found
+            number, parent, _, _, point = line.split()[:5]
+            points[number], parents[number] = os.fsdecode(unescaped(point)), parent
+    found = [[number for number, point in points.items() if point == root][-1]]
+    for number in found:
+        found += [child for child, parent in parents.items() if parent == number and child != number]
+    return [points[number] for number in found]
 
 
 def unescaped(field: bytes) -> bytes:

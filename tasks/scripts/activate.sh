@@ -178,7 +178,7 @@ rebuild_initramfs() { # only where overlay is loaded from it: else the root's mo
 }
 
 enable_unit() { # name; systemd reads all units once, afterwards
-    systemctl --no-reload enable "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
+    systemctl enable --no-reload "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
 }
 
 restart_containerd() {

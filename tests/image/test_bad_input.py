@@ -62,6 +62,14 @@ def test_nodev_is_no_obstacle_for_its_devices_are_not_used(builder: Builder, roo
     assert run.code == 0, run.text
 
 
+def test_what_its_builder_has_mounted_in_its_proc_and_tmp_is_no_obstacle(builder: Builder, root: Path) -> None:
+    """As mkosi has: on a directory and on a mount of the tree itself, one over the other."""
+    more = 'mount -t proc none "$1/proc" && mount -t tmpfs none "$1/tmp"'
+    mounted = f'{more} && mount --bind "$1" "$1" && {more} && {more} && shift && exec "$@"'
+    run = builder.run(root, "--dry", before=("unshare", "--mount", "sh", "-c", mounted, "sh", str(root)))
+    assert run.code == 0, run.text
+
+
 def test_a_directory_of_this_machine_that_is_mounted_there_is_refused(builder: Builder, root: Path) -> None:
     (root / "etc/containerd").mkdir()
     mounted = 'mount --bind /opt "$1/etc/containerd" && shift && exec "$@"'
