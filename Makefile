@@ -5,7 +5,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 # Modules that were not yet seen to pass with all the others. `make test-rest` runs them; each goes out of this list once
 # it was.
-REST := tests/fleet/test_dask_broken.py tests/image/test_examples.py tests/image/test_suites.py tests/node/test_pull.py
+REST := tests/fleet/test_dask_broken.py tests/node/test_pull.py
 
 .PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:
