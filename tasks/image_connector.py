@@ -11,6 +11,7 @@ import os
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import EntryPoint
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -33,8 +34,13 @@ _entry_points = connectors.entry_points
 
 
 def register() -> None:
-    """Make pyinfra know the connector: this project is no package that a Python was told of."""
+    """Make pyinfra know the connector: this project is no package that a Python was told of.
 
+    pyinfra asks for all connectors for each host whose name begins with "@", and Python reads what every installed
+    package says of itself each time: with many such hosts most of the time went there.
+    """
+
+    @cache
     def with_ours(*, group: str) -> Any:
         found: Any = _entry_points(group=group)  # Python's own, or those of its backport where that is installed
         if group != "pyinfra.connectors":
