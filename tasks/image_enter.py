@@ -117,7 +117,7 @@ def _tame_mounts(root: str) -> None:
 
 
 def _mount_points(root: str) -> list[str]:
-    """The topmost mount at `root` and those on it, parents first. What lies below it is listed, too, but out of reach."""
+    """The topmost mount at `root` and those on it, parents first. What lies below it is listed, but out of reach."""
     points, parents = {}, {}
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
