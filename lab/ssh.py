@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 HostData = dict[str, str | bool | dict[str, int]]
@@ -17,13 +18,16 @@ def known_hosts(lab: Path) -> Path:
     return lab / "known_hosts"
 
 
-def command(lab: Path, address: str, words: str = "") -> list[str]:
-    """The ssh command line, to be run inside the lab. Without words for the node's shell, it is a login."""
+def command(lab: Path, address: str, words: str = "", more: Sequence[str] = ()) -> list[str]:
+    """The ssh command line, to be run inside the lab. Without words for the node's shell, it is a login.
+
+    `more` are further flags.
+    """
     options = ["BatchMode=yes", f"UserKnownHostsFile={known_hosts(lab)}", "LogLevel=ERROR", "ConnectTimeout=60"]
     # Who was rebooted in the middle of a command says so only when asked; who is merely slow gets ten minutes.
     options += ["ServerAliveInterval=10", "ServerAliveCountMax=60"]
     flags = [word for option in options for word in ("-o", option)]
-    return ["ssh", "-F", "none", "-i", str(key(lab)), *flags, f"root@{address}", *([words] if words else [])]
+    return ["ssh", "-F", "none", "-i", str(key(lab)), *flags, *more, f"root@{address}", *([words] if words else [])]
 
 
 def host_data(lab: Path, address: str) -> HostData:
