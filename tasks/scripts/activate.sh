@@ -16,7 +16,7 @@ mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no running=""
+stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no went_on=no running=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 unclean="not all that was laid beside the files could be removed"
@@ -52,6 +52,7 @@ save_service() {
 open_undo() {
     if [ -e "$mark" ] && [ -e "$back/restore" ]; then
         say "an earlier change was cut off: going on from there"
+        went_on=yes
         saving=$back list=$back/restore.new
         cp "$back/restore" "$list" || return 1
     else
@@ -266,7 +267,17 @@ record_files() { # what a cut-off run put there, and this plan found right, is i
         if [ "$path" = "$state/manifest" ] || [ ! -f "$path" ] || grep -q "^program$tab$path$tab" "$stage/programs"; then
             continue
         fi
-        sum=$(sha256sum "$path") && printf 'file\t%s\t%s\n' "$path" "${sum%% *}" || exit 1
+        sum=$(sha256sum "$path") && sum=${sum%% *} || exit 1
+        # What that run did not come to is the program that it was.
+        was=$(awk -F '\t' -v path="$path" -v sum="$sum" '$1 == "program" && $2 == path && $5 == sum' "$state/manifest")
+        if [ -n "$was" ]; then
+            IFS=$tab read -r _ _ component version _ _ _ _ _ asset <<FIELDS
+$was
+FIELDS
+            record_program "$path" "$component" "$version" "$asset"
+        else
+            printf 'file\t%s\t%s\n' "$path" "$sum"
+        fi || exit 1
     done
 }
 write_manifest() {
@@ -283,7 +294,11 @@ write_manifest() {
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
 }
-commit() { mv -f "$mark" "$committed" && sync "$state" && say "$all_done" && tidy && drop_stages; }
+commit() {
+    mv -f "$mark" "$committed" && sync "$state" && say "$all_done" && tidy || return 1
+    [ $went_on = no ] || refresh_manifest
+    drop_stages
+}
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
 tidy() { # after either, or where one of them was cut
@@ -291,6 +306,7 @@ tidy() { # after either, or where one of them was cut
     [ ! -e "$committed" ] || grep -q ^rollback "$committed" || true >"$state/unproven"
     if [ -e "$back/restore" ]; then
         drop_beside "$back/restore" old
+        drop_beside "$back/restore" new # of a change that was cut, and that this one went on from with other files
         [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
         # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
         if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi

@@ -168,7 +168,8 @@ class Shell(Protocol):
 def leftovers(node: Shell) -> list[str]:
     """What a finished change has to have cleaned up: stages, files beside their targets, logs, the unit for a boot."""
     patterns = "-name '*.userns-node-*' -o -name 'userns-node-*.service' -o -name 'userns-node-check*'"
-    search = f"find /etc /usr /var/lib /opt /tmp /var/tmp /run -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
+    # /usr/local may be a file system of its own.
+    search = f"find /etc /usr /usr/local /var/lib /opt /tmp /var/tmp /run -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
     state = "find /var/lib/userns-node -mindepth 1 -maxdepth 2 -not -path '*/previous*' -not -path '*/replaced*'"
     units = "/etc/systemd/system"
     known = {
@@ -176,7 +177,8 @@ def leftovers(node: Shell) -> list[str]:
         "/var/lib/userns-node/unproven",  # until a proof has succeeded, whatever became of the change
         *(f"{units}/userns-node-check.service", f"{units}/multi-user.target.wants/userns-node-check.service"),
     }
-    return [path for path in node.ssh(f"{search}; {state}").stdout.splitlines() if path not in known]
+    found = dict.fromkeys(node.ssh(f"{search}; {state}").stdout.splitlines())
+    return [path for path in found if path not in known]
 
 
 # When a process of the node's own was awake: see `Counter.gap`.
