@@ -372,7 +372,8 @@ undo() { # right after somebody killed the change that had filled the stage
 
 take_lock() {
     trap 'rm -rf "$stage"' EXIT
-    trap 'exit 130' INT HUP TERM
+    # Once: systemd sends a second SIGTERM when its first one has ended the shell around this one, and `leave` is to end.
+    trap "trap '' INT HUP TERM; exit 130" INT HUP TERM
     lock 300
     [ -e "$stage/actions" ] || die "$stale"
 }
