@@ -169,7 +169,8 @@ def leftovers(node: Shell) -> list[str]:
     """What a finished change has to have cleaned up: stages, files beside their targets, logs, the unit for a boot."""
     patterns = "-name '*.userns-node-*' -o -name 'userns-node-*.service' -o -name 'userns-node-check*'"
     # /usr/local may be a file system of its own.
-    search = f"find /etc /usr /usr/local /var/lib /opt /tmp /var/tmp /run -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
+    places = "/etc /usr /usr/local /var/lib /opt /tmp /var/tmp /run"
+    search = f"find {places} -xdev \\( {patterns} \\) -not -path '*/cgroup/*'"
     state = "find /var/lib/userns-node -mindepth 1 -maxdepth 2 -not -path '*/previous*' -not -path '*/replaced*'"
     units = "/etc/systemd/system"
     known = {
