@@ -63,6 +63,10 @@ def read(lines: Iterable[str]) -> Node:
     by_kind: dict[str, _Records] = {}
     for kind, *fields in records(list(lines)):
         by_kind.setdefault(kind, []).append(tuple(fields))
+    for why in by_kind.get("no-units", []):
+        raise ReadingError(
+            f"systemd does not say what runs on this node ({' '.join(why)}). Is it overloaded? Run again"
+        )
     values: dict[str, Any] = {}
     for name, reader in _READERS.items():
         try:

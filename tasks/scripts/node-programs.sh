@@ -244,8 +244,13 @@ read_units() {
     if [ -d run/systemd/system ] && have systemctl; then
         line=$(limit 5 systemctl --version)
         record systemd "${line%%"$newline"*}"
-        limit 10 systemctl show --no-pager \
-            --property=LoadState,ActiveState,SubState,UnitFileState,FragmentPath,ExecStart "$@" |
+        # Without an answer nothing is known of them, and that is not the same as that they are not there.
+        shown=$(limit 30 systemctl show --no-pager \
+            --property=LoadState,ActiveState,SubState,UnitFileState,FragmentPath,ExecStart "$@") || {
+            record no-units "systemctl show ended with $? (124: no answer within 30 s)"
+            return
+        }
+        printf '%s\n' "$shown" |
             while IFS= read -r line; do
                 case $line in
                 "") shift ;;

@@ -13,7 +13,7 @@ from tests.conftest import unavailable
 from tests.deploy.node_trees import ROOT, Tree, run
 from userns import paths
 from userns.node import Binary, FileState, Process, Unit
-from userns.reading import read
+from userns.reading import ReadingError, read
 
 SHIM = "usr/local/bin/containerd-shim-runc-v2"
 RUNC = "usr/local/sbin/runc"
@@ -202,6 +202,16 @@ def test_units_are_what_systemd_says(tree: Tree, shell: list[str]) -> None:
     assert node.units["docker"] == Unit()
     assert node.units["kubelet"].active == "active"
     assert "secret" not in "\n".join(lines)
+
+
+def test_a_systemd_that_does_not_answer_is_not_one_that_has_no_units(tree: Tree, shell: list[str]) -> None:
+    """An overloaded node would be told that its containerd does not run, and that no kubelet is there."""
+    (tree.root / "run/systemd/system").mkdir(parents=True)
+    tree.program("systemctl", "[ $1 != show ] || exit 124\n")
+    with pytest.raises(
+        ReadingError, match=r"^systemd does not say what runs on this node \(systemctl show ended with 124 "
+    ):
+        read(tree.run(shell))
 
 
 def test_where_no_systemd_runs_units_are_what_their_files_say(tree: Tree, shell: list[str]) -> None:
