@@ -66,6 +66,8 @@ def test_by_chown_a_container_starts_later_and_with_metacopy_less_so(vms: dict[s
 
 
 def test_idmapped_it_does_not_start_later(idmapping: Daemon) -> None:
-    plain, mapped = seconds(idmapping, "plain"), seconds(idmapping, "mapped", 2 * 65536)
+    # The best of three: the guest's clock goes on while it waits for a disk that others are busy with.
+    plain = min(seconds(idmapping, f"plain{turn}") for turn in range(3))
+    mapped = min(seconds(idmapping, f"mapped{turn}", 2 * 65536) for turn in range(3))
     print(f"{plain=:.2f} {mapped=:.2f}")
     assert mapped < 1.5 * plain
