@@ -268,16 +268,9 @@ record_files() { # what a cut-off run put there, and this plan found right, is i
             continue
         fi
         sum=$(sha256sum "$path") && sum=${sum%% *} || exit 1
-        # What that run did not come to is the program that it was.
+        # What that run did not come to is the program that it was; `commit` brings its stat up to date.
         was=$(awk -F '\t' -v path="$path" -v sum="$sum" '$1 == "program" && $2 == path && $5 == sum' "$state/manifest")
-        if [ -n "$was" ]; then
-            IFS=$tab read -r _ _ component version _ _ _ _ _ asset <<FIELDS
-$was
-FIELDS
-            record_program "$path" "$component" "$version" "$asset"
-        else
-            printf 'file\t%s\t%s\n' "$path" "$sum"
-        fi || exit 1
+        printf '%s\n' "${was:-file$tab$path$tab$sum}"
     done
 }
 write_manifest() {
