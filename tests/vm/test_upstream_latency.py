@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,13 +17,6 @@ from tests.vm.daemons import Beside, Daemon, metacopy
 
 NAME = "lab.invalid/many:1"
 FILES = {f"srv/{number:04}": b"x" * 4096 for number in range(2000)}
-
-
-def load(containerd: Daemon) -> None:
-    """Have the image with many files there, and its layer unpacked."""
-    machine = containerd.machine
-    machine.put("/root/many.tar.gz", gzip.compress(image(machine, NAME, more=FILES)))
-    containerd.sh("gunzip /root/many.tar.gz && ctr images import /root/many.tar >/dev/null && rm /root/many.tar")
 
 
 def seconds(containerd: Daemon, name: str, first: int = 0) -> float:
@@ -36,21 +30,27 @@ def seconds(containerd: Daemon, name: str, first: int = 0) -> float:
     return float(ended) - float(began)
 
 
+@contextmanager
+def loaded(beside: Beside, machine: LabVM, suite: str) -> Iterator[Daemon]:
+    """A containerd with the image with many files there, and its layer unpacked."""
+    with beside.daemon(machine, suite) as containerd:
+        machine.put("/root/many.tar.gz", gzip.compress(image(machine, NAME, more=FILES)))
+        containerd.sh("gunzip /root/many.tar.gz && ctr images import /root/many.tar >/dev/null && rm /root/many.tar")
+        seconds(containerd, "warm")
+        yield containerd
+
+
 @pytest.fixture(scope="module")
 def chowning(vms: dict[str, LabVM], beside: Beside) -> Iterator[Daemon]:
     """containerd 1.7."""
-    with beside.daemon(vms["5.10"], "trixie") as containerd:
-        load(containerd)
-        seconds(containerd, "warm")
+    with loaded(beside, vms["5.10"], "trixie") as containerd:
         yield containerd
 
 
 @pytest.fixture(scope="module")
 def idmapping(vms: dict[str, LabVM], beside: Beside) -> Iterator[Daemon]:
     """containerd 2.x."""
-    with beside.daemon(vms["6.12"], "testing") as containerd:
-        load(containerd)
-        seconds(containerd, "warm")
+    with loaded(beside, vms["6.12"], "testing") as containerd:
         yield containerd
 
 
