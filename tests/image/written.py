@@ -26,8 +26,8 @@ WRITTEN = {
     *(paths.SUBUID, paths.SUBGID),
     *(f"/etc/{name}{end}" for name in ("passwd", "shadow", "group", "gshadow") for end in ("", "-")),
 }
-# A directory that Debian has from 13 on.
-NOT_EVERYWHERE = {"/usr/local/libexec"}
+# Directories that Debian has from 13 on, and until 12 (later only with a package that not every image has).
+NOT_EVERYWHERE = {"/usr/local/libexec", "/etc/sysctl.d"}
 USERADDS_OWN = {"/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"}
 
 
