@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any, NoReturn
 import click
 import pyinfra_cli.cli  # type: ignore[import-untyped]
 import pyinfra_cli.prints  # type: ignore[import-untyped]
-from paramiko import SSHClient, Transport
 from pyinfra import config, logger
 from pyinfra.api import Config, Host, Inventory
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.context import ctx_state
 
-from tasks import hiding, image_connector
+from tasks import hiding, image_connector, speed
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -45,21 +43,7 @@ def _end(reason: str, code: int = 1) -> NoReturn:
 # limit of open files allows it. pyinfra's own default is 20 for each core.
 config.PARALLEL = max(1, min(200, MAX_PARALLEL))
 
-_connect = SSHClient.connect
-
-
-def _transport_without_delay(sock: Any, *args: Any, **kwargs: Any) -> Transport:
-    """paramiko leaves Nagle's algorithm on: 45 ms a command on a fast network, 4 ms without it."""
-    if isinstance(sock, socket.socket):  # else a jump host or a program carries the connection
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Transport(sock, *args, **kwargs)
-
-
-def _connect_without_delay(client: SSHClient, *args: Any, **kwargs: Any) -> None:
-    _connect(client, *args, **{"transport_factory": _transport_without_delay, **kwargs})
-
-
-SSHClient.connect = _connect_without_delay  # type: ignore[method-assign, assignment]
+speed.install()
 
 # --- What is said ----------------------------------------------------------------------------------------------------
 

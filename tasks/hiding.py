@@ -30,12 +30,17 @@ def remember(data: Mapping[str, Any]) -> None:
         logger.addFilter(_clean)
         output.set_echo(_Echo(output._echo))
     _forms.update(new)
-    _pattern = re.compile("|".join(map(re.escape, sorted(_forms, key=len, reverse=True))))
+    _pattern = None
 
 
 def hidden(text: str) -> str:
     """`text` without any secret that was remembered."""
-    return _pattern.sub(SHOWN, text) if _pattern else text
+    global _pattern
+    if not _forms:
+        return text
+    if _pattern is None:  # once for all hosts that were remembered meanwhile, of which each may have its own
+        _pattern = re.compile("|".join(map(re.escape, sorted(_forms, key=len, reverse=True))))
+    return _pattern.sub(SHOWN, text)
 
 
 def _clean(record: logging.LogRecord) -> bool:

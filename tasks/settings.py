@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 
 from artifacts.bundlefile import BundleFile
@@ -11,6 +12,8 @@ from artifacts.errors import ArtifactsError
 from tasks import hiding
 from tasks.files import ROOT
 from userns import advisories, policy
+from userns.bundles import Bundle
+from userns.secret import texts
 from userns.settings import SETTINGS
 from userns.tables import KNOWN_IDS
 
@@ -34,7 +37,35 @@ def load(data: Mapping[str, object]) -> policy.Policy:
         held = _open(_find(path)).bundle if path else None
     except ArtifactsError as error:
         raise policy.PolicyError([policy.Problem("artifact_bundle", path, f"{error}")]) from error
-    return policy.load(data, lock, bundle=held, blocking_advisories=advisories.blocking, known_findings=KNOWN_IDS)
+    ours = {name: value for name, value in data.items() if name in SETTINGS}
+    return _load(_Asked(repr(ours), ours, tuple(data), tuple(texts(data)), lock, held, data))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """All that a policy hangs on: our settings; all names, for one may be a slip of ours; and all secrets.
+
+    Most nodes of a fleet ask for the same. The repr tells true from 1; but a secret from another one, it does not.
+    """
+
+    said: str
+    ours: Mapping[str, object] = field(hash=False)
+    names: tuple[str, ...]
+    secrets: tuple[str, ...]
+    lock: str
+    bundle: Bundle | None
+    data: Mapping[str, object] = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _load(asked: _Asked) -> policy.Policy:
+    return policy.load(
+        asked.data,
+        asked.lock,
+        bundle=asked.bundle,
+        blocking_advisories=advisories.blocking,
+        known_findings=KNOWN_IDS,
+    )
 
 
 def bundle(wanted: policy.Policy) -> BundleFile:

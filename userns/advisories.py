@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 
 from userns.findings import Finding, Severity, blocker, note, warning
 from userns.policy import Policy
@@ -33,9 +34,14 @@ def check(component: str, version: str, today: date | None = None, *, packaged: 
     A distribution repairs its own packages without a new version number, so nothing blocks one that is `packaged`.
     Raises ValueError where `version` is not a version.
     """
+    return [*_open(component, version, packaged), *end_of_life(component, version, today)]
+
+
+@lru_cache(maxsize=1024)
+def _open(component: str, version: str, packaged: bool) -> tuple[Finding, ...]:
     runs = parse(version)
-    open_ones = (_finding(row, version, runs, packaged) for row in ADVISORIES if row.component == component)
-    return [*(finding for finding in open_ones if finding), *end_of_life(component, version, today)]
+    found = (_finding(row, version, runs, packaged) for row in ADVISORIES if row.component == component)
+    return tuple(finding for finding in found if finding)
 
 
 def blocking(component: str, version: str) -> list[Finding]:

@@ -87,8 +87,8 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
         user_namespaces=expected.max_user_namespaces,
         max_pods=policy.max_pods,
         kubelet_range=_kubelet_range(policy, expected.kubelet_version),
-        known=sorted(_known(policy, (*ready.findings, *expected.findings)) & severities.keys() | {*_NO_NEWS}),
-        vital=[installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)],
+        known=tuple(sorted(_known(policy, (*ready.findings, *expected.findings)) & severities.keys() | {*_NO_NEWS})),
+        vital=tuple(installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)),
         seconds=_SECONDS,
     )
 
@@ -97,9 +97,8 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
 def _deciding(template: str, table: Table, severities: tuple[tuple[str, Severity], ...], overlayfs: bool) -> str:
     """The part of the check that walks the table."""
     names = {outcome: f"e{number}" for number, outcome in enumerate(_outcomes(table))}
-    return render.fill(
-        {"": template},
-        "",
+    return render.fill_anew(
+        template,
         quote=shlex.quote,
         named=readiness_table.NAMED,
         errnos=[(f"{step or '*'}:{errno}", answer) for step, errno, answer in readiness_table.errno_answers()],

@@ -15,10 +15,20 @@ from userns.merge import ConfigError, Path, Table, at, difference, merged, plain
 from userns.paths import DROP_INS
 from userns.policy import Policy
 from userns.readiness import Readiness
-from userns.render import comment_lines, fill
+from userns.render import comment_lines, fill_anew
 from userns.toml_text import assignments, inline, key, tables
 
-__all__ = ["IMPORTED", "STATE", "ConfigError", "Settings", "intended", "of_policy", "render", "second_opinion"]
+__all__ = [
+    "IMPORTED",
+    "STATE",
+    "ConfigError",
+    "Rendered",
+    "Settings",
+    "intended",
+    "of_policy",
+    "render",
+    "second_opinion",
+]
 
 STATE = "/run/containerd"
 IMPORTED = f"{DROP_INS}/*.toml"
@@ -44,6 +54,15 @@ class Settings:
     slow_chown: bool | None = None
     slow_chown_reason: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The text of config.toml, what it says, and what a reader of TOML 0.5 has against it (None: nothing)."""
+
+    text: str
+    mapping: Table
+    doubt: str | None
 
 
 def of_policy(policy: Policy, ready: Readiness) -> Settings:
@@ -100,9 +119,32 @@ def intended(settings: Settings) -> Table:
         raise ConfigError(f"containerd_config: {error}") from None
 
 
-def render(templates: Mapping[str, str], settings: Settings) -> str:
-    """The text of config.toml, proved by reading it back. `templates` holds each template's text by file name."""
-    want, ours = intended(settings), _ours(settings)
+def render(templates: Mapping[str, str], settings: Settings) -> Rendered:
+    """config.toml, proved by reading it back. `templates` holds each template's text by file name.
+
+    The nodes of a fleet share a few of them: each is made once. Raises ConfigError where `extra` would change a key
+    that we write, or holds what TOML cannot express.
+    """
+    return _rendered(templates[f"config-v{settings.version}.toml.j2"], _Said(repr(settings), settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Settings that can be hashed: by their repr, which tells true from 1, but need not tell a secret from another."""
+
+    said: str
+    settings: Settings = field(hash=False)
+
+
+@lru_cache(maxsize=64)
+def _rendered(template: str, said: _Said) -> Rendered:
+    want = intended(said.settings)
+    text = _text(template, said.settings, want)
+    return Rendered(text, want, second_opinion(text, want))
+
+
+def _text(template: str, settings: Settings, want: Table) -> str:
+    ours = _ours(settings)
     opened: set[Path] = set()
 
     def more(*path: str) -> str:
@@ -113,9 +155,8 @@ def render(templates: Mapping[str, str], settings: Settings) -> str:
 
     handlers = at(ours, (*_places(settings).containerd, "runtimes"))
     slow_chown = _places(settings).slow_chown
-    text = fill(
-        templates,
-        f"config-v{settings.version}.toml.j2",
+    text = fill_anew(
+        template,
         ours=ours,
         drop_ins=DROP_INS,
         handlers={name: handlers[name] for name in sorted(handlers, key=_runc_first)},

@@ -54,13 +54,11 @@ def wanted(
 
     Raises config.ConfigError where `containerd_config` cannot be put into config.toml.
     """
-    settings = config.of_policy(policy, ready)
-    mapping = config.intended(settings)
-    text = config.render(templates, settings)
+    rendered = config.render(templates, config.of_policy(policy, ready))
     metacopy = wants_metacopy(node, policy, ready)
 
     texts: dict[str, str | None] = {
-        paths.CONFIG: text,
+        paths.CONFIG: rendered.text,
         paths.UNIT_DROP_IN: render.unit_drop_in(templates),
         paths.PRE_START: render.pre_start(templates, metacopy=bool(metacopy)),
     }
@@ -98,9 +96,9 @@ def wanted(
         for path, why, baked in firstboot.files(templates, policy, node.kernel, ready, expected):
             texts[path], whys[path] = baked, why
 
-    doubt = config.second_opinion(text, mapping)
+    doubt = rendered.doubt
     doubts = (warning("config-toml-dialects", doubt, "TOML 0.5 against TOML 1.0"),) if doubt else ()
-    return Wanted(texts, whys, mapping, doubts)
+    return Wanted(texts, whys, rendered.mapping, doubts)
 
 
 def wants_metacopy(node: Node, policy: Policy, ready: Readiness | None) -> bool | None:

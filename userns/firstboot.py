@@ -25,7 +25,7 @@ def files(
     tiers = {**image.outcomes(policy), ready.tier: ready}
     configs = {_name(each): each for each in reversed(tiers.values())} | {_name(ready): ready}
     for name, path in paths.CONFIG_FOR.items():
-        text = config.render(templates, config.of_policy(policy, configs[name])) if name in configs else None
+        text = config.render(templates, config.of_policy(policy, configs[name])).text if name in configs else None
         yield (
             path,
             f"what config.toml is on a kernel that needs {'slow_chown' if name != 'idmapped' else 'nothing'}",
@@ -34,7 +34,7 @@ def files(
     for tier, path in paths.CHECK_FOR.items():
         text = check.text(templates, policy, tiers[tier], expected) if tier in tiers else None
         yield path, f"what the check is on a kernel that gives the tier {tier}", text
-    picks = [(tier, _name(each)) for tier, each in tiers.items()]
+    picks = tuple((tier, _name(each)) for tier, each in tiers.items())
     yield (
         paths.FIRST_BOOT,
         "fits the image to the kernel that it boots",

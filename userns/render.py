@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from userns.paths import PRE_START
 __all__ = [
     "comment_lines",
     "fill",
+    "fill_anew",
     "max_user_namespaces",
     "modprobe",
     "pre_start",
@@ -41,9 +42,22 @@ def _compiled(text: str) -> Template:
     return _ENVIRONMENT.from_string(text)
 
 
-def fill(templates: Mapping[str, str], name: str, **values: Any) -> str:
-    """The template `name` with these values; one that it needs and does not get is an error."""
-    return _compiled(templates[name]).render(values)
+def fill(templates: Mapping[str, str], name: str, **values: Hashable) -> str:
+    """The template `name` with these values; one that it needs and does not get is an error.
+
+    The nodes of a fleet share most texts: each is made once.
+    """
+    return _filled(templates[name], tuple(values.items()))
+
+
+@lru_cache(maxsize=256)
+def _filled(text: str, values: tuple[tuple[str, Hashable], ...]) -> str:
+    return fill_anew(text, **dict(values))
+
+
+def fill_anew(text: str, **values: Any) -> str:
+    """The same of a template's own text, with whatever values."""
+    return _compiled(text).render(values)
 
 
 def comment_lines(text: str) -> list[str]:

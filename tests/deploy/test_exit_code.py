@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -182,37 +180,3 @@ def test_somebody_at_the_terminal_is_asked_when_a_change_fails(fleet: Fleet) -> 
     assert run.stderr.count("Press enter") == 2
     assert "One of more hosts failed, continue?" in run.stderr
     assert "runc: proven" in "\n".join(run.said("@fake/fresh"))
-
-
-# --- speed --------------------------------------------------------------------------------------------------------
-
-CONNECTION = """
-import runpy, socket, sys
-from paramiko import SSHClient, SSHException
-from pyinfra.api import Config, State
-from pyinfra.context import ctx_config, ctx_state
-
-ctx_state.set(State())
-ctx_config.set(Config())
-runpy.run_path("config.py")
-connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-kept = connection.dup()
-try:
-    SSHClient().connect("node", username="ops", sock=connection, banner_timeout=5)
-except SSHException:
-    print(kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-"""
-
-
-def test_packets_to_nodes_are_sent_at_once_from_the_first_one_on() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
-        done = subprocess.run(
-            [sys.executable, "-c", CONNECTION, str(server.getsockname()[1])],
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.stdout == "1\n", done.stderr

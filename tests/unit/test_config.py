@@ -37,7 +37,7 @@ def settings(version: int = 3, **other: Any) -> Settings:
 
 
 def text(version: int = 3, **other: Any) -> str:
-    return config.render(TEMPLATES, settings(version, **other))
+    return config.render(TEMPLATES, settings(version, **other)).text
 
 
 def read(version: int = 3, **other: Any) -> dict[str, Any]:
@@ -295,12 +295,12 @@ def test_an_old_reader_agrees_on_everything_that_we_write(version: int) -> None:
     ours = settings(
         version, handlers={"runc": RUNC, "crun": CRUN}, sandbox_image="pause", slow_chown=True, slow_chown_reason="x"
     )
-    assert config.second_opinion(config.render(TEMPLATES, ours), config.intended(ours)) is None
+    assert config.render(TEMPLATES, ours).doubt is None
 
 
 def test_an_old_reader_that_cannot_read_is_reported_without_the_value() -> None:
     mixed = settings(extra={"debug": {"mixed": [1, "secret"]}})
-    opinion = config.second_opinion(config.render(TEMPLATES, mixed), config.intended(mixed))
+    opinion = config.render(TEMPLATES, mixed).doubt
     assert opinion is not None
     assert "cannot read" in opinion
     assert "secret" not in opinion
