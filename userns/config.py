@@ -125,6 +125,7 @@ def render(templates: Mapping[str, str], settings: Settings) -> Rendered:
     The nodes of a fleet share a few of them: each is made once. Raises ConfigError where `extra` would change a key
     that we write, or holds what TOML cannot express.
     """
+    _places(settings)  # or the version is not known
     return _rendered(templates[f"config-v{settings.version}.toml.j2"], _Said(repr(settings), settings))
 
 

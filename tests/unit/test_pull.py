@@ -155,7 +155,7 @@ def test_a_signature_of_another_kind_asks_no_keyring_of_roots(node: Node, reposi
     repository.git("update-ref", BRANCH, forged)
     gpg = node.home / "bin/gpg"
     gpg.write_text(
-        "#!/bin/sh\necho '[GNUPG:] NEWSIG'\necho '[GNUPG:] GOODSIG 0123456789ABCDEF Anybody'\n"
+        "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] NEWSIG'\necho '[GNUPG:] GOODSIG 0123456789ABCDEF Anybody'\n"
         "echo '[GNUPG:] VALIDSIG 0123456789ABCDEF0123456789ABCDEF01234567 2026-01-01 1'\n"
         "echo '[GNUPG:] TRUST_ULTIMATE 0 pgp'\n"
     )
