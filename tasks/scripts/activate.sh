@@ -315,7 +315,9 @@ leave() {
     rm -rf "$state"/*.new "$recovery.new"
     [ -z "$stage" ] || rm -rf "$stage"
     [ ! -e "$mark" ] || return 0
-    rm -f "$state/activate.sh" # first: where this is cut, a boot removes the unit that would run it
+    # First: where this is cut, a boot removes the unit that would run it. Where it can't be removed, the unit stays too:
+    # that boot runs it, and it removes both.
+    rm -f "$state/activate.sh" || return 0
     # Without a reload it is listed as not found, or still as loaded where a killed change had just removed it.
     if [ -e "$recovery" ] || [ -n "$log" ]; then rm -f "$recovery" "$wanted" && systemctl daemon-reload; fi
 }

@@ -76,6 +76,25 @@ def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: P
     assert said == []
 
 
+# --- what a change leaves -------------------------------------------------------------------------------------------
+
+LEAVES = """
+state={0}/state stage={0}/state/staged/1 log= mark={0}/state/activation recovery={0}/unit wanted={0}/wanted
+leave; ls {0} {0}/state
+"""
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_script_that_cannot_be_removed_keeps_the_unit_that_runs_and_removes_it(tmp_path: Path, stuck: bool) -> None:
+    script = tmp_path / "state" / "activate.sh"
+    (script if stuck else script.parent).mkdir(parents=True)  # what is a directory, rm -f does not remove
+    for path in (tmp_path / "unit", tmp_path / "wanted", *([] if stuck else [script])):
+        path.touch()
+    said = run(tmp_path, "leave", f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null", systemctl="echo $*")
+    there = ["bin", "state", "unit", "wanted"] if stuck else ["daemon-reload", "bin", "state"]
+    assert [each for each in said if each and not each.endswith(":")] == [*there, *(["activate.sh"] if stuck else [])]
+
+
 # --- the health of containerd --------------------------------------------------------------------------------------
 
 

@@ -221,10 +221,14 @@ def hangs_on_stop(scene: Scene) -> Iterator[None]:
 
 
 def frozen(scene: Scene) -> Iterator[None]:
-    """It does not even hear that it is to stop: systemd kills it after its minute and a half."""
+    """It does not even hear that it is to stop: systemd kills it after its minute and a half.
+
+    One that froze when the change had found it healthy is nothing that a change can undo: it thaws in the end.
+    """
     yield
     scene.on_node("systemctl kill --kill-whom=main --signal SIGSTOP containerd")
     yield
+    scene.on_node("systemctl kill --kill-whom=main --signal SIGCONT containerd")
 
 
 # --- the mirror ------------------------------------------------------------------------------------------------------

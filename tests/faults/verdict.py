@@ -11,10 +11,10 @@ from tests.node.runs import differences, leftovers
 
 CONTAINERD = "usr/local/bin/containerd"
 CONFIG = "etc/containerd/config.toml"
-# Stages, the set to go back to before it is needed or when it was, and the unit for a boot with what it would run:
-# where there is no mark it only removes itself.
-FOR_A_BOOT = re.compile(r"(/etc/systemd/system/.*)?userns-node-recover\.service")
-WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|activate\.sh$|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}")
+# The unit for a boot with what it would run: where there is no mark they only remove themselves.
+FOR_A_BOOT = re.compile(rf"(/etc/systemd/system/.*)?userns-node-recover\.service|/{STATE}/activate\.sh$")
+# That, stages, and the set to go back to before it is needed or when it was.
+WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}")
 
 
 @dataclass
