@@ -315,6 +315,7 @@ leave() {
     rm -rf "$state"/*.new "$recovery.new"
     [ -z "$stage" ] || rm -rf "$stage"
     [ ! -e "$mark" ] || return 0
+    [ ! -e "$committed" ] || tidy || return 0 # a step of it failed before, and if it fails again, a boot does it
     # First: where this is cut, a boot removes the unit that would run it. Where it can't be removed, the unit stays too:
     # that boot runs it, and it removes both.
     rm -f "$state/activate.sh" || return 0

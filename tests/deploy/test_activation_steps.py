@@ -79,7 +79,7 @@ def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: P
 # --- what a change leaves -------------------------------------------------------------------------------------------
 
 LEAVES = """
-state={0}/state stage={0}/state/staged/1 log= mark={0}/state/activation recovery={0}/unit wanted={0}/wanted
+state={0}/state stage={0}/state/staged/1 log= mark={0}/state/activation committed={0}/state/committed recovery={0}/unit wanted={0}/wanted
 leave; ls {0} {0}/state
 """
 
@@ -93,6 +93,19 @@ def test_a_script_that_cannot_be_removed_keeps_the_unit_that_runs_and_removes_it
     said = run(tmp_path, "leave", f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null", systemctl="echo $*")
     there = ["bin", "state", "unit", "wanted"] if stuck else ["daemon-reload", "bin", "state"]
     assert [each for each in said if each and not each.endswith(":")] == [*there, *(["activate.sh"] if stuck else [])]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot(tmp_path: Path, fails: bool) -> None:
+    (tmp_path / "state").mkdir()
+    for name in ("state/activate.sh", "state/committed", "unit", "wanted"):
+        (tmp_path / name).touch()
+    tidy = "tidy() { false; }" if fails else 'tidy() { rm "$committed"; }'
+    said = run(tmp_path, "leave", f"{tidy}\n{LEAVES.format(tmp_path)}", systemctl="echo $*")
+    there = (
+        ["bin", "state", "unit", "wanted", "activate.sh", "committed"] if fails else ["daemon-reload", "bin", "state"]
+    )
+    assert [each for each in said if each and not each.endswith(":")] == there
 
 
 # --- the health of containerd --------------------------------------------------------------------------------------
