@@ -79,7 +79,8 @@ def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: P
 # --- what a change leaves -------------------------------------------------------------------------------------------
 
 LEAVES = """
-state={0}/state stage={0}/state/staged/1 log= mark={0}/state/activation committed={0}/state/committed recovery={0}/unit wanted={0}/wanted
+state={0}/state stage={0}/state/staged/1 log=
+mark={0}/state/activation committed={0}/state/committed recovery={0}/unit wanted={0}/wanted
 leave; ls {0} {0}/state
 """
 
