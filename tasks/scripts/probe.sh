@@ -320,19 +320,20 @@ probe_by_mount() {
             fi
             ;;
         esac
-        {
+        (
+            trap "" HUP INT TERM # from here on: the janitor is not to be ended before it gets to say so
             {
+                trap - HUP INT TERM
                 [ "$probe_unload" = no ] || modprobe -q overlay
                 unshare -m --propagation private sh -c "$probe_mounts" probe "$1" "$2" "$probe_place" \
                     "$probe_temporary" 4>&1 >&3 2>/dev/null # it holds the pipe as 4, as long as any part of it lives
             } | {
                 exec >/dev/null 2>&1 3>&1
-                trap "" HUP INT TERM
                 while read -r _; do :; done
                 [ ! -d "$probe_temporary" ] || rm -rf "$probe_temporary"
                 [ "$probe_unload" = no ] || [ ! -e /sys/module/overlay/initstate ] || modprobe -q -r overlay
             }
-        } 3>&1
+        ) 3>&1
         shift 3
     done
 }
