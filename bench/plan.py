@@ -4,7 +4,7 @@
     python -m bench.plan --runs 1 50          others; only the first is kept
     python -m bench.plan --runs 1 --played 2000
 
-All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
+Beside each plan of addresses stands the least that pyinfra could do there: `pyinfra INVENTORY exec -- true`. All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
 wall time is an upper bound, and the controller's CPU and memory are what a controller of separate nodes needs. Played
 nodes are those of pyinfra's connector @fake: all that a controller does but SSH.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +30,8 @@ from tests.deploy.fleet import Fleet
 SIZES = (10, 100, 1000)
 PLAYED = (1000, 5000)
 MOST = 1000
+PYINFRA = Path(sys.executable).parent / "pyinfra"
+PLAN, TRUE, PLAY = "a plan", "`true`", "a plan, played"
 
 # Says at the end how much memory the largest of its processes had.
 _REMEMBER = """
@@ -44,7 +47,7 @@ class Figure:
     """One run: seconds of wall time and of CPU, and MiB of the largest process."""
 
     nodes: int
-    played: bool
+    what: str
     wall: float
     controller_cpu: float
     nodes_cpu: float
@@ -69,10 +72,17 @@ class Plans:
 
     def run(self, size: int) -> Figure:
         """Plan that many addresses. Raises LabError where one was not found converged."""
-        node, hosts = self._addresses
+        return self._measure(PLAN, size, self._plan(self._inventory(size)), [self._addresses[0]])
+
+    def least(self, size: int) -> Figure:
+        """Log in to that many addresses, and run nothing."""
+        command = [PYINFRA, "-y", self._inventory(size), "exec", "--", "true"]
+        return self._measure(TRUE, size, command, [self._addresses[0]])
+
+    def _inventory(self, size: int) -> Path:
         inventory = self._lab.home / "many.py"
-        inventory.write_text(f"nodes = {hosts[:size]!r}\n")
-        return self._measure(inventory, size, [node])
+        inventory.write_text(f"nodes = {self._addresses[1][:size]!r}\n")
+        return inventory
 
     def play(self, size: int) -> Figure:
         """Plan that many played nodes. Raises LabError where one was not found converged."""
@@ -81,17 +91,19 @@ class Plans:
         made = Fleet(home)
         for number in range(size):
             made.add(f"n{number:05}", nodes.converged())
-        return self._measure(made.inventory, size, [])
+        return self._measure(PLAY, size, self._plan(made.inventory), [])
 
-    def _measure(self, inventory: Path, size: int, running: Sequence[LabNode]) -> Figure:
+    def _plan(self, inventory: Path) -> list[str | Path]:
         history = self._lab.home / "history.sqlite"
-        plan: list[str | Path] = [sys.executable, REPO / "fleet.py", "plan", inventory, "--json", "--history", history]
-        command = [sys.executable, "-c", _REMEMBER, *plan]
+        return [sys.executable, REPO / "fleet.py", "plan", inventory, "--json", "--history", history]
+
+    def _measure(self, what: str, size: int, run: Sequence[str | Path], running: Sequence[LabNode]) -> Figure:
+        command = [sys.executable, "-c", _REMEMBER, *run]
         cost = measure.run(self._lab, command, cwd=REPO, env={}, nodes=running, timeout=3600)
         if cost.status:
-            raise LabError(f"the plan of {size} nodes exited with {cost.status}:\n{cost.output[-4000:]}")
+            raise LabError(f"{what} of {size} nodes exited with {cost.status}:\n{cost.output[-4000:]}")
         peak = int(cost.output.rpartition("peak-kib ")[2].split()[0]) / 1024
-        return Figure(size, not running, cost.wall, cost.controller_cpu, cost.nodes_cpu, peak, cost.load)
+        return Figure(size, what, cost.wall, cost.controller_cpu, cost.nodes_cpu, peak, cost.load)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Lab() as lab:
             plans = Plans(lab)
-            for run, size in [*((plans.run, size) for size in sizes), *((plans.play, size) for size in played)]:
-                for _ in range(options.runs):
+            for of, runs in ((sizes, (plans.least, plans.run)), (played, (plans.play,))):
+                for size, _, run in product(of, range(options.runs), runs):
                     figures.append(run(size))
                     print(progress(figures[-1]), flush=True)
     except LabError as error:
@@ -126,24 +138,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def progress(figure: Figure) -> str:
     """One run in one line."""
-    what = "played nodes" if figure.played else "addresses"
     return (
-        f"{figure.nodes:5} {what:12} {figure.wall:6.1f} s   controller {figure.controller_cpu:.1f} s of CPU, "
-        f"{figure.peak_mib:.0f} MiB (load {figure.load:.1f})"
+        f"{figure.nodes:5} nodes, {figure.what:14} {figure.wall:6.1f} s   controller {figure.controller_cpu:.1f} s of CPU, "
+        f"{figure.peak_mib:.0f} MiB, nodes {figure.nodes_cpu:.1f} s (load {figure.load:.1f})"
     )
 
 
 def table(figures: Sequence[Figure]) -> str:
     """The medians, as a table of Markdown."""
     lines = [
-        "| converged nodes | wall | controller CPU | a node | peak memory |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        "| converged nodes | | wall | controller CPU | a node | the nodes' own CPU | peak memory |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for played, size in sorted({(each.played, each.nodes) for each in figures}):
-        runs = [each for each in figures if (each.played, each.nodes) == (played, size)]
-        wall, cpu, peak = (median(getattr(each, of) for each in runs) for of in ("wall", "controller_cpu", "peak_mib"))
-        label = f"{size:,}{' played' if played else ''}"
-        lines.append(f"| {label} | {wall:.1f} s | {cpu:.1f} s | {1000 * cpu / size:.0f} ms | {peak:.0f} MiB |")
+    for what, size in dict.fromkeys((each.what, each.nodes) for each in figures):
+        runs = [each for each in figures if (each.what, each.nodes) == (what, size)]
+        names = ("wall", "controller_cpu", "nodes_cpu", "peak_mib")
+        wall, cpu, theirs, peak = (median(float(getattr(each, name)) for each in runs) for name in names)
+        lines.append(
+            f"| {size:,} | {what} | {wall:.1f} s | {cpu:.1f} s | {1000 * cpu / size:.0f} ms | {theirs:.1f} s "
+            f"| {peak:.0f} MiB |"
+        )
     return "\n".join(lines)
 
 

@@ -98,11 +98,11 @@ def test_fresh_nodes_against_a_script_are_a_ratio_of_medians_rounded_up(ours: fl
     assert f"| 4 | 10.0 s | {ours:.1f} s | {told} | 2.0 s, 2.0 s |" in fresh.table(fresh_figures(ours))
 
 
-def test_a_plans_cost_is_told_for_each_node_and_apart_for_played_ones() -> None:
-    sizes = ((1000, False, 8.0), (1000, True, 4.0), (10, False, 1.0))
-    table = plan.table([plan.Figure(nodes, played, 20.0, cpu, 9.0, 99.5, 0.5) for nodes, played, cpu in sizes])
+def test_a_plans_cost_is_told_for_each_node_and_apart_for_played_ones_and_for_the_least_that_there_is() -> None:
+    runs = ((1000, plan.TRUE, 6.0), (1000, plan.PLAN, 8.0), (1000, plan.PLAN, 9.0), (1000, plan.PLAY, 4.0))
+    table = plan.table([plan.Figure(nodes, what, 20.0, cpu, 9.0, 99.5, 0.5) for nodes, what, cpu in runs])
     assert table.splitlines()[2:] == [
-        "| 10 | 20.0 s | 1.0 s | 100 ms | 100 MiB |",
-        "| 1,000 | 20.0 s | 8.0 s | 8 ms | 100 MiB |",
-        "| 1,000 played | 20.0 s | 4.0 s | 4 ms | 100 MiB |",
+        "| 1,000 | `true` | 20.0 s | 6.0 s | 6 ms | 9.0 s | 100 MiB |",
+        "| 1,000 | a plan | 20.0 s | 8.5 s | 8 ms | 9.0 s | 100 MiB |",
+        "| 1,000 | a plan, played | 20.0 s | 4.0 s | 4 ms | 9.0 s | 100 MiB |",
     ]
