@@ -4,7 +4,9 @@
     python -m bench.plan --runs 1 50          others; only the first is kept
     python -m bench.plan --runs 1 --played 2000
 
-Beside each plan of addresses stands the least that pyinfra could do there: `pyinfra INVENTORY exec -- true`. All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
+Beside each plan of addresses stands the least that pyinfra could do there: `pyinfra INVENTORY exec -- true`.
+
+All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
 wall time is an upper bound, and the controller's CPU and memory are what a controller of separate nodes needs. Played
 nodes are those of pyinfra's connector @fake: all that a controller does but SSH.
 """
@@ -76,7 +78,7 @@ class Plans:
 
     def least(self, size: int) -> Figure:
         """Log in to that many addresses, and run nothing."""
-        command = [PYINFRA, "-y", self._inventory(size), "exec", "--", "true"]
+        command: list[str | Path] = [PYINFRA, "-y", self._inventory(size), "exec", "--", "true"]
         return self._measure(TRUE, size, command, [self._addresses[0]])
 
     def _inventory(self, size: int) -> Path:
@@ -138,10 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def progress(figure: Figure) -> str:
     """One run in one line."""
-    return (
-        f"{figure.nodes:5} nodes, {figure.what:14} {figure.wall:6.1f} s   controller {figure.controller_cpu:.1f} s of CPU, "
-        f"{figure.peak_mib:.0f} MiB, nodes {figure.nodes_cpu:.1f} s (load {figure.load:.1f})"
-    )
+    cpu = f"CPU: controller {figure.controller_cpu:.1f} s, nodes {figure.nodes_cpu:.1f} s"
+    run = f"{figure.nodes:5} nodes, {figure.what:14} {figure.wall:6.1f} s"
+    return f"{run}   {cpu}; {figure.peak_mib:.0f} MiB (load {figure.load:.1f})"
 
 
 def table(figures: Sequence[Figure]) -> str:
