@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -33,6 +34,8 @@ _GRANTS: TypeAdapter[Grants] = TypeAdapter(Grants)
 
 # What happens to a connection is told by us, in words. What Dask says of it are tracebacks.
 logging.getLogger("distributed").setLevel(logging.CRITICAL)
+# Nor that a controller cannot reach the Internet: Dask looks which of its addresses would lead there.
+warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
 
 
 class _Client(Client):
