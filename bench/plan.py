@@ -27,12 +27,11 @@ from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.paths import REPO
 from tests import nodes
-from tests.deploy.fleet import Fleet
+from tests.deploy.fleet import PYINFRA, Fleet
 
 SIZES = (10, 100, 1000)
 PLAYED = (1000, 5000)
 MOST = 1000
-PYINFRA = Path(sys.executable).parent / "pyinfra"
 PLAN, TRUE, PLAY = "a plan", "`true`", "a plan, played"
 
 # Says at the end how much memory the largest of its processes had.
