@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
@@ -114,11 +115,15 @@ class Machine(ABC):
     def cut_power(self) -> None:
         """End the node at once. Its file system stays as it is; `start` boots it again."""
         members = cgroups.processes(self.cgroup)
+        # The node first, and then what started it: that one collects it, where else an orphan would be left over.
+        cgroups.remove(self.cgroup)
         if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=2)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
-        cgroups.remove(self.cgroup)
         processes.wait_for_the_end(members)
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -39,8 +40,22 @@ def child_of(pid: int) -> int:
     raise LabError(f"process {pid} has no child")
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone but for its exit code, which somebody else has yet to collect.
+
+    An orphan's is the machine's first process to collect, at its leisure. The first thread of a process is a zombie
+    already while others still run, so all of them are looked at.
+    """
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):  # the thread ended while we looked
+                if Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                    return False
+    return True
+
+
 def wait_for_the_end(pids: list[int]) -> None:
     """Wait for processes that were killed: one with much memory is there a while after it has left its cgroup."""
     end = time.monotonic() + 120
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+    while not all(map(has_ended, pids)) and time.monotonic() < end:
         time.sleep(0.02)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab import cache, cgroups
 from lab.paths import LABS, NODES
-from lab.processes import tool
+from lab.processes import has_ended, tool
 
 # The labs of this process, for whoever checks that they left nothing.
 STARTED: list[str] = []
@@ -78,7 +78,8 @@ def _processes(lab: str) -> list[tuple[int, str]]:
             groups = (process / "cgroup").read_text()
         except OSError:
             continue  # it ended while we looked
-        if lab in command or cgroups.of_lab(lab).name in groups:
+        is_of_it = lab in command or cgroups.of_lab(lab).name in groups
+        if is_of_it and not has_ended(int(process.name)):
             found.append((int(process.name), command))
     return found
 
