@@ -21,9 +21,10 @@ from pyinfra import config, logger
 from pyinfra.api import Config, Host, Inventory
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
+from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from tasks import hiding, image_connector, speed
+from tasks import hiding, image_connector, open_files, speed
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -99,6 +100,9 @@ def _init_with_hosts(inventory: Inventory, config: Config, initial_limit: list[H
         names = [host.name for host in inventory]
         some = ", ".join(names[:10]) + (", …" if names[10:] else "")
         _end(f"no host to work on: --limit and --exclude leave none of {some}")
+    chosen = inventory if initial_limit is None else initial_limit
+    if too_few := open_files.allow(sum(issubclass(host.connector_cls, SSHConnector) for host in chosen)):
+        _end(too_few)
     for host in inventory:
         hiding.remember(host.data.dict())
     _init(inventory, config, initial_limit=initial_limit)

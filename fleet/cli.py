@@ -17,6 +17,7 @@ from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import History, NoSuchRun, default_path
+from fleet.shards import SHARD
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
 from fleet.where import LOCAL, MANY, NONE, Settings, events_of
 
@@ -134,7 +135,7 @@ def _some(text: str) -> int:
 
 
 _SPREADING = (
-    ("shard", _some, "at most so many nodes in one process at a time"),
+    ("shard", _some, f"at most so many nodes in one process at a time (a cluster {SHARD}, this machine {MANY})"),
     ("lease", _seconds, "a worker that cannot be heard goes on for so many seconds; then others take its nodes"),
     ("slow", _seconds, "a shard without news for so many seconds goes to another worker (plan 300, apply 2000)"),
     ("patience", _seconds, "wait so many seconds for a scheduler, or for workers, that are gone"),

@@ -21,7 +21,7 @@ from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request,
 from fleet.link import Link
 from fleet.orders import Order
 from fleet.records import Record, Status
-from fleet.shards import Attempt, Board, Leases, split
+from fleet.shards import SHARD, Attempt, Board, Leases, split
 from fleet.where import Settings
 
 __all__ = ["Cluster", "Settings"]
@@ -60,8 +60,12 @@ class Cluster:
             self._link = None
 
     @contextmanager
-    def events(self, request: Request, verbose: bool = False) -> Iterator[Iterator[Event]]:
+    def events(
+        self, request: Request, verbose: bool = False, inventory: InventoryEvent | None = None
+    ) -> Iterator[Iterator[Event]]:
         """The events of a request as they come. What it began on workers ends with the context.
+
+        `inventory` is what is known of it already.
 
         Raises CannotRun from the iterator: no scheduler, no worker, a worker with another checkout.
         """
@@ -70,7 +74,9 @@ class Cluster:
                 "--data does not go with a cluster: a value may be a password, and nothing of it is sent through a "
                 "scheduler. Put it into group_data beside the inventory, on the controller and on the workers"
             )
-        run = _Run(self, request)
+        if inventory:
+            self._hosts |= {each.name: each for each in inventory.hosts}
+        run = _Run(self, request, inventory)
         events = run.events(verbose)
         try:
             yield events
@@ -112,6 +118,7 @@ class _Run:
 
     cluster: Cluster
     request: Request
+    inventory: InventoryEvent | None
     board: Board = field(init=False)
     link: Link | None = None
     _alone_since: float = 0.0
@@ -119,7 +126,7 @@ class _Run:
     def events(self, verbose: bool) -> Generator[Event]:
         """First the inventory's, then those of all nodes."""
         self.board = Board(deque(), self.cluster.leases)
-        inventory = self.cluster.inventory(self.request, verbose)
+        inventory = self.inventory or self.cluster.inventory(self.request, verbose)
         self._sent = checkout.portable(self.request.inventory)
         self._checkout = checkout.here(self.request.inventory, Path.cwd())
         if self.request.action == "inventory" or not inventory.hosts:
@@ -129,7 +136,7 @@ class _Run:
             if not self.cluster.slots:
                 self._look(inventory)
             regions = {each.name: each.region for each in inventory.hosts}
-            self.board.shards.extend(split(regions, self.cluster.slots, self.cluster.settings.shard))
+            self.board.shards.extend(split(regions, self.cluster.slots, self.cluster.settings.shard or SHARD))
             yield inventory
             while not self.board.done:
                 yield from self._step()

@@ -23,6 +23,8 @@ __all__ = ["Attempt", "Board", "Leases", "Shard", "Worker", "split"]
 MARGIN_SECONDS = 1.0
 # Fewer nodes at a time are not worth a process of their own: it takes a second to start.
 FEWEST = 10
+# At most so many, where nobody said how many: with a worker, no more work than that is lost.
+SHARD = 200
 # A worker of which nothing is heard any more may be on the list of a scheduler for minutes.
 REST_SECONDS = 60.0
 

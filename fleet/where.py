@@ -9,13 +9,13 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fleet import child
 from fleet.child import CannotRun, Events
-from fleet.events import Event, Request
+from fleet.events import Event, InventoryEvent, Request
 
 if TYPE_CHECKING:
     from fleet.cluster import Cluster
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "MANY", "NONE", "Settings", "events_of"]
 
 LOCAL, NONE = "local", "none"
-# Another process costs a second or two of CPU to start, and a node some milliseconds: below, there is little to gain.
-MANY = 500
+# Another process costs two seconds of CPU to start, Dask as much, and a node ten to thirty milliseconds: below, two
+# cores gain nothing. And so many are in one process, where all of them are on this machine.
+MANY = 1000
 _PROTOCOLS = ("tcp", "tls")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`shard` is the most nodes in one; the others are seconds.
+    """`shard` is the most nodes in one (None: whatever fits); the others are seconds.
 
     `lease`: how long a worker goes on that cannot be heard. `slow`: how long a shard may be without news (None: as long
     as its nodes may be). `patience`: how long a run waits for a scheduler or workers that are gone.
     """
 
-    shard: int = 200
+    shard: int | None = None
     lease: float = 20.0
     slow: float | None = None
     patience: float = 120.0
@@ -79,6 +80,7 @@ def _cluster(scheduler: str, settings: Settings, say: Callable[[str], None], sta
         address = stack.enter_context(
             LocalCluster(n_workers=cores, threads_per_worker=1, processes=False, dashboard_address=None)
         )
+        settings = replace(settings, shard=settings.shard or MANY)
     else:
         _look_at(scheduler, say)
     cluster = Cluster(address, settings, say)
@@ -127,8 +129,8 @@ class _WhereMany:
             yield first
             yield from few
         else:
-            yield from stack.enter_context(self._many(request, verbose))
+            yield from stack.enter_context(self._many(request, verbose, first))
 
-    def _many(self, request: Request, verbose: bool) -> Any:
+    def _many(self, request: Request, verbose: bool, inventory: InventoryEvent | None = None) -> Any:
         self.cluster = self.cluster or _cluster(LOCAL, self.settings, self.say, self.stack)
-        return self.cluster.events(request, verbose)
+        return self.cluster.events(request, verbose, inventory)

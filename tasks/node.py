@@ -56,7 +56,9 @@ class Node(FactBase[node.Node]):
             kubelet_root or _root("kubelet_root"),
         )
         arguments = (QuoteString(str(each)) for each in (*roots, verify))
-        return StringCommand("LC_ALL=C", "sh", "-c", QuoteString(_hidden(text(), "node.sh")), "node.sh", *arguments)
+        read = ("LC_ALL=C", "sh", "-c", QuoteString(_hidden(text(), "node.sh")), "node.sh", *arguments)
+        # All of it at the end: line by line, the two ends of the connection would have forty packets to see to.
+        return StringCommand(*read, "| tail -n 100000")
 
     def process(self, output: Iterable[str]) -> node.Node:
         """Read the answer. A FactProcessError fails this host; any other exception would stop all hosts."""

@@ -5,11 +5,13 @@ pyproject.toml holds pyinfra to 3.10; tests/deploy/test_speed.py fails where wha
 
 from __future__ import annotations
 
+import hmac
 import socket
 from collections import defaultdict
 from functools import cache
 from typing import Any
 
+import paramiko.util
 import pyinfra.api.arguments
 import pyinfra.api.facts
 import pyinfra.connectors.sshuserclient.client
@@ -75,6 +77,8 @@ def install() -> None:
     every_argument = cache(pyinfra.api.arguments.all_global_arguments)
     pyinfra.api.arguments.all_global_arguments = every_argument
     pyinfra.api.facts.all_global_arguments = every_argument
+    paramiko_util: Any = paramiko.util
+    paramiko_util.constant_time_bytes_eq = hmac.compare_digest  # its own goes through the bytes in Python
     client: Any = pyinfra.connectors.sshuserclient.client
     client.HostKeys = KnownHosts
     connect = SSHClient.connect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import inspect
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import paramiko.util
 import pyinfra.api.arguments
 import pyinfra.api.facts
 import pytest
@@ -129,3 +131,10 @@ def test_packets_to_nodes_are_sent_at_once_from_the_first_one_on_and_nothing_pol
             check=False,
         )
     assert done.stdout == f"1 {speed.IDLE}\n", done.stderr
+
+
+def test_a_digest_of_a_packet_is_compared_as_paramiko_compares_it() -> None:
+    theirs = paramiko.util.constant_time_bytes_eq
+    assert "util.constant_time_bytes_eq(" in inspect.getsource(Packetizer)
+    for one, other in [(b"", b""), (b"same", b"same"), (b"same", b"sane"), (b"same", b"sam")]:
+        assert hmac.compare_digest(one, other) == theirs(one, other)
