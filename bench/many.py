@@ -1,7 +1,7 @@
 """What a second Dask worker brings, and what a node costs its worker, the scheduler and the controller.
 
-    python -m bench many                    800 played nodes; one worker and two take turns, three times each
-    python -m bench many --nodes 2000
+    python -m bench many                    4,000 played nodes; one worker and two take turns, three times each
+    python -m bench many --nodes 800
 
 A plan over converged nodes that pyinfra's connector @fake plays: all that a controller does but SSH itself. The workers
 have one core each, so that this needs two that are idle: the load of the machine is written down with every run.
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench many", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--nodes", type=int, default=800, help="how many are played (800)")
+    parser.add_argument("--nodes", type=int, default=4000, help="how many are played (4000)")
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     arguments = parser.parse_args(argv)
     costs: list[Cost] = []

@@ -40,11 +40,12 @@ def only(names: Collection[str]) -> Iterator[None]:
 
 def _kept(group: Any, wanted: Collection[str]) -> Any:
     hosts, data = group
-    return [each for each in hosts if _is_kept(each if isinstance(each, str) else each[0], wanted)], data
+    one_each = get_execution_connectors()
 
+    def is_kept(name: str) -> bool:
+        if name in wanted:
+            return True
+        connector = name[1:].partition("/")[0] if name.startswith("@") else "ssh"
+        return connector not in one_each or (name.startswith("@") and "," in name)
 
-def _is_kept(name: str, wanted: Collection[str]) -> bool:
-    if name in wanted:
-        return True
-    connector = name[1:].partition("/")[0] if name.startswith("@") else "ssh"
-    return connector not in get_execution_connectors() or (name.startswith("@") and "," in name)
+    return [each for each in hosts if is_kept(each if isinstance(each, str) else each[0])], data

@@ -49,6 +49,7 @@ def register() -> None:
         return [*found, *ours]  # a later one takes the place of an earlier one of its name
 
     connectors.entry_points = with_ours  # type: ignore[assignment, unused-ignore]
+    connectors._load_connector = cache(connectors._load_connector)
 
 
 class ImageConnector(BaseConnector):
