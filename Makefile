@@ -7,6 +7,9 @@ WORKERS ?= 2
 # it was.
 REST := tests/fleet/test_dask_broken.py tests/node/test_pull.py
 
+# Some machines tell Python to compile every file at every start, which a run of pyinfra pays for.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"

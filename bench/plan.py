@@ -73,14 +73,15 @@ class Plans:
 
     def run(self, size: int) -> Figure:
         """Plan that many addresses. Raises LabError where one was not found converged."""
-        return self._measure(PLAN, size, self._plan(self._inventory(size)), [self._addresses[0]])
+        return self._measure(PLAN, size, self._plan(self.inventory(size)), [self._addresses[0]])
 
     def least(self, size: int) -> Figure:
         """Log in to that many addresses, and run nothing."""
-        command: list[str | Path] = [PYINFRA, "-y", self._inventory(size), "exec", "--", "true"]
+        command: list[str | Path] = [PYINFRA, "-y", self.inventory(size), "exec", "--", "true"]
         return self._measure(TRUE, size, command, [self._addresses[0]])
 
-    def _inventory(self, size: int) -> Path:
+    def inventory(self, size: int) -> Path:
+        """An inventory of so many of the node's addresses."""
         inventory = self._lab.home / "many.py"
         inventory.write_text(f"nodes = {self._addresses[1][:size]!r}\n")
         return inventory

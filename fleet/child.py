@@ -65,7 +65,7 @@ def running(request: Request, verbose: bool = False, cwd: Path | None = None) ->
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if verbose else log,
-            env={**os.environ, "PYTHONPATH": _path(), "PYTHONDONTWRITEBYTECODE": "1", "PYINFRA_PROGRESS": "off"},
+            env={**os.environ, "PYTHONPATH": _path(), "PYINFRA_PROGRESS": "off"},
             start_new_session=True,  # Ctrl-C is ours: what has begun on a node is to come to its end
         )
         assert process.stdin

@@ -135,7 +135,7 @@ def pyinfra(
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=100,

@@ -18,7 +18,7 @@ SECONDS = 600
 
 def environment(home: Path) -> dict[str, str]:
     """Its environment."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "XDG_STATE_HOME": str(home)}
+    return {**os.environ, "XDG_STATE_HOME": str(home)}
 
 
 def fleet_py(*arguments: str | Path, home: Path, cwd: Path = REPO, **more: str) -> Run:
