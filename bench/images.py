@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from typing import Any
 
 from bench.report import seconds
 from lab import LabError, cache, loopback, mirror, tree
-from lab.paths import BUILD, REPO
+from lab.paths import BUILD, PYINFRA, REPO
 
 # Seconds that a bake may add to the building of an image.
 GOALS = {"first": 5.0, "second": 1.0}
-_PYINFRA = Path(sys.executable).parent / "pyinfra"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def _home() -> Iterator[Path]:
 def _bake(root: Path, log: Path, url: str, lock: Path, *, done: bool) -> Cost:
     settings = {"release_url": url, "artifact_lock": str(lock), "containerd_version": None, "runc_version": None}
     data = [f"--data={name}={json.dumps(value)}" for name, value in settings.items()]
-    command = [str(_PYINFRA), "-y", *data, "inventories/golden.py", "deploy.py"]
+    command = [str(PYINFRA), "-y", *data, "inventories/golden.py", "deploy.py"]
     environment = os.environ | {"IMAGE_ROOTS": str(root)}
     load, before, started = os.getloadavg()[0], _cpu(), time.perf_counter()
     with log.open("w") as output:

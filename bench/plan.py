@@ -25,9 +25,9 @@ from statistics import median
 from bench import fleet, machine, measure
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
-from lab.paths import REPO
+from lab.paths import PYINFRA, REPO
 from tests import nodes
-from tests.deploy.fleet import PYINFRA, Fleet
+from tests.deploy.fleet import Fleet
 
 SIZES = (10, 100, 1000)
 PLAYED = (1000, 5000)

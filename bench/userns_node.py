@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from lab import Lab, LabError
-from lab.paths import REPO
+from lab.paths import PYINFRA, REPO
 
 
 class UsernsNode:
@@ -26,8 +24,7 @@ class UsernsNode:
         """The command line for these hosts."""
         nodes = [(name, {**data, **settings}) for name, data in hosts.items()]
         self._inventory.write_text(f"nodes = {nodes!r}\n")
-        program = Path(sys.executable).parent / "pyinfra"
-        return [str(program), str(self._inventory), "deploy.py", "--dry" if dry else "-y"]
+        return [str(PYINFRA), str(self._inventory), "deploy.py", "--dry" if dry else "-y"]
 
     def check(self, output: str, hosts: Sequence[str]) -> int:
         """The number of operations: none. Raises LabError where a host was not found converged."""

@@ -7,10 +7,9 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from lab import Lab, LabError, LabNode, host, mirror
-from lab.paths import BUILD, REPO
+from lab.paths import BUILD, PYINFRA, REPO
 
 NODE = "demo"
 PORT = 8000
@@ -102,8 +101,7 @@ def write_inventory(lab: Lab, node: LabNode, release: mirror.Mirror, url: str) -
 
 def pyinfra(lab: Lab, *arguments: str) -> None:
     """One pyinfra run from the controller's side of the lab's network, shown as it is."""
-    program = Path(sys.executable).parent / "pyinfra"
-    done = lab.run([program, "inventories/demo.py", *arguments], check=False, capture=False, cwd=REPO)
+    done = lab.run([PYINFRA, "inventories/demo.py", *arguments], check=False, capture=False, cwd=REPO)
     if done.returncode:
         raise LabError(f"pyinfra {' '.join(arguments)} exited with {done.returncode}")
 

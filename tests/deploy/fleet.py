@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from lab.paths import PYINFRA, REPO
 from tests import nodes
 from userns import proof
 from userns.node import Node
 
-REPO = Path(__file__).resolve().parent.parent.parent
-PYINFRA = Path(sys.executable).parent / "pyinfra"
 # A connection to this port of our own machine is refused at once.
 UNREACHABLE = {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_allow_agent": False, "ssh_look_for_keys": False}
 PROVEN = (

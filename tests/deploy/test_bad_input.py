@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.paths import REPO
 from tests import nodes
 from tests.deploy import bad_input
 from tests.deploy.bad_input import Answer, Inventory, OnNode, Setting
-from tests.deploy.fleet import READ, REPO, Fleet, Run, pyinfra
+from tests.deploy.fleet import READ, Fleet, Run, pyinfra
 from tests.deploy.node_trees import EVERYDAY, Tree
 
 # What the real script says of files in a tree. The rest is of a node that has booted and can do all that is asked.

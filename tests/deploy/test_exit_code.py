@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.paths import PYINFRA, REPO
 from tests import nodes
-from tests.deploy.fleet import CHANGE, PYINFRA, READ, REPO, Fleet, pyinfra
+from tests.deploy.fleet import CHANGE, READ, Fleet, pyinfra
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.paths import REPO
-from tests.deploy.fleet import PYINFRA
+from lab.paths import PYINFRA, REPO
 
 # What a controller says with so many hosts, and the limit that it then has.
 ALLOW = """

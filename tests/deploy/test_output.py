@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from lab.paths import REPO
 from tasks import next_step
 from tests import nodes
-from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, REPO, TEXT, Fleet, pyinfra
+from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, TEXT, Fleet, pyinfra
 from userns import paths, proof
 from userns.node import Node, Overlay
 

@@ -16,8 +16,9 @@ import pytest
 
 from artifacts import bundlefile
 from artifacts.bundlefile import BundleFile
+from lab.paths import PYINFRA, REPO
 from tasks.pushing import Pieces
-from tests.deploy.fleet import PYINFRA, REPO, Run, pyinfra
+from tests.deploy.fleet import Run, pyinfra
 from userns.bundles import Bundle, Bundled
 
 CONTENT = Random(4).randbytes(20_000_000)

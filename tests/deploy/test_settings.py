@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.paths import REPO
 from tasks import settings
 from tests import nodes
-from tests.deploy.fleet import REPO, Fleet, Run, pyinfra
+from tests.deploy.fleet import Fleet, Run, pyinfra
 from userns import policy
 from userns.settings import DEFAULTS
 from userns.tables import KNOWN_IDS

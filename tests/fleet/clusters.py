@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.paths import REPO
 from lab.processes import tool
-from tests.deploy.fleet import REPO, Fleet, Run
+from tests.deploy.fleet import Fleet, Run
 from tests.fleet.runs import FLEET, environment
 from tests.node.faults import wait_for
 

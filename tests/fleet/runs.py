@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.deploy.fleet import REPO, Run
+from lab.paths import REPO
+from tests.deploy.fleet import Run
 
 FLEET = REPO / "fleet.py"
 SECONDS = 600

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from lab.paths import REPO
 from tests import nodes
-from tests.deploy.fleet import CHANGE, PROVE, READ, REPO, Fleet, Run
+from tests.deploy.fleet import CHANGE, PROVE, READ, Fleet, Run
 from tests.fleet.runs import FLEET, environment, fleet_py, interrupted, statuses
 
 BROKEN = {"answers": {CHANGE: {"success": False, "stderr": "error: containerd did not answer"}}}

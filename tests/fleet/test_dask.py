@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.paths import REPO
 from tests import nodes
-from tests.deploy.fleet import READ, REPO, Run
+from tests.deploy.fleet import READ, Run
 from tests.fleet.clusters import Cluster, Relay, Traced, apply, nobody_left, on
 from tests.fleet.runs import fleet_py, statuses
 from tests.node.faults import wait_for

@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lab import cache
-from lab.paths import REPO
+from lab.paths import PYINFRA, REPO
 from lab.tree import build, copy
 
 __all__ = ["KERNEL", "PYINFRA", "Bake", "Builder", "build", "changed", "contents", "copy", "look", "look_at", "remove"]
 
-PYINFRA = Path(sys.executable).parent / "pyinfra"
 KERNEL = "6.12"
 
 

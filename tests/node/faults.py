@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lab import Lab, LabNode, Machine, processes
-from lab.paths import REPO
+from lab.paths import PYINFRA, REPO
 from tests.node.runs import Operator, Run, Shell
 
 STATE = "var/lib/userns-node"
@@ -67,8 +66,7 @@ class Deploying:
         self, lab: Lab, operator: Operator, node: Machine, settings: Mapping[str, object], task: str = "deploy.py"
     ) -> None:
         inventory = operator.inventory({"nodes": {node: settings}})
-        program = Path(sys.executable).parent / "pyinfra"
-        pyinfra: list[str | Path] = [program, inventory, task, "--json", "-y"]
+        pyinfra: list[str | Path] = [PYINFRA, inventory, task, "--json", "-y"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(lab.inside(pyinfra, REPO), stdout=pipe, stderr=pipe, text=True)
         self._run: Run | None = None

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab import Lab, Machine
-from lab.paths import REPO
+from lab.paths import PYINFRA, REPO
 
 Settings = Mapping[str, object]
 # What a deploy is for, and what must not change where it only looks. Logs and /run live by themselves.
@@ -113,8 +112,7 @@ class Operator:
 
     def pyinfra(self, inventory: Path, *arguments: str, timeout: float | None = None) -> Run:
         """Run pyinfra from the repository, as the README has it."""
-        program = Path(sys.executable).parent / "pyinfra"
-        done = self._lab.run([program, inventory, *arguments], check=False, cwd=REPO, timeout=timeout or self.timeout)
+        done = self._lab.run([PYINFRA, inventory, *arguments], check=False, cwd=REPO, timeout=timeout or self.timeout)
         return Run(done.returncode, done.stdout, done.stderr)
 
     def deploy(self, *nodes: Machine, flags: Iterable[str] = (), **settings: object) -> Run:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import cProfile
+import json
+import pstats
+
+import packaging.version
 import pytest
 
-from bench import fresh, images, many, plan, report
+from bench import fresh, images, many, plan, profile, report
 from bench.ansible import tasks_that_were_ok
 from bench.measure import Cost
 from bench.report import OURS, THEIRS, Fleet
@@ -105,4 +110,26 @@ def test_a_plans_cost_is_told_for_each_node_and_apart_for_played_ones_and_for_th
         "| 1,000 | `true` | 20.0 s | 6.0 s | 6 ms | 9.0 s | 100 MiB |",
         "| 1,000 | a plan | 20.0 s | 8.5 s | 8 ms | 9.0 s | 100 MiB |",
         "| 1,000 | a plan, played | 20.0 s | 4.0 s | 4 ms | 9.0 s | 100 MiB |",
+    ]
+
+
+def test_a_profile_names_whose_code_it_is_and_gives_built_ins_to_their_callers() -> None:
+    def ours() -> int:
+        return sum(sorted(range(100_000)))
+
+    with cProfile.Profile() as found:
+        ours()
+        json.dumps([{"a": 1}] * 10_000, indent=1)
+        packaging.version.Version("1.2.3")
+    shares = profile.by_package(pstats.Stats(found))
+    assert {"userns-node", "Python's library", "packaging"} <= shares.keys()
+    assert "~" not in shares
+    assert shares["userns-node"] > shares["packaging"]
+
+
+def test_the_table_of_a_profile_adds_up() -> None:
+    assert profile.table({"paramiko": 5.0, "gevent": 4.9, "cffi": 0.06, "yaml": 0.04}).splitlines()[2:] == [
+        "| paramiko | 50% |",
+        "| gevent | 49% |",
+        "| all others | 1% |",
     ]
