@@ -72,7 +72,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "bin").mkdir()
     (home / "bin" / "sh").write_text(f"#!{shutil.which('sh')}\nprintf '%s\\0' \"$@\"\n")
     (home / "bin" / "sh").chmod(0o755)
-    (home / "bin" / "touch").symlink_to(shutil.which("touch") or "/bin/touch")
+    for program in ("touch", "tail"):  # what a canary would be made with; and what the answer goes through
+        (home / "bin" / program).symlink_to(shutil.which(program) or f"/bin/{program}")
     return home
 
 
