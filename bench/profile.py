@@ -15,12 +15,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bench.plan import Plans
 from fleet.events import Request
 from lab import Lab, LabError
-from lab.paths import BUILD, REPO
+from lab.paths import REPO
 
 # Counts CPU and no waiting: greenlets wait most of the time.
 _PROFILED = """
@@ -42,9 +41,9 @@ finally:
 
 def profile(addresses: int) -> dict[str, float]:
     """Seconds by package. Raises LabError where the nodes can't be had, or the plan fails."""
-    with Lab() as lab, TemporaryDirectory(dir=BUILD) as home:
+    with Lab() as lab:
         request = Request(action="plan", inventory=str(Plans(lab).inventory(addresses)))
-        stats = Path(home, "stats")
+        stats = lab.home / "stats"
         asked = request.model_dump_json() + "\n"
         lab.run([sys.executable, "-c", _PROFILED, stats, asked], cwd=REPO, timeout=3600)
         return by_package(pstats.Stats(str(stats)))
