@@ -15,6 +15,7 @@ from pyinfra.context import ctx_host, host
 
 from tasks.files import script
 from userns import node, reading
+from userns.records import ReadingError
 from userns.settings import DEFAULTS
 
 _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types
@@ -64,5 +65,5 @@ class Node(FactBase[node.Node]):
         """Read the answer. A FactProcessError fails this host; any other exception would stop all hosts."""
         try:
             return reading.read(output)
-        except reading.ReadingError as error:
+        except ReadingError as error:
             raise FactProcessError(str(error)) from error

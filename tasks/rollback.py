@@ -23,8 +23,9 @@ from tasks.containerd import CHANGE_SECONDS
 from tasks.files import script
 from tasks.refusal import contained, refuse
 from tasks.stage import Stage
-from userns import reading, rollback
+from userns import rollback
 from userns.findings import Severity
+from userns.records import ReadingError
 
 PARTS = ("running.sh", "sets.sh")
 
@@ -41,7 +42,7 @@ class KeptSets(FactBase[rollback.Kept]):
         """Read the answer. A FactProcessError fails this host; any other exception would stop all hosts."""
         try:
             return rollback.read(output)
-        except reading.ReadingError as error:
+        except ReadingError as error:
             raise FactProcessError(str(error)) from error
 
 

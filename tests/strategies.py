@@ -20,6 +20,7 @@ from userns.node import (
     PodIds,
     Probe,
     Process,
+    RunningKubelet,
     Unit,
 )
 
@@ -87,7 +88,13 @@ kubelet_config = st.fixed_dictionaries(
         "maxPods": st.sampled_from(["110", "1000", "many"]),
         "idsPerPod": st.sampled_from(["65536", "131072"]),
         "UserNamespacesSupport": st.sampled_from(["true", "false"]),
+        "containerRuntimeEndpoint": st.sampled_from(["unix:///run/containerd/containerd.sock", "/x.sock", ""]),
     },
+)
+running_kubelet = st.none() | st.builds(
+    RunningKubelet,
+    root=st.sampled_from(["/var/lib/kubelet", "/data/kubelet"]),
+    uses_root=st.booleans(),
 )
 printed = st.lists(
     st.sampled_from(["0: kubelet 65536 65536000", "1: kubelet 100000 65536", "0: kubelet 9999999999 1", "what?"]),
@@ -193,6 +200,7 @@ def any_node(draw: st.DrawFn) -> Node:
         pods_untold=draw(st.sampled_from([0, 1])),
         kubelet_mounts=draw(kubelet_mounts),
         kubelet_config=draw(kubelet_config),
+        running_kubelet=draw(running_kubelet),
         zfs_version=draw(st.sampled_from(["", "2.1.11", "2.2.4"])),
         kubelet_version=draw(st.sampled_from(["", "1.26.3", "1.36.0"])),
         selinux=draw(st.sampled_from(["", "enforcing", "permissive"])),

@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from userns.findings import Finding, note, warning
+from userns.findings import Finding, blocker, note, warning
 from userns.idrange import ID_BLOCK
 from userns.kubelet_range import does
+from userns.node import Node
 from userns.tables import GATES
 from userns.versions import parse
 
-__all__ = ["KubeletSettings", "contradictions", "gates"]
+__all__ = ["KubeletSettings", "contradictions", "gates", "running"]
 
 # KubeletConfiguration's own defaults.
 _MAX_PODS, _IDS_PER_POD = "110", str(ID_BLOCK)
+_ENDPOINT = "/run/containerd/containerd.sock"
 _GATE, _OLD_GATE = "UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"
 
 
@@ -34,7 +36,7 @@ def gates(
 ) -> list[Finding]:
     """What to do about feature gates, with the lines that a kubelet's configuration needs.
 
-    Without `settings`, only what the version asks for. `told`: what config.yaml on the node says already.
+    Without `settings`, only what the version asks for. `told`: what the kubelet on the node has already.
     """
     version = parse(kubernetes)
     rows = [row for row in GATES if version in row.kubernetes]
@@ -74,7 +76,7 @@ def _finds_cgroup_driver(kubernetes: str, containerd: str) -> bool:
 
 
 def contradictions(kubernetes: str, settings: KubeletSettings, told: Mapping[str, str]) -> Iterator[Finding]:
-    """What a kubelet's config.yaml says against the settings."""
+    """What a kubelet has been told against the settings."""
     wrong = []
     if told.get(_GATE) == "false":
         wrong.append(f"{_GATE}: false, which turns user namespaces off (from 1.36 on the kubelet does not start then)")
@@ -92,6 +94,29 @@ def contradictions(kubernetes: str, settings: KubeletSettings, told: Mapping[str
     if wrong:
         yield warning(
             "kubelet-config-differs",
-            f"config.yaml in the kubelet's root has {'; '.join(wrong)}. Make the two agree",
+            f"the kubelet's configuration has {'; '.join(wrong)}. Make the two agree",
             "Kubernetes docs, kubelet-config.v1beta1",
+        )
+
+
+def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
+    """Where the kubelet that runs is not the one that the settings are for."""
+    kubelet = node.running_kubelet
+    if kubelet is None:
+        return
+    if not kubelet.uses_root:
+        yield blocker(
+            "kubelet-root-differs",
+            f"the kubelet that runs here has its root in {kubelet.root}, and kubelet_root is {kubelet_root}: what was "
+            "probed and would be proven there says nothing of its pods. Set kubelet_root to the kubelet's --root-dir",
+            "kubelet --root-dir",
+        )
+    endpoint = node.kubelet_config.get("containerRuntimeEndpoint", "")
+    path = endpoint.removeprefix("unix://")
+    if endpoint and path.removeprefix("/var") != _ENDPOINT:
+        yield warning(
+            "kubelet-uses-another-runtime",
+            f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "
+            f"{_ENDPOINT}: until the kubelet is told to use that, no pod gets what this node is made ready for",
+            "KubeletConfiguration containerRuntimeEndpoint, kubelet --container-runtime-endpoint",
         )

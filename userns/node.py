@@ -130,6 +130,13 @@ class Process(_Frozen):
     uses_root: bool = False
 
 
+class RunningKubelet(_Frozen):
+    """The kubelet that runs: its --root-dir, and whether that is the wanted kubelet_root."""
+
+    root: str = "/var/lib/kubelet"
+    uses_root: bool = True
+
+
 class Overlay(_Frozen):
     """The kernel's overlayfs: `loaded` and `module` (on disk, not loaded) are a module's states."""
 
@@ -211,7 +218,10 @@ class Node(_Frozen):
     pods_untold: int = 0
     # By file system; neither tmpfs, nor the root and its pods, which are probed.
     kubelet_mounts: dict[str, Mounts] = {}
-    # What config.yaml in the kubelet's root says. Keys: cgroupDriver, maxPods, idsPerPod, and the feature gates.
+    # None: no kubelet runs.
+    running_kubelet: RunningKubelet | None = None
+    # What its files and flags say, or where none runs, config.yaml in its root. Keys: cgroupDriver, maxPods,
+    # idsPerPod, containerRuntimeEndpoint, and the feature gates.
     kubelet_config: dict[str, str] = {}
     zfs_version: str = ""
     kubelet_version: str = ""
@@ -235,7 +245,8 @@ class Node(_Frozen):
             others["overlay"] = others["containerd-root"]
             lost |= {"snapshots": None, "other_root": ""}
         if "kubelet-root" in others:
-            lost |= {"kubelet_mounts": {}, "kubelet_config": {}, "pod_ids": (), "pods_untold": 0}
+            lost |= {"kubelet_mounts": {}, "kubelet_config": {}, "running_kubelet": None}
+            lost |= {"pod_ids": (), "pods_untold": 0}
         for name in others.keys() & probes.keys():
             probes[name] = Probe(result="unknown", step="root", detail=f"the fact was read for {others[name]}")
         filesystems = {name: each for name, each in self.filesystems.items() if name not in others}

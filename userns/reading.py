@@ -1,41 +1,35 @@
 """The records that the node script prints, read into a `Node`. Pure: text in, a checked value out.
 
-A record is one line of TAB-separated fields, its kind first. Everything before the first line (a login's banner) is
-ignored, as are lines of a kind that is not known; an answer without its last line was cut off and is refused.
+A record of a kind that is not known is ignored.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from userns import paths
+from userns import paths, reading_kubelet
 from userns.node import (
     Binary,
     ConfLine,
     DropIn,
     FileState,
     Filesystem,
-    HostIds,
     Image,
     ImageKernel,
-    Mounts,
     Node,
     Overlay,
     Package,
-    PodIds,
     Probe,
     Process,
     Unit,
 )
+from userns.records import ByKind, ReadingError, one, pairs, records, version_in
 from userns.versions import upstream
-
-BEGIN, END = "userns-node-begin", "userns-node-end"
-FORMAT = "1"
 
 _PROBES = ("containerd-root", "kubelet-root", "tmpfs", "overlay")
 _UNIT_FIELDS = {
@@ -46,13 +40,6 @@ _UNIT_FIELDS = {
     "FragmentPath": "fragment",
     "ExecStart": "exec_start",
 }
-_VERSION = re.compile(r"(?<![\w.])v?\d+\.\d+")
-
-_Records = list[tuple[str, ...]]
-
-
-class ReadingError(ValueError):
-    """The node's answer can't be read; the message says which line, what it holds and what was expected."""
 
 
 def read(lines: Iterable[str]) -> Node:
@@ -60,7 +47,7 @@ def read(lines: Iterable[str]) -> Node:
 
     Raises ReadingError, and nothing else, whatever the text is.
     """
-    by_kind: dict[str, _Records] = {}
+    by_kind: ByKind = {}
     for kind, *fields in records(list(lines)):
         by_kind.setdefault(kind, []).append(tuple(fields))
     for why in by_kind.get("no-units", []):
@@ -80,44 +67,7 @@ def read(lines: Iterable[str]) -> Node:
         raise ReadingError(f"the node script's answer makes no sense: {wrong}") from error
 
 
-def records(lines: list[str]) -> Iterable[list[str]]:
-    """The records of an answer, between its first and its last line. Raises ReadingError."""
-    split = [line.rstrip("\r\n").split("\t") for line in lines]
-    begins = [number for number, fields in enumerate(split) if fields[0] == BEGIN]
-    if not begins:
-        shown = f"; it begins with {lines[0][:80]!r}" if lines else ": there is none"
-        raise ReadingError(f"the node script's answer lacks its first line{shown}")
-    answer = split[begins[-1] :]
-    if answer[0][1:] != [FORMAT]:
-        raise ReadingError(f"the node script speaks format {answer[0][1:]}, expected {FORMAT!r}")
-    for number, fields in enumerate(answer):
-        if fields[0] == END:
-            return answer[1:number]
-    raise ReadingError(
-        f"the node script's answer was cut off after {len(answer)} lines; the last begins with {answer[-1][0][:40]!r}. "
-        "The connection broke or the script was killed: run it again"
-    )
-
-
-_ByKind = dict[str, _Records]
-
-
-def _one(kind: str, position: int = 0) -> Callable[[_ByKind], str]:
-    """A reader of one field; "" where the node gave no answer."""
-
-    def reader(by_kind: _ByKind) -> str:
-        for fields in by_kind.get(kind, []):
-            return fields[position].strip()
-        return ""
-
-    return reader
-
-
-def _pairs(by_kind: _ByKind, kind: str) -> dict[str, str]:
-    return {fields[0]: fields[1] for fields in by_kind.get(kind, [])}
-
-
-def _image(by_kind: _ByKind) -> Image | None:
+def _image(by_kind: ByKind) -> Image | None:
     """An image's kernels, the newest first."""
     if "image" not in by_kind:
         return None
@@ -129,7 +79,7 @@ def _image(by_kind: _ByKind) -> Image | None:
         for release, overlay in by_kind.get("image-kernel", [])
     ]
     kernels = tuple(sorted(found, key=lambda each: _release_order(each.release), reverse=True))
-    epoch = _one("image-epoch")(by_kind)
+    epoch = one("image-epoch")(by_kind)
     return Image(kernels=kernels, epoch=int(epoch) if re.fullmatch(r"[0-9]{1,10}", epoch) else None)
 
 
@@ -138,43 +88,43 @@ def _release_order(release: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"[^0-9A-Za-z]+", release)]
 
 
-def _kernel(by_kind: _ByKind) -> str:
+def _kernel(by_kind: ByKind) -> str:
     if image := _image(by_kind):
         return image.kernels[0].release if image.kernels else ""
-    kernel = _one("kernel")(by_kind)
+    kernel = one("kernel")(by_kind)
     if upstream(kernel) is None:
         raise ValueError(f"{kernel!r} is no kernel release such as 6.12.5")
     return kernel
 
 
-def _os(name: str) -> Callable[[_ByKind], str]:
-    return lambda by_kind: _pairs(by_kind, "os").get(name, "").strip("\"'")
+def _os(name: str) -> Callable[[ByKind], str]:
+    return lambda by_kind: pairs(by_kind, "os").get(name, "").strip("\"'")
 
 
-def _systemd(by_kind: _ByKind) -> str:
-    match = re.search(r"\d+", _one("systemd")(by_kind))
+def _systemd(by_kind: ByKind) -> str:
+    match = re.search(r"\d+", one("systemd")(by_kind))
     return match[0] if match else ""
 
 
-def _strings(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
+def _strings(kind: str) -> Callable[[ByKind], tuple[str, ...]]:
     return lambda by_kind: tuple(fields[0] for fields in by_kind.get(kind, []))
 
 
-def _overlay(by_kind: _ByKind) -> Overlay:
+def _overlay(by_kind: ByKind) -> Overlay:
     for state, metacopy in by_kind.get("overlay", []):
         return Overlay.model_validate({"state": state, "metacopy": metacopy if metacopy in ("Y", "N") else ""})
     return Overlay()
 
 
-def _probes(by_kind: _ByKind) -> dict[str, Probe]:
+def _probes(by_kind: ByKind) -> dict[str, Probe]:
     probes = {name: Probe(result="unknown", detail="the probe gave no answer") for name in _PROBES}
     for name, result, step, errno, detail in by_kind.get("probe", []):
         probes[name] = Probe.model_validate({"result": result, "step": step, "errno": errno, "detail": detail})
     return probes
 
 
-def _filesystems(by_kind: _ByKind) -> dict[str, Filesystem]:
-    mounts = _pairs(by_kind, "mount")
+def _filesystems(by_kind: ByKind) -> dict[str, Filesystem]:
+    mounts = pairs(by_kind, "mount")
     space = {fields[-1].removeprefix("."): fields for fields in by_kind.get("space", [])}
     found = {}
     for name, path, parent, mount in by_kind.get("filesystem", []):
@@ -184,18 +134,18 @@ def _filesystems(by_kind: _ByKind) -> dict[str, Filesystem]:
     return found
 
 
-def _sysctls(by_kind: _ByKind) -> dict[str, int]:
-    values = _pairs(by_kind, "sysctl-live")
+def _sysctls(by_kind: ByKind) -> dict[str, int]:
+    values = pairs(by_kind, "sysctl-live")
     return {key.replace("/", "."): int(value) for key, value in values.items() if re.fullmatch(r"-?\d{1,19}", value)}
 
 
-def _sysctl_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
+def _sysctl_lines(by_kind: ByKind) -> tuple[ConfLine, ...]:
     """In the order in which they take effect: by file name over all directories, sysctl.conf last."""
     lines = [ConfLine(file=file, line=line) for file, line in by_kind.get("sysctl", [])]
     return tuple(sorted(lines, key=lambda each: (each.file == "/etc/sysctl.conf", each.file.rpartition("/")[2])))
 
 
-def _modprobe_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
+def _modprobe_lines(by_kind: ByKind) -> tuple[ConfLine, ...]:
     found = []
     for file, line in by_kind.get("modprobe", []):
         words = line.split()
@@ -205,7 +155,7 @@ def _modprobe_lines(by_kind: _ByKind) -> tuple[ConfLine, ...]:
     return tuple(found)
 
 
-def _files(by_kind: _ByKind) -> dict[str, FileState]:
+def _files(by_kind: ByKind) -> dict[str, FileState]:
     digests = {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}
     stats = {path: (mode, owner) for mode, owner, path in by_kind.get("stat", [])}
     recorded = {(path, digest) for path, digest in by_kind.get("recorded-file", [])}
@@ -229,7 +179,7 @@ def _octal(mode: str) -> str:
     return f"{bits:o}"
 
 
-def _binaries(by_kind: _ByKind) -> dict[str, Binary]:
+def _binaries(by_kind: ByKind) -> dict[str, Binary]:
     digests = {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}
     found = {
         path: Binary(sha256=digest, version=version, recorded=True, component=component, asset=asset)
@@ -242,13 +192,7 @@ def _binaries(by_kind: _ByKind) -> dict[str, Binary]:
     return found
 
 
-def version_in(text: str) -> str:
-    """The first version in what a program printed; containerd's module path ends in "/v2" before it."""
-    match = _VERSION.search(text)
-    return (upstream(text[match.start() :]) or "") if match else ""
-
-
-def _units(by_kind: _ByKind) -> dict[str, Unit]:
+def _units(by_kind: ByKind) -> dict[str, Unit]:
     found: dict[str, dict[str, str]] = {}
     for name, field, value in by_kind.get("unit", []):
         if field in _UNIT_FIELDS:
@@ -257,7 +201,7 @@ def _units(by_kind: _ByKind) -> dict[str, Unit]:
     return {name: Unit(**fields) for name, fields in found.items()}
 
 
-def _packages(by_kind: _ByKind) -> dict[str, Package]:
+def _packages(by_kind: ByKind) -> dict[str, Package]:
     """Those that are installed: dpkg's second letter; its first is "h" for a held one."""
     return {
         name: Package(version=version, held=status[0] == "h")
@@ -266,11 +210,11 @@ def _packages(by_kind: _ByKind) -> dict[str, Package]:
     }
 
 
-def _manifest(by_kind: _ByKind) -> str:
+def _manifest(by_kind: ByKind) -> str:
     return {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}.get(paths.MANIFEST, "")
 
 
-def _drop_ins(by_kind: _ByKind) -> tuple[DropIn, ...]:
+def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     versions = {path: value.partition("#")[0].strip() for path, value in by_kind.get("drop-in-version", [])}
     tables: dict[str, list[str]] = {}
     for path, table in by_kind.get("table", []):
@@ -286,7 +230,7 @@ def _drop_ins(by_kind: _ByKind) -> tuple[DropIn, ...]:
     )
 
 
-def _sub_ids(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
+def _sub_ids(kind: str) -> Callable[[ByKind], tuple[str, ...]]:
     """Whole lines. One that is not plain ASCII comes as the hexadecimal numbers of its bytes."""
 
     def line(text: str, form: str = "") -> str:
@@ -295,83 +239,42 @@ def _sub_ids(kind: str) -> Callable[[_ByKind], tuple[str, ...]]:
     return lambda by_kind: tuple(line(*fields) for fields in by_kind.get(kind, []))
 
 
-def _snapshots(by_kind: _ByKind) -> bool | None:
-    return {"yes": True, "no": False}.get(_one("snapshots")(by_kind))
+def _snapshots(by_kind: ByKind) -> bool | None:
+    return {"yes": True, "no": False}.get(one("snapshots")(by_kind))
 
 
-def _shims(by_kind: _ByKind) -> dict[str, int] | None:
+def _shims(by_kind: ByKind) -> dict[str, int] | None:
     """None unless the node looked, and as root: another user is not told what runs."""
-    if "shims-read" not in by_kind or _one("user")(by_kind) != "0":
+    if "shims-read" not in by_kind or one("user")(by_kind) != "0":
         return None
     return {namespace: int(count) for namespace, count in by_kind.get("shims", [])}
 
 
-def _other_containerds(by_kind: _ByKind) -> tuple[Process, ...]:
+def _other_containerds(by_kind: ByKind) -> tuple[Process, ...]:
     return tuple(
         Process(pid=int(pid), program=program, unit=unit, uses_root=uses == "root")
         for pid, program, unit, uses in by_kind.get("containerd-process", [])
     )
 
 
-def _kubelet_user(by_kind: _ByKind) -> str:
-    """Its uid; the record is a line of the passwd database."""
-    fields = _one("kubelet-user")(by_kind).split(":")
-    return fields[2] if len(fields) > 2 else ""
-
-
-def _getsubids(by_kind: _ByKind) -> dict[str, tuple[str, ...]]:
-    """What it printed, for both files where there is a user to ask for and a program to ask."""
-    if not _kubelet_user(by_kind) or not any("getsubids" in fields for fields in by_kind.get("tools", [])):
-        return {}
-    lines = by_kind.get("getsubids", [])
-    return {name: tuple(line for kind, line in lines if kind == name) for name in ("subuid", "subgid")}
-
-
-def _host_ids(by_kind: _ByKind) -> tuple[HostIds, ...]:
-    """In the order of the files, those without a name last."""
-    found = [
-        HostIds.model_validate(
-            {"kind": kind, "name": name, "first": int(first), "last": int(last), "count": int(count)}
-        )
-        for kind, name, first, last, count in by_kind.get("host-ids", [])
-    ]
-    return tuple(sorted(found, key=lambda each: (each.kind != "user", each.count > 1)))
-
-
-def _pod_ids(by_kind: _ByKind) -> tuple[PodIds, ...]:
-    def number(text: str) -> int | None:
-        return int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else None
-
-    return tuple(
-        PodIds(pod=pod, start=number(start), length=number(length)) for pod, start, length in by_kind.get("pod-ids", [])
-    )
-
-
-def _kubelet_mounts(by_kind: _ByKind) -> dict[str, Mounts]:
-    paths = by_kind.get("kubelet-mount", [])
-    return {
-        type_: Mounts(count=int(count), paths=tuple(path for each, path in paths if each == type_))
-        for type_, count in sorted(by_kind.get("kubelet-mounts", []))
-    }
-
-
-def _seconds(by_kind: _ByKind) -> float | None:
+def _seconds(by_kind: ByKind) -> float | None:
     times = [float(fields[0]) for fields in by_kind.get("uptime", [])]
     took = times[-1] - times[0] if len(times) > 1 else math.nan
     return round(took, 2) if math.isfinite(took) else None
 
 
-_READERS: dict[str, Callable[[_ByKind], Any]] = {
+_READERS: Mapping[str, Callable[[ByKind], Any]] = {
+    **reading_kubelet.READERS,
     "kernel": _kernel,
-    "machine": lambda by_kind: _one("image")(by_kind) or _one("kernel", 1)(by_kind),
+    "machine": lambda by_kind: one("image")(by_kind) or one("kernel", 1)(by_kind),
     "image": _image,
     "os_id": _os("ID"),
     "os_version": _os("VERSION_ID"),
-    "container": lambda by_kind: _one("container")(by_kind) or "none",
+    "container": lambda by_kind: one("container")(by_kind) or "none",
     "systemd": _systemd,
-    "cgroup": lambda by_kind: _one("cgroup")(by_kind) or "unknown",
+    "cgroup": lambda by_kind: one("cgroup")(by_kind) or "unknown",
     "tools": lambda by_kind: tuple(name for fields in by_kind.get("tools", []) for name in fields),
-    "root": lambda by_kind: _one("user")(by_kind) == "0",
+    "root": lambda by_kind: one("user")(by_kind) == "0",
     "overlay": _overlay,
     "probes": _probes,
     "filesystems": _filesystems,
@@ -383,25 +286,17 @@ _READERS: dict[str, Callable[[_ByKind], Any]] = {
     "units": _units,
     "packages": _packages,
     "manifest": _manifest,
-    "unfinished": _one("unfinished"),
-    "unproven": lambda by_kind: _one("unproven")(by_kind) == "yes",
+    "unfinished": one("unfinished"),
+    "unproven": lambda by_kind: one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
     "snapshots": _snapshots,
     "shims": _shims,
     "other_containerds": _other_containerds,
-    "other_root": _one("other-root"),
+    "other_root": one("other-root"),
     "gpu_hooks": _strings("gpu-hook"),
     "subuid": _sub_ids("subuid"),
     "subgid": _sub_ids("subgid"),
-    "host_ids": _host_ids,
-    "kubelet_user": _kubelet_user,
-    "getsubids": _getsubids,
-    "pod_ids": _pod_ids,
-    "pods_untold": lambda by_kind: int(_one("pods-untold")(by_kind) or 0),
-    "kubelet_mounts": _kubelet_mounts,
-    "kubelet_config": lambda by_kind: _pairs(by_kind, "kubelet-config"),
-    "zfs_version": lambda by_kind: version_in(_one("zfs-version")(by_kind)),
-    "kubelet_version": lambda by_kind: version_in(_one("kubelet-version")(by_kind)),
-    "selinux": _one("selinux"),
+    "zfs_version": lambda by_kind: version_in(one("zfs-version")(by_kind)),
+    "selinux": one("selinux"),
     "seconds": _seconds,
 }

@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from userns.findings import Finding, Severity, blocker, warning
-from userns.kubelet_config import KubeletSettings, contradictions, gates
+from userns.kubelet_config import KubeletSettings, contradictions, gates, running
 from userns.node import Node
 from userns.policy import Policy
 from userns.tables import NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
@@ -31,7 +31,8 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
         kubelet=kubelet,
         told=node.kubelet_config,
     )
-    return [*found, *contradictions(node.kubelet_version or policy.kubernetes_version, kubelet, node.kubelet_config)]
+    found += contradictions(node.kubelet_version or policy.kubernetes_version, kubelet, node.kubelet_config)
+    return [*found, *running(node, policy.kubelet_root)]
 
 
 def check(
@@ -49,7 +50,7 @@ def check(
     """The findings about these versions together. A runtime that is None is not installed, or not known.
 
     `selinux`: it is enforced; `drop_ins`: there are files in conf.d; `kubelet`: the settings that it has to share;
-    `told`: what its config.yaml says.
+    `told`: what it has been told already.
 
     Raises ValueError where a text is not a version.
     """

@@ -34,13 +34,63 @@ read_kubelet() {
     fi
     ! have kubelet || record kubelet-version "$(limit 5 kubelet --version)" # a cold one reads 80 MB
     ! first_line sys/module/zfs/version || record zfs-version "$line"
+    read_kubelet_flags
     ! have awk || read_kubelet_files
+}
+
+# How the kubelet that runs was started. Sets $kubelet_config to the files of its configuration; a later one wins:
+# --config, and then *.conf below --config-dir, in the order of Go's WalkDir. Without --config it reads none. Flags win
+# over all of them (kubernetes cmd/kubelet/app/server.go: mergeKubeletConfigurations, kubeletConfigFlagPrecedence).
+# Where no kubelet runs, it is the file that kubeadm writes.
+read_kubelet_flags() {
+    kubelet_config=./$kubelet_root/config.yaml
+    [ -n "$kubelet_runs" ] && [ -r "proc/$kubelet_runs/cmdline" ] || return 0
+    kubelet_config="" flag="" kubelet_dir=/var/lib/kubelet drop_ins=""
+    words=$(tr "\0" "\n" <"proc/$kubelet_runs/cmdline")
+    set -f
+    IFS=$newline
+    # shellcheck disable=SC2086 # a word a line
+    set -- $words
+    unset IFS
+    set +f
+    for word do
+        case $word in
+        --*=*) flag=${word%%=*} word=${word#*=} ;;
+        --*) # its value comes next, if it takes one
+            flag=$word
+            continue
+            ;;
+        esac
+        case $flag in
+        --root[-_]dir) kubelet_dir=$word ;;
+        --config) kubelet_config=./$word ;;
+        --config[-_]dir) drop_ins=./$word ;;
+        --max[-_]pods) record kubelet-flag maxPods "$word" ;;
+        --cgroup[-_]driver) record kubelet-flag cgroupDriver "$word" ;;
+        --container[-_]runtime[-_]endpoint) record kubelet-flag containerRuntimeEndpoint "$word" ;;
+        --feature[-_]gates) record kubelet-flag featureGates "$word" ;;
+        esac
+        flag=""
+    done
+    [ -z "$drop_ins" ] || add_drop_ins "$drop_ins"
+    # shellcheck disable=SC3013 # dash and busybox know -ef
+    if [ "./$kubelet_dir" -ef "./$kubelet_root" ]; then same=yes; else same=no; fi
+    record kubelet-root "$kubelet_dir" "$same"
+}
+add_drop_ins() { # directory
+    for each in "$1"/.[!.]* "$1"/*; do
+        if [ -d "$each" ] && [ ! -L "$each" ]; then
+            add_drop_ins "$each"
+        else
+            case $each in *.conf) kubelet_config=$kubelet_config$newline$each ;; esac
+        fi
+    done
 }
 
 # One awk for all of it, however many pods and mounts there are. It opens each file by itself, for a pod's may be gone
 # by then, and not every awk goes on after that.
 read_kubelet_files() {
-    set -- ./etc/passwd ./etc/group "./$kubelet_root/config.yaml" ./proc/self/mountinfo "./$kubelet_root"/pods/*/userns
+    set -- ./etc/passwd ./etc/group ./proc/self/mountinfo "./$kubelet_root"/pods/*/userns
     # The kernel knows a mount by the directory's real name.
     kubelet_real=$(cd "./$kubelet_root" && pwd -P) || kubelet_real=/$kubelet_root
     kubelet_real=${kubelet_real#"$root"}
@@ -48,7 +98,15 @@ read_kubelet_files() {
         shift
         [ ! -f "$file" ] || [ ! -r "$file" ] || set -- "$@" "$file"
     done
-    [ "$#" -eq 0 ] || KUBELET_ROOT="${kubelet_real%/}" CONFIG="./$kubelet_root/config.yaml" awk "$read_kubelet_awk" "$@"
+    set -f
+    IFS=$newline
+    configs=""
+    for file in $kubelet_config; do
+        [ ! -f "$file" ] || [ ! -r "$file" ] || configs=$configs$file$newline
+    done
+    unset IFS
+    set +f
+    [ -z "$configs$*" ] || KUBELET_ROOT="${kubelet_real%/}" CONFIGS=$configs awk "$read_kubelet_awk" "$@"
 }
 
 # mountinfo writes a blank, a tab, a newline and a backslash as three octal digits (proc(5)).
@@ -82,6 +140,12 @@ function setting(line, name, n) {
         sub(/^.*[^A-Za-z0-9]/, "", line_part)
         print "kubelet-config\t" name "\t" line_part
     }
+    if (match(line, "(^|[^A-Za-z])containerRuntimeEndpoint\"? *: *[^ ,}]+")) {
+        line_part = substr(line, RSTART, RLENGTH)
+        sub(/^[^:]*: */, "", line_part)
+        gsub(/["\047\r]/, "", line_part)
+        print "kubelet-config\tcontainerRuntimeEndpoint\t" clean(line_part)
+    }
 }
 function mount(line, fields, count, n, path) {
     count = split(line, fields, " ")
@@ -101,13 +165,17 @@ function mount(line, fields, count, n, path) {
 BEGIN {
     root = ENVIRON["KUBELET_ROOT"]
     settings = split("cgroupDriver maxPods idsPerPod UserNamespacesSupport UserNamespacesStatelessPodsSupport", setting_names, " ")
+    files = split(ENVIRON["CONFIGS"], configs, "\n")
+    for (n = 1; n < files; n++) {
+        for (lines = 0; lines < 100000 && (getline line < configs[n]) > 0; lines++) setting(line)
+        close(configs[n])
+    }
     for (n = 1; n < ARGC; n++) {
         file = ARGV[n]
         text = ""
         for (lines = 0; lines < 100000 && (getline line < file) > 0; lines++) {
             if (file == "./etc/passwd") host_id("user", line)
             else if (file == "./etc/group") host_id("group", line)
-            else if (file == ENVIRON["CONFIG"]) setting(line)
             else if (file == "./proc/self/mountinfo") mount(line)
             else if (length(text) < 2000) text = text " " line
         }

@@ -187,17 +187,25 @@ read_gpu_hooks() {
 
 # --- what runs --------------------------------------------------------------------------------------------------
 
-# The shims of running tasks by namespace, and each containerd that is not the unit's, with the root that it uses.
-read_running() {
+# Sets $containerds_run, $shims_run and $kubelet_runs: the processes of each, by number.
+find_running() {
     # shellcheck disable=SC2046 # numbers and names
-    set -- $(containerd_processes proc)
-    processes="" others_run=""
+    set -- $(processes proc)
+    containerds_run="" shims_run="" kubelet_runs=""
     while [ "$#" -gt 1 ]; do
-        if [ "$2" = containerd ]; then others_run="$others_run $1"; else processes="$processes $1"; fi
+        case $2 in
+        containerd) containerds_run="$containerds_run $1" ;;
+        kubelet) kubelet_runs=${kubelet_runs:-$1} ;;
+        *) shims_run="$shims_run $1" ;;
+        esac
         shift 2
     done
+}
+
+# The shims of running tasks by namespace, and each containerd that is not the unit's, with the root that it uses.
+read_running() {
     # shellcheck disable=SC2046,SC2086 # numbers and names
-    set -- $(shims proc $processes)
+    set -- $(shims proc $shims_run)
     while [ "$#" -gt 0 ]; do
         namespace=$1 count=0
         for each do
@@ -207,7 +215,7 @@ read_running() {
         record shims "$namespace" "$count"
     done
     record shims-read
-    for process in $others_run; do
+    for process in $containerds_run; do
         read_other_containerd "proc/$process"
     done
 }

@@ -77,6 +77,7 @@ read_configuration sysctl max_user_namespaces etc/sysctl.d run/sysctl.d usr/loca
     lib/sysctl.d etc/sysctl.conf
 read_drop_ins
 read_sub_ids
+find_running
 read_kubelet
 read_files
 read_snapshots

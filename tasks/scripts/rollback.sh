@@ -59,7 +59,7 @@ listed() { # kind kind: whether the list has $name as either
 # another one.
 no_tasks() {
     # shellcheck disable=SC2046 # numbers
-    running=$(shims /proc $(containerd_processes /proc | sed -n 's/ containerd-shim.*//p') | sort | uniq -c)
+    running=$(shims /proc $(processes /proc | sed -n 's/ containerd-shim.*//p') | sort | uniq -c)
     [ -z "$running" ] || {
         # shellcheck disable=SC2086 # on one line
         running=$(echo $running)

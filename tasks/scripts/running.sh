@@ -1,12 +1,12 @@
-# running.sh: which containerd and which shims run here: for the node script and for the change-over. Functions only.
+# running.sh: which containerd, shims and kubelet run here: for the node script and for the change-over. Functions only.
 #
 # By process, and not by what containerd says: it may be down, and 1.7 does not know the shims of 2.x. A shim lives
 # for as long as one of its tasks (one for each pod under CRI), in whatever namespace of containerd's that is.
 
-# containerd_processes PROC: "PID NAME" of each, by the name that the kernel keeps (15 bytes of it).
-containerd_processes() {
+# processes PROC: "PID NAME" of each, by the name that the kernel keeps (15 bytes of it).
+processes() {
     if command -v grep >/dev/null 2>&1; then
-        grep -s '^containerd' /dev/null "$1"/[0-9]*/comm
+        grep -s -e '^containerd' -e '^kubelet$' /dev/null "$1"/[0-9]*/comm
     else
         for comm in "$1"/[0-9]*/comm; do
             ! { read -r name <"$comm"; } 2>/dev/null || printf '%s:%s\n' "$comm" "$name"
@@ -14,7 +14,7 @@ containerd_processes() {
     fi | while IFS=: read -r process name; do
         process=${process%/comm}
         case $name in
-        containerd | containerd-shim*) ;;
+        containerd | containerd-shim* | kubelet) ;;
         *) continue ;;
         esac
         # One inside of a container (kind, Docker in Docker) is that container's.

@@ -91,7 +91,7 @@ for place in "$state" /usr/local/bin; do
     record space "$place" "$(df -Pk "${place:-/}" | sed -n '2s/.* \([0-9]*\)  *[0-9]*% .*/\1/p')"
 done
 # shellcheck disable=SC2046 # numbers and names
-shims /proc $(containerd_processes /proc | sed -n 's/ containerd-shim.*//p') | sort | uniq -c |
+shims /proc $(processes /proc | sed -n 's/ containerd-shim.*//p') | sort | uniq -c |
     while read -r count namespace; do record shims "$namespace" "$count"; done
 record shims-read
 record userns-node-end

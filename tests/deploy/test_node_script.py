@@ -22,7 +22,8 @@ from tasks.node import text
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
 from userns import paths
 from userns.node import ConfLine, FileState, Node
-from userns.reading import ReadingError, read
+from userns.reading import read
+from userns.records import ReadingError
 
 # --- what every shell must read ----------------------------------------------------------------------------------
 

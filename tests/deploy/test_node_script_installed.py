@@ -13,7 +13,8 @@ from tests.conftest import unavailable
 from tests.deploy.node_trees import ROOT, Tree, run
 from userns import paths
 from userns.node import Binary, FileState, Process, Unit
-from userns.reading import ReadingError, read
+from userns.reading import read
+from userns.records import ReadingError
 
 SHIM = "usr/local/bin/containerd-shim-runc-v2"
 RUNC = "usr/local/sbin/runc"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import unavailable
 from tests.deploy.node_trees import Tree, link
-from userns.node import HostIds, Mounts, PodIds
+from userns.node import HostIds, Mounts, PodIds, RunningKubelet
 
 PODS = "var/lib/kubelet/pods"
 
@@ -187,6 +187,95 @@ def test_of_the_kubelets_configuration_only_what_concerns_us(tree: Tree, shell: 
 def test_a_configuration_in_json(tree: Tree, shell: list[str]) -> None:
     tree.write("var/lib/kubelet/config.yaml", '{"cgroupDriver":"cgroupfs","maxPods": 58, "x":{"idsPerPod" :65536}}')
     assert tree.read(shell).kubelet_config == {"cgroupDriver": "cgroupfs", "maxPods": "58", "idsPerPod": "65536"}
+
+
+def kubelet(tree: Tree, *flags: str, pid: int = 700) -> None:
+    """A kubelet that runs."""
+    tree.write(f"proc/{pid}/comm", "kubelet\n")
+    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in ("/usr/bin/kubelet", *flags)))
+
+
+def test_a_kubelet_that_runs_says_where_its_configuration_is(tree: Tree, shell: list[str]) -> None:
+    (tree.root / "var/lib/kubelet").mkdir(parents=True)
+    tree.write("var/lib/kubelet/config.yaml", "maxPods: 1\n")
+    tree.write("etc/kubernetes/my kubelet.json", '{"maxPods": 2, "cgroupDriver": "systemd"}')
+    assert tree.read(shell).running_kubelet is None
+    kubelet(tree, "--config=/etc/kubernetes/my kubelet.json", "--node-labels", "a=secret")
+    node = tree.read(shell)
+    assert node.kubelet_config == {"maxPods": "2", "cgroupDriver": "systemd"}
+    assert node.running_kubelet == RunningKubelet()
+    assert "secret" not in "".join(tree.run(shell))
+
+
+def test_a_kubelet_without_a_file_has_none(tree: Tree, shell: list[str]) -> None:
+    tree.write("var/lib/kubelet/config.yaml", "maxPods: 1\n")
+    kubelet(tree, "--kubeconfig=/x")
+    assert tree.read(shell).kubelet_config == {}
+
+
+def test_drop_ins_come_after_it_in_the_order_of_their_names(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/k.yaml", "maxPods: 1\nidsPerPod: 65536\ncgroupDriver: cgroupfs\n")
+    tree.write("etc/k.d/20-b/x.conf", "maxPods: 4\n")
+    tree.write("etc/k.d/20-b/y.yaml", "maxPods: 99\n")
+    tree.write("etc/k.d/10-a.conf", "maxPods: 2\nfeatureGates:\n  UserNamespacesSupport: true\n")
+    tree.write("etc/k.d/20-a b.conf", "maxPods: 3\nidsPerPod: 131072\n")
+    tree.write("etc/k.d/.hidden.conf", "cgroupDriver: systemd\nmaxPods: 0\n")
+    kubelet(tree, "--config", "/etc/k.yaml", "--config-dir", "/etc/k.d")
+    assert tree.read(shell).kubelet_config == {
+        "maxPods": "4",
+        "idsPerPod": "131072",
+        "cgroupDriver": "systemd",
+        "UserNamespacesSupport": "true",
+    }
+
+
+def test_flags_win_however_they_are_written(tree: Tree, shell: list[str]) -> None:
+    kubelet(
+        tree,
+        "--config=/etc/k.yaml",
+        "--fail-swap-on",
+        "--max_pods",
+        "58",
+        "--register-node",
+        "--feature-gates=A=true,UserNamespacesSupport=False",
+        "--container-runtime-endpoint=unix:///run/crio/crio.sock",
+        "--bootstrap-kubeconfig=*",
+        "--cgroup-driver=",
+        "--root-dir=/srv/kubelet",
+    )
+    kubelet(tree, "--max-pods=9", pid=701)
+    (tree.root / "srv/kubelet").mkdir(parents=True)
+    tree.write("etc/k.yaml", "maxPods: 1\nUserNamespacesSupport: true\n")
+    node = tree.read(shell)
+    assert node.running_kubelet == RunningKubelet(root="/srv/kubelet", uses_root=False)
+    assert node.kubelet_config == {
+        "maxPods": "58",
+        "UserNamespacesSupport": "false",
+        "containerRuntimeEndpoint": "unix:///run/crio/crio.sock",
+    }
+
+
+def test_a_root_by_another_name_is_the_same_root(tree: Tree, shell: list[str]) -> None:
+    (tree.root / "srv/kubelet").mkdir(parents=True)
+    (tree.root / "var/lib").mkdir(parents=True, exist_ok=True)
+    (tree.root / "var/lib/kubelet").symlink_to("../../srv/kubelet")
+    kubelet(tree, "--root-dir=/srv/kubelet/")
+    node = tree.read(shell)
+    assert node.running_kubelet is not None
+    assert node.running_kubelet.uses_root
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "containerRuntimeEndpoint: unix:///run/crio/crio.sock # CRI-O",
+        'containerRuntimeEndpoint: "unix:///run/crio/crio.sock"\r',
+        '{"a":1,"containerRuntimeEndpoint":"unix:///run/crio/crio.sock","b":2}',
+    ],
+)
+def test_the_runtime_of_a_kubelet_is_in_its_files_too(tree: Tree, shell: list[str], line: str) -> None:
+    tree.write("var/lib/kubelet/config.yaml", f"{line}\n")
+    assert tree.read(shell).kubelet_config == {"containerRuntimeEndpoint": "unix:///run/crio/crio.sock"}
 
 
 # --- mounts ---------------------------------------------------------------------------------------------------------

@@ -112,3 +112,20 @@ def test_what_stands_in_the_way_of_the_range_is_named_and_then_a_bad_one_is_repl
     grown = operator.dry(node, kubelet_id_range=(START, COUNT * 2))
     changes = {"write /etc/subuid", "write /etc/subgid", f"write {paths.CHECK}"}
     assert {line.split(":")[0] for line in grown.will(node)} == changes
+
+    # A kubelet that is another than the one which the settings are for.
+    node.ssh("""
+        mkdir -p /srv/kubelet /etc/kubelet.d && echo 'maxPods: 50' >/etc/kubelet.d/10-small.conf
+        printf '#!/bin/sh\\nsleep infinity\\n' >/opt/kubelet && chmod 755 /opt/kubelet
+        systemd-run --quiet --unit=played /opt/kubelet --root-dir=/srv/kubelet --config-dir /etc/kubelet.d \
+            --container-runtime-endpoint=unix:///run/crio/crio.sock""")
+    other = operator.dry(node, kubelet_id_range=(START, COUNT))
+    assert other.code == 1
+    said = "\n".join(other.said(node))
+    assert "blocker kubelet-root-differs: the kubelet that runs here has its root in /srv/kubelet" in said
+    assert "warning kubelet-uses-another-runtime: the kubelet that runs here uses unix:///run/crio/crio.sock" in said
+    assert "warning kubelet-config-differs: the kubelet's configuration has maxPods 50" in said
+    same = operator.dry(node, kubelet_id_range=(START, COUNT), kubelet_root="/srv/kubelet", max_pods=50)
+    assert same.code == 0, same.text
+    assert "kubelet-root-differs" not in same.text
+    assert "kubelet-config-differs" not in same.text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests import nodes
 from userns.findings import Severity
 from userns.kubelet_config import KubeletSettings, contradictions, gates
+from userns.node import RunningKubelet
 
 GATE = ("featureGates:", "  UserNamespacesSupport: true")
 OLD_GATE = ("featureGates:", "  UserNamespacesStatelessPodsSupport: true")
@@ -118,6 +119,48 @@ def test_the_old_gate_is_fine_where_it_is_the_gate() -> None:
 def test_a_config_is_found_by_the_plan() -> None:
     plan = nodes.plan(nodes.bare(kubelet_config={"maxPods": "30"}))
     assert "kubelet-config-differs" in {each.id for each in plan.findings}
+
+
+def running(told: dict[str, str] | None = None, **changed: Any) -> list[str]:
+    """The findings of a plan for a node with a kubelet that was started so, and whose files say `told`."""
+    node = nodes.bare(kubelet_config=told or {}, running_kubelet=RunningKubelet(**changed))
+    return [f"{each.severity.value} {each.id}: {each.message}" for each in nodes.plan(node).findings]
+
+
+def of(found: list[str], id: str) -> list[str]:
+    return [each for each in found if f" {id}: " in each]
+
+
+def test_a_kubelet_with_another_root_blocks_and_its_root_is_named() -> None:
+    (found,) = of(running(root="/data/kubelet", uses_root=False), "kubelet-root-differs")
+    assert found.startswith("blocker ")
+    assert "its root in /data/kubelet, and kubelet_root is /var/lib/kubelet" in found
+    assert of(running(root="/data/kubelet", uses_root=True), "kubelet-root-differs") == []
+
+
+@pytest.mark.parametrize("endpoint", ["unix:///run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"])
+def test_a_kubelet_that_talks_to_another_runtime_is_told(endpoint: str) -> None:
+    (found,) = of(running({"containerRuntimeEndpoint": endpoint}), "kubelet-uses-another-runtime")
+    assert found.startswith("warning ")
+    assert f"uses {endpoint}, and" in found
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "unix:///run/containerd/containerd.sock",
+        "unix:///var/run/containerd/containerd.sock",
+        "/run/containerd/containerd.sock",
+    ],
+)
+def test_a_kubelet_that_talks_to_this_containerd_is_fine(endpoint: str) -> None:
+    assert of(running({"containerRuntimeEndpoint": endpoint}), "kubelet-uses-another-runtime") == []
+
+
+def test_a_file_of_a_kubelet_that_does_not_run_says_nothing_of_a_runtime() -> None:
+    node = nodes.bare(kubelet_config={"containerRuntimeEndpoint": "unix:///run/crio/crio.sock"})
+    assert "kubelet-uses-another-runtime" not in {each.id for each in nodes.plan(node).findings}
 
 
 @given(
