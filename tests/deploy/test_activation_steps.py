@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.files import script
+from tasks.operations import activation
 
 OK = """\
 TYPE                             ID         PLATFORMS      STATUS
@@ -20,9 +20,9 @@ io.containerd.grpc.v1            cri        -              ok
 
 
 def run(directory: Path, functions: str, calls: str, **programs: str) -> list[str]:
-    """What `calls` print with these functions of activate.sh, where /boot is in `directory`."""
+    """What `calls` print with these functions of the change-over, where /boot is in `directory`."""
     found = [
-        re.search(rf"^{name}\(\) {{(?: .*}}|\n.*?^}})(?: #.*?)?$", script("activate.sh"), re.M | re.S)
+        re.search(rf"^{name}\(\) {{(?: [^\n]*}}(?: #[^\n]*)?|[^\n]*\n.*?^}})$", activation(), re.M | re.S)
         for name in functions.split()
     ]
     assert all(found), functions

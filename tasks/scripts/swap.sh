@@ -1,0 +1,95 @@
+# swap.sh: the steps of a change, for activate.sh: put the new set in place, restart containerd, and see how it is.
+# Functions only. $stage holds the new set, $service is containerd's, and $why is left for whoever tells a failure.
+
+install_packages() { # all in one transaction, as they may depend on each other's versions
+    names=$(awk -F '\t' '$1 == "package" { print $2 }' "$stage/actions")
+    set --
+    for name in $names; do
+        exact=$(cat "$stage/$name.version") && set -- "$@" "$name=$exact" || return 1
+    done
+    # shellcheck disable=SC2086  # one word for each package
+    { apt-mark unhold $names >/dev/null 2>&1; apt_get install --no-remove --reinstall --no-install-recommends "$@"; } &&
+        apt-mark hold $names >/dev/null
+}
+hold_package() { apt-mark hold "$1" >/dev/null; }
+
+add_user() { # name
+    getent passwd "$1" >/dev/null 2>&1 && return 0
+    # -K SUB_*_COUNT=0: no automatic range, which would stop the kubelet from starting.
+    useradd --system --no-create-home --shell /usr/sbin/nologin -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 "$1" 2>/dev/null ||
+        useradd --system --no-create-home --shell /usr/sbin/nologin "$1"
+}
+
+swap_put() { mv -f "$(beside "$2" new)" "$2"; }
+swap_remove() { rm -f "$1"; }
+
+set_sysctl() { # key value
+    key=$(printf '%s' "$1" | tr . /)
+    [ "$(cat "/proc/sys/$key")" -ge "$2" ] || printf '%s\n' "$2" >"/proc/sys/$key"
+}
+
+set_metacopy() { # value
+    parameter=/sys/module/overlay/parameters/metacopy
+    [ -e "$parameter" ] || modprobe overlay 2>/dev/null
+    printf '%s\n' "$1" >"$parameter"
+}
+
+rebuild_initramfs() { # only where overlay is loaded from it: else the root's modprobe.d is what counts
+    has initramfs || return 0
+    kernel=$(uname -r)
+    for image in "/boot/initrd.img-$kernel" "/boot/initramfs-$kernel.img" "/boot/initrd-$kernel"; do
+        [ ! -e "$image" ] || break
+    done
+    [ -e "$image" ] || return 0
+    list=$(command -v lsinitramfs || command -v lsinitrd) || return 0
+    "$list" "$image" 2>/dev/null | grep -q '/overlay\.ko' || return 0
+    say "overlay is in $image: rebuilding it"
+    if command -v update-initramfs >/dev/null 2>&1; then # not the newest kernel's, which may be another
+        update-initramfs -u -k "$kernel"
+    else
+        dracut --force "$image" "$kernel"
+    fi >/dev/null 2>&1 9>&- ||
+        say "warning: $image could not be rebuilt and keeps what it has for overlay; containerd's pre-start hook sets it"
+}
+
+enable_unit() { # name; systemd reads all units once, afterwards
+    systemctl enable --no-reload "$1" >/dev/null 2>&1 || { say "$1 could not be enabled"; return 1; }
+}
+
+restart_containerd() {
+    restarted=yes why="it did not start"
+    systemctl reset-failed $service 2>/dev/null
+    timeout -s KILL 180 systemctl restart $service
+}
+
+seconds_up() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile
+healthy() { # seconds to wait for the socket. What is said there is final: all plugins are loaded by then
+    seconds_up
+    deadline=$((seconds + $1))
+    while :; do
+        why="the service is $(systemctl is-active $service)"
+        systemctl is-active --quiet $service || return 1
+        plugins=$(timeout -s KILL 10 "$ctr" plugins ls 2>/dev/null) && break
+        why="its socket does not answer"
+        seconds_up
+        [ "$seconds" -lt "$deadline" ] || return 1
+        sleep 0.2
+    done
+    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" -v old="$old" '
+        $1 ~ /grpc/ && $2 == "cri" { cri = 1 }
+        $1 ~ /snapshotter/ && $2 == snapshotter { seen = 1 }
+        ($1 ~ /snapshotter/ && $2 == snapshotter || $1 ~ /cri\.v1/ || $1 ~ /grpc/ && $2 == "cri") && $NF != "ok" {
+            bad = bad ", the status of its plugin " $1 "." $2 " is \"" $NF "\""
+        }
+        END {
+            if (!cri) bad = bad ", it has no CRI plugin"
+            if (!seen && !old) bad = bad ", it has no snapshotter " snapshotter
+            print substr(bad, 3)
+        }')
+    [ -z "$why" ]
+}
+
+tell_journal() { # without the line that containerd has for each plugin
+    journalctl --no-pager --quiet --unit $service --since "@$started" --output cat 2>/dev/null |
+        grep -v 'level=\(info\|debug\)' | tail -n 20 | sed 's/^/journal: /'
+}
