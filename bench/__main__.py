@@ -13,6 +13,7 @@ from bench.ansible import Ansible
 from bench.report import OURS, Fleet
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
+from lab.errors import in_one_line
 from lab.paths import REPO
 
 REAL = (1, 10)
@@ -109,17 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     arguments = parser.parse_args(argv)
     runs = 1 if arguments.quick else max(1, arguments.runs)
-    try:
+    with in_one_line("bench", "its nodes are gone"):
         if arguments.what != "fleet":
             bake(runs, kept=not arguments.quick)
         if arguments.what != "images":
             converge(runs, quick=arguments.quick)
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nbench: stopped; its nodes are gone", file=sys.stderr)
-        return 130
     return 0
 
 

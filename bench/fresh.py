@@ -22,6 +22,7 @@ from statistics import median
 from bench import fleet, machine, measure
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode, mirror, ssh
+from lab.errors import in_one_line
 from lab.paths import REPO
 
 SIZES = (1, 4)
@@ -101,18 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     options = parser.parse_args(argv)
     figures = []
-    try:
-        with Lab() as lab:
-            fresh = Fresh(lab)
-            # The tools take turns, so that what else the machine does falls on both.
-            for size in options.sizes:
-                for _ in range(options.runs):
-                    for tool in (BY_HAND, OURS):
-                        figures.append(fresh.run(tool, size))
-                        print(progress(figures[-1]), flush=True)
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    with in_one_line("bench", "its nodes are gone"), Lab() as lab:
+        fresh = Fresh(lab)
+        # The tools take turns, so that what else the machine does falls on both.
+        for size in options.sizes:
+            for _ in range(options.runs):
+                for tool in (BY_HAND, OURS):
+                    figures.append(fresh.run(tool, size))
+                    print(progress(figures[-1]), flush=True)
     print(table(figures))
     if tuple(options.sizes) == SIZES:
         described = machine.describe()

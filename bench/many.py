@@ -23,6 +23,7 @@ from statistics import median
 
 from bench import machine
 from lab import LabError
+from lab.errors import in_one_line
 from lab.paths import BUILD, REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
@@ -55,13 +56,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (3); the median counts")
     arguments = parser.parse_args(argv)
     costs: list[Cost] = []
-    try:
+    with in_one_line("bench", "its processes are gone"):
         BUILD.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as home:
             _run(Path(home), arguments.nodes, max(1, arguments.runs), costs)
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
     print(summary(costs))
     keep(costs)
     return 0

@@ -25,6 +25,7 @@ from statistics import median
 from bench import fleet, machine, measure
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
+from lab.errors import in_one_line
 from lab.paths import PYINFRA, REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
@@ -120,16 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = not options.sizes and not options.played
     sizes, played = (SIZES, PLAYED) if whole else (options.sizes, options.played)
     figures = []
-    try:
-        with Lab() as lab:
-            plans = Plans(lab)
-            for of, runs in ((sizes, (plans.least, plans.run)), (played, (plans.play,))):
-                for size, _, run in product(of, range(options.runs), runs):
-                    figures.append(run(size))
-                    print(progress(figures[-1]), flush=True)
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    with in_one_line("bench", "its nodes are gone"), Lab() as lab:
+        plans = Plans(lab)
+        for of, runs in ((sizes, (plans.least, plans.run)), (played, (plans.play,))):
+            for size, _, run in product(of, range(options.runs), runs):
+                figures.append(run(size))
+                print(progress(figures[-1]), flush=True)
     described = machine.describe()
     print(table(figures))
     if whole:

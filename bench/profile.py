@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bench.plan import Plans
 from fleet.events import Request
-from lab import Lab, LabError
+from lab import Lab
+from lab.errors import in_one_line
 from lab.paths import REPO
 
 # Counts CPU and no waiting: greenlets wait most of the time.
@@ -88,11 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m bench.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("addresses", nargs="?", type=int, default=200, help="how many (200)")
-    try:
+    with in_one_line("bench", "its nodes are gone"):
         print(table(profile(parser.parse_args(argv).addresses)))
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lab import Lab, LabError, detached
+from lab.errors import in_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("down", help="end every node that was left running")
     arguments = parser.parse_args(argv)
-    try:
+    with in_one_line("lab", "nothing was left running"):
         match arguments.command:
             case "up":
                 if taken := set(arguments.names) & {name for lab in detached.running() for name in lab.nodes}:
@@ -37,9 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "down":
                 ended = detached.end()
                 print(f"ended: {', '.join(ended)}" if ended else "no node was left running")
-    except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

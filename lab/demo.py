@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from lab import Lab, LabError, LabNode, host, mirror
+from lab.errors import in_one_line
 from lab.paths import BUILD, PYINFRA, REPO
 
 NODE = "demo"
@@ -22,16 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the node running, and say how to log in")
     parser.add_argument("--down", action="store_true", help="end the nodes that --keep left running")
     arguments = parser.parse_args(argv)
-    try:
+    with in_one_line("demo", "the node and its network are gone"):
         if arguments.down:
             return down()
         return run(keep=arguments.keep)
-    except LabError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndemo: stopped; the node and its network are gone", file=sys.stderr)
-        return 130
 
 
 def run(keep: bool) -> int:
