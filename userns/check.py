@@ -67,7 +67,7 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
     table = readiness_table.of_policy(policy)
     installed = programs.paths(policy)
     # The layers that were chowned with metacopy cannot be read without it.
-    severities = _severities(table, policy, metacopy_is_vital=ready.rootfs == "chown" and expected.metacopy is True)
+    severities = _severities(table, policy.allow, ready.rootfs == "chown" and expected.metacopy is True)
     deciding = _deciding(
         templates["check-decide.sh.j2"], table, tuple(sorted(severities.items())), policy.snapshotter == "overlayfs"
     )
@@ -131,12 +131,13 @@ def _known(policy: Policy, findings: Iterable[Finding]) -> set[str]:
     return {each.id for each in seen if each.severity is Severity.WARNING and each.id not in _GRAVER}
 
 
-def _severities(table: Table, policy: Policy, *, metacopy_is_vital: bool) -> dict[str, Severity]:
-    """Each id that the check can find, and how much it matters under this policy."""
+@lru_cache(maxsize=64)  # as above
+def _severities(table: Table, allow: tuple[str, ...], metacopy_is_vital: bool) -> Mapping[str, Severity]:
+    """Each id that the check can find, and how much it matters where this is allowed."""
     severities = dict(table.findings) | _OWN | _GRAVER
     if metacopy_is_vital:
         severities["metacopy-not-set"] = Severity.BLOCKER
-    found = apply_allow([Finding(id, severity, "") for id, severity in severities.items()], policy.allow)
+    found = apply_allow([Finding(id, severity, "") for id, severity in severities.items()], allow)
     return {each.id: each.severity for each in found}
 
 

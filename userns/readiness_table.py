@@ -72,9 +72,12 @@ class State:
     answers: tuple[Answer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """`found` is certain before the first question; the walk begins at `first`."""
+    """`found` is certain before the first question; the walk begins at `first`.
+
+    Two tables are equal where they are one: what is kept for each node's table must not read all of it every time.
+    """
 
     found: tuple[Found, ...]
     first: int | Outcome
