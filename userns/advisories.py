@@ -17,15 +17,16 @@ __all__ = ["blocking", "check", "end_of_life", "of_policy"]
 def of_policy(policy: Policy, today: date | None = None) -> list[Finding]:
     """What speaks against the versions in `policy`: each blocker by itself, the rest in one line a component."""
     packaged = policy.install_from == "package"
-    found = []
-    for component, version in policy.versions.items():
-        known = check(component, version, packaged=packaged)
-        found += [finding for finding in known if finding.severity is Severity.BLOCKER]
-        rest = [finding for finding in known if finding.severity is Severity.WARNING]
-        if rest:
-            found.append(_summary(component, version, rest))
-        found += end_of_life(component, version, today)
-    return found
+    return [each for item in policy.versions.items() for each in _in_short(*item, packaged, today)]
+
+
+@lru_cache(maxsize=1024)  # the nodes of a fleet share a few versions
+def _in_short(component: str, version: str, packaged: bool, today: date | None) -> tuple[Finding, ...]:
+    known = _open(component, version, packaged)
+    blockers = [finding for finding in known if finding.severity is Severity.BLOCKER]
+    rest = [finding for finding in known if finding.severity is Severity.WARNING]
+    summary = [_summary(component, version, rest)] if rest else []
+    return (*blockers, *summary, *end_of_life(component, version, today))
 
 
 def check(component: str, version: str, today: date | None = None, *, packaged: bool = False) -> list[Finding]:

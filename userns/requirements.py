@@ -54,15 +54,31 @@ def check(
 
     Raises ValueError where a text is not a version.
     """
+    has = tuple(sorted(told.items()))
+    return list(_checked(kubernetes, containerd, runc, crun, default_runtime, selinux, drop_ins, kubelet, has))
+
+
+@lru_cache(maxsize=256)  # the nodes of a fleet share a few of them
+def _checked(
+    kubernetes: str,
+    containerd: str,
+    runc: str | None,
+    crun: str | None,
+    default_runtime: str,
+    selinux: bool,
+    drop_ins: bool,
+    kubelet: KubeletSettings | None,
+    told: tuple[tuple[str, str], ...],
+) -> tuple[Finding, ...]:
     texts = {"kubernetes": kubernetes, "containerd": containerd, "runc": runc, "crun": crun}
     shown = {name: text for name, text in texts.items() if text}
     versions = {name: parse(text) for name, text in shown.items()}
-    return [
+    return (
         *_rules(shown, versions, default_runtime, {"selinux": selinux, "drop_ins": drop_ins}),
         *_runtimes(shown, versions, default_runtime),
         *_tested(kubernetes, containerd),
-        *gates(kubernetes, kubelet, told),
-    ]
+        *gates(kubernetes, kubelet, dict(told)),
+    )
 
 
 @lru_cache(maxsize=64)
