@@ -1,20 +1,16 @@
 # The two commands that do everything: make demo, make test. The others are parts of them.
 PYTHON ?= python3
 PY := .venv/bin/python
-# How many tests run at once. A virtual machine or a node waits more than it works.
-WORKERS ?= 2
-# Modules that were not yet seen to pass with all the others. `make test-rest` runs them; each goes out of this list once
-# it was.
-REST := tests/fleet/test_dask_broken.py tests/node/test_pull.py
+# How many tests run at once. Some wait more than they work: for a time limit to pass, or for a node to boot.
+WORKERS ?= 3
 
 # Some machines tell Python to compile every file at every start, which a run of pyinfra pays for.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-down test test-unit test-kernels test-faults test-rest lint docs bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults lint docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
-	@echo "make test-rest   the tests that are not yet part of make test"
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
@@ -62,11 +58,7 @@ test-faults: .venv/test.stamp
 
 test: lint
 	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(addprefix --ignore=,$(REST))
-
-test-rest: .venv/test.stamp
-	@sh lab/install-packages.sh tests
-	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(REST)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadscope
 
 bench: packages .venv/test.stamp
 	@$(PY) -m bench

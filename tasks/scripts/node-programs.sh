@@ -246,9 +246,29 @@ read_other_containerd() {
 units="containerd.service docker.service kubelet.service podman.socket crio.service k3s.service k3s-agent.service
 rke2-server.service rke2-agent.service userns-node-check.service"
 
+# Where systemd looks for the file of a unit (systemd.unit(5)).
+unit_directories="etc/systemd/system.control run/systemd/system.control run/systemd/transient run/systemd/generator.early
+etc/systemd/system etc/systemd/system.attached run/systemd/system run/systemd/system.attached run/systemd/generator
+usr/local/lib/systemd/system usr/lib/systemd/system lib/systemd/system run/systemd/generator.late"
+
+# Sets $known_units. systemd searches for each unit that it is asked about, which takes most of its time, and there are
+# ten container runtimes of which a node has one. Of containerd and the kubelet it may know more than there are files.
+know_units() {
+    known_units=""
+    for name in $units; do
+        for directory in $unit_directories; do
+            case $name in containerd.service | kubelet.service) break ;; esac
+            [ ! -e "$directory/$name" ] && [ ! -h "$directory/$name" ] || break
+            directory=""
+        done
+        [ -z "$directory" ] || known_units="$known_units $name"
+    done
+}
+
 read_units() {
+    know_units
     # shellcheck disable=SC2086 # a list
-    set -- $units
+    set -- $known_units
     if [ -d run/systemd/system ] && have systemctl; then
         line=$(limit 5 systemctl --version)
         record systemd "${line%%"$newline"*}"

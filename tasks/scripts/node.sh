@@ -58,11 +58,17 @@ read_machine() {
     record tools "$@"
 
     [ -z "$image" ] || return 0 # such values are the build host's
+    set --
     for file in user/max_user_namespaces user/max_mnt_namespaces kernel/unprivileged_userns_clone \
         kernel/apparmor_restrict_unprivileged_userns kernel/modules_disabled kernel/threads-max fs/inotify/max_user_instances; do
-        # Not by read: it may read byte by byte, and such a file gives nothing after the first.
-        [ ! -f "proc/sys/$file" ] || record sysctl-live "$file" "$(cat "proc/sys/$file")"
+        [ ! -f "proc/sys/$file" ] || set -- "$@" "proc/sys/$file"
     done
+    # Not by read: it may read byte by byte, and such a file gives nothing after the first.
+    if have grep; then
+        grep -s "" /dev/null "$@" | while IFS=: read -r file line; do record sysctl-live "${file#proc/sys/}" "$line"; done
+    else
+        for file do record sysctl-live "${file#proc/sys/}" "$(cat "$file")"; done
+    fi
 }
 
 # --- all of it ---------------------------------------------------------------------------------------------------

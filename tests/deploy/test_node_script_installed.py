@@ -189,6 +189,7 @@ esac
 def test_units_are_what_systemd_says(tree: Tree, shell: list[str]) -> None:
     (tree.root / "run/systemd/system").mkdir(parents=True)
     tree.program("systemctl", SYSTEMCTL)
+    tree.write("usr/lib/systemd/system/docker.service")
     lines = tree.run(shell)
     node = read(lines)
     assert node.systemd == "257"
