@@ -73,7 +73,9 @@ class Applying:
         with _as_history(self):
             inventory = self._read(done)
             self.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
-            rollout = self._rollout(inventory, passed_canary=bool(done))
+            rollout = self._rollout(
+                inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
+            )
             if not rollout.waiting:
                 self.outcome = "done"
             elif self._agreed():
@@ -90,7 +92,21 @@ class Applying:
         if not runs or runs[0].outcome in ("", "done"):
             why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
             raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
+        self._refuse_others(runs[0])
         return runs[0]
+
+    def _refuse_others(self, earlier: Run) -> None:
+        """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
+        then, now = earlier.options, chosen(self.request)
+        left_out = set(then.get("exclude", ())) - set(now["exclude"])
+        if list(then.get("limit", ())) != list(now["limit"]) or left_out or then.get("data", []) != now["data"]:
+            raise CannotRun(
+                f"run {earlier.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
+                "command with --resume, or another one without it"
+            )
+        for name in ("max_unavailable", "max_failures"):
+            if then.get(name) and not getattr(self.options, name):
+                self._say(f"run {earlier.id} had --{name.replace('_', '-')} {then[name]}, and this one has the default")
 
     def _done_in(self, earlier: Run) -> dict[str, Record]:
         """What an earlier run has done with, if it did it with the same settings and the same code."""
@@ -322,6 +338,12 @@ def apply(
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
     request = request.model_copy(update={"group_data": GROUP_DATA})
     return Applying(request, options, history, guard or Guard(), events_of)()
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """Which nodes somebody chose, in the words of the command line."""
+    words = [f"--{name} {each}" for name in ("limit", "exclude", "data") for each in options.get(name, ())]
+    return " ".join(words) or "the whole inventory"
 
 
 def _waiting(record: Record) -> Record:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("down", help="end every node that was left running")
     arguments = parser.parse_args(argv)
-    with in_one_line("lab", "nothing was left running"):
+    with in_one_line("lab", "`python -m lab down` ends what still runs"):
         match arguments.command:
             case "up":
                 if taken := set(arguments.names) & {name for lab in detached.running() for name in lab.nodes}:

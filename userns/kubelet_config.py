@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from userns.findings import Finding, blocker, note, warning
 from userns.idrange import ID_BLOCK
@@ -112,8 +113,7 @@ def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
             "kubelet --root-dir",
         )
     endpoint = node.kubelet_config.get("containerRuntimeEndpoint", "")
-    path = endpoint.removeprefix("unix://")
-    if endpoint and path.removeprefix("/var") != _ENDPOINT:
+    if endpoint not in ("", "null", "~") and urlsplit(endpoint).path.removeprefix("/var") != _ENDPOINT:
         yield warning(
             "kubelet-uses-another-runtime",
             f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "

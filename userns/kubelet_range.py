@@ -231,7 +231,7 @@ class _Kubelet:
         if short and self.max_pods > self.wanted.max_pods:
             yield blocker(
                 "kubelet-id-range-invalid",
-                f"the kubelet's config.yaml has maxPods {self.max_pods}, and with kubelet_id_range it does not start: "
+                f"the kubelet's configuration has maxPods {self.max_pods}, and with kubelet_id_range it does not start: "
                 f"{'; '.join(short)}. Set max_pods to what the kubelet has and a range for so many, or lower maxPods",
                 _RULES,
             )

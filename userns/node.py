@@ -218,7 +218,7 @@ class Node(_Frozen):
     pods_untold: int = 0
     # By file system; neither tmpfs, nor the root and its pods, which are probed.
     kubelet_mounts: dict[str, Mounts] = {}
-    # None: no kubelet runs.
+    # None: no process named kubelet runs (k3s and MicroK8s have theirs in one of another name).
     running_kubelet: RunningKubelet | None = None
     # What its files and flags say, or where none runs, config.yaml in its root. Keys: cgroupDriver, maxPods,
     # idsPerPod, containerRuntimeEndpoint, and the feature gates.
@@ -245,8 +245,12 @@ class Node(_Frozen):
             others["overlay"] = others["containerd-root"]
             lost |= {"snapshots": None, "other_root": ""}
         if "kubelet-root" in others:
-            lost |= {"kubelet_mounts": {}, "kubelet_config": {}, "running_kubelet": None}
-            lost |= {"pod_ids": (), "pods_untold": 0}
+            lost |= {"kubelet_mounts": {}, "pod_ids": (), "pods_untold": 0}
+            if kubelet := self.running_kubelet:
+                same = kubelet.root.rstrip("/") == roots["kubelet-root"].rstrip("/")
+                lost["running_kubelet"] = kubelet.model_copy(update={"uses_root": same})
+            else:
+                lost["kubelet_config"] = {}
         for name in others.keys() & probes.keys():
             probes[name] = Probe(result="unknown", step="root", detail=f"the fact was read for {others[name]}")
         filesystems = {name: each for name, each in self.filesystems.items() if name not in others}

@@ -60,13 +60,17 @@ def _running_kubelet(by_kind: ByKind) -> RunningKubelet | None:
     return None
 
 
+_TRUTH = {"1": "true", "t": "true", "0": "false", "f": "false"}  # strconv.ParseBool, in lower case
+
+
 def _config(by_kind: ByKind) -> dict[str, str]:
-    """Of a kubelet's files the last one counts, and flags win over all of them."""
-    flags = {name: value for name, value in pairs(by_kind, "kubelet-flag").items() if value}
-    for each in flags.pop("featureGates", "").split(","):
-        gate, _, on = each.strip().partition("=")
-        if gate in ("UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"):
-            flags[gate] = on.lower()
+    """Of a kubelet's files the last one counts, and flags win over all of them; of gates each flag adds its own."""
+    flags = {name: value for name, value in by_kind.get("kubelet-flag", []) if value and name != "featureGates"}
+    for gates in (value for name, value in by_kind.get("kubelet-flag", []) if name == "featureGates"):
+        for gate, _, on in (each.partition("=") for each in gates.split(",")):
+            if gate.strip() in ("UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"):
+                told = on.strip().lower()
+                flags[gate.strip()] = _TRUTH.get(told, told)
     return pairs(by_kind, "kubelet-config") | flags
 
 

@@ -38,15 +38,41 @@ read_kubelet() {
     ! have awk || read_kubelet_files
 }
 
-# How the kubelet that runs was started. Sets $kubelet_config to the files of its configuration; a later one wins:
-# --config, and then *.conf below --config-dir, in the order of Go's WalkDir. Without --config it reads none. Flags win
-# over all of them (kubernetes cmd/kubelet/app/server.go: mergeKubeletConfigurations, kubeletConfigFlagPrecedence).
-# Where no kubelet runs, it is the file that kubeadm writes.
+# Sets $kubelet_runs to the process of the node's kubelet, "" where there is none or that can't be told, and $words to its
+# command line. Everybody may call a process so: it is root's, and neither an operator's nor one that only says its version.
+find_kubelet() {
+    kubelet_runs="" words="" several=no
+    for process in $kubelets_run; do
+        # shellcheck disable=SC3067 # dash and busybox know -O
+        [ -O "proc/$process" ] && [ -r "proc/$process/cmdline" ] || continue
+        line=$(tr "\0" "\n" <"proc/$process/cmdline")
+        case $newline$line$newline in
+        "$newline$newline" | *"$newline--version"* | *"$newline--help"* | *"$newline-h$newline"*) continue ;;
+        esac
+        case $(cat "proc/$process/cgroup") in
+        */user.slice/*) continue ;;
+        */kubelet.service*)
+            kubelet_runs=$process words=$line several=no
+            break
+            ;;
+        esac
+        [ -z "$kubelet_runs" ] || several=yes
+        kubelet_runs=$process words=$line
+    done 2>/dev/null
+    [ $several = no ] || kubelet_runs=""
+}
+
+# How that kubelet was started. Sets $kubelet_config to the files of its configuration; a later one wins: --config, and
+# then *.conf below --config-dir, in the order of Go's WalkDir. Without either it reads none. Flags win over all of them
+# (kubernetes cmd/kubelet/app/server.go: mergeKubeletConfigurations, kubeletConfigFlagPrecedence). Where no kubelet runs,
+# it is the file that kubeadm writes.
 read_kubelet_flags() {
     kubelet_config=./$kubelet_root/config.yaml
-    [ -n "$kubelet_runs" ] && [ -r "proc/$kubelet_runs/cmdline" ] || return 0
+    find_kubelet
+    [ -n "$kubelet_runs" ] || return 0
     kubelet_config="" flag="" kubelet_dir=/var/lib/kubelet drop_ins=""
-    words=$(tr "\0" "\n" <"proc/$kubelet_runs/cmdline")
+    # It may have a root directory of its own, in a container.
+    if [ -d "proc/$kubelet_runs/root/" ]; then view=proc/$kubelet_runs/root; else view=.; fi
     set -f
     IFS=$newline
     # shellcheck disable=SC2086 # a word a line
@@ -61,10 +87,14 @@ read_kubelet_flags() {
             continue
             ;;
         esac
+        case $word in
+        /*) file=$view$word ;;
+        *) file=proc/$kubelet_runs/cwd/$word ;;
+        esac
         case $flag in
         --root[-_]dir) kubelet_dir=$word ;;
-        --config) kubelet_config=./$word ;;
-        --config[-_]dir) drop_ins=./$word ;;
+        --config) kubelet_config=$file ;;
+        --config[-_]dir) drop_ins=$file ;;
         --max[-_]pods) record kubelet-flag maxPods "$word" ;;
         --cgroup[-_]driver) record kubelet-flag cgroupDriver "$word" ;;
         --container[-_]runtime[-_]endpoint) record kubelet-flag containerRuntimeEndpoint "$word" ;;
@@ -72,13 +102,21 @@ read_kubelet_flags() {
         esac
         flag=""
     done
-    [ -z "$drop_ins" ] || add_drop_ins "$drop_ins"
+    drop_ins_seen=0
+    [ -z "$drop_ins" ] || [ -L "$drop_ins" ] || add_drop_ins "$drop_ins" # WalkDir follows no link
+    # It may not have made its root yet.
     # shellcheck disable=SC3013 # dash and busybox know -ef
-    if [ "./$kubelet_dir" -ef "./$kubelet_root" ]; then same=yes; else same=no; fi
+    if [ -e "$view$kubelet_dir" ]; then
+        [ "$view$kubelet_dir" -ef "./$kubelet_root" ]
+    else
+        [ "${kubelet_dir%/}" = "/${kubelet_root%/}" ]
+    fi && same=yes || same=no
     record kubelet-root "$kubelet_dir" "$same"
 }
-add_drop_ins() { # directory
+add_drop_ins() { # directory. Not without end, should it be a wrong one
     for each in "$1"/.[!.]* "$1"/*; do
+        drop_ins_seen=$((drop_ins_seen + 1))
+        [ "$drop_ins_seen" -le 1000 ] || return 0
         if [ -d "$each" ] && [ ! -L "$each" ]; then
             add_drop_ins "$each"
         else

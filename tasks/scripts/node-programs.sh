@@ -187,15 +187,15 @@ read_gpu_hooks() {
 
 # --- what runs --------------------------------------------------------------------------------------------------
 
-# Sets $containerds_run, $shims_run and $kubelet_runs: the processes of each, by number.
+# Sets $containerds_run, $shims_run and $kubelets_run: the processes of each, by number.
 find_running() {
     # shellcheck disable=SC2046 # numbers and names
     set -- $(processes proc)
-    containerds_run="" shims_run="" kubelet_runs=""
+    containerds_run="" shims_run="" kubelets_run=""
     while [ "$#" -gt 1 ]; do
         case $2 in
         containerd) containerds_run="$containerds_run $1" ;;
-        kubelet) kubelet_runs=${kubelet_runs:-$1} ;;
+        kubelet) kubelets_run="$kubelets_run $1" ;;
         *) shims_run="$shims_run $1" ;;
         esac
         shift 2
@@ -261,6 +261,8 @@ know_units() {
             [ ! -e "$directory/$name" ] && [ ! -h "$directory/$name" ] || break
             directory=""
         done
+        # One whose file is gone while it runs.
+        [ ! -d "sys/fs/cgroup/system.slice/$name" ] || directory=/
         [ -z "$directory" ] || known_units="$known_units $name"
     done
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import unavailable
-from tests.deploy.node_trees import Tree, link
+from tests.deploy.node_trees import ROOT, Tree, link
 from userns.node import HostIds, Mounts, PodIds, RunningKubelet
 
 PODS = "var/lib/kubelet/pods"
@@ -189,9 +189,10 @@ def test_a_configuration_in_json(tree: Tree, shell: list[str]) -> None:
     assert tree.read(shell).kubelet_config == {"cgroupDriver": "cgroupfs", "maxPods": "58", "idsPerPod": "65536"}
 
 
-def kubelet(tree: Tree, *flags: str, pid: int = 700) -> None:
+def kubelet(tree: Tree, *flags: str, pid: int = 700, cgroup: str = "/system.slice/x.service") -> None:
     """A kubelet that runs."""
     tree.write(f"proc/{pid}/comm", "kubelet\n")
+    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:{cgroup}\n0::{cgroup}\n")
     tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in ("/usr/bin/kubelet", *flags)))
 
 
@@ -237,13 +238,14 @@ def test_flags_win_however_they_are_written(tree: Tree, shell: list[str]) -> Non
         "--max_pods",
         "58",
         "--register-node",
-        "--feature-gates=A=true,UserNamespacesSupport=False",
+        "--feature-gates=A=true,UserNamespacesSupport=true",
         "--container-runtime-endpoint=unix:///run/crio/crio.sock",
         "--bootstrap-kubeconfig=*",
         "--cgroup-driver=",
         "--root-dir=/srv/kubelet",
+        "--feature-gates=B=1,UserNamespacesSupport=F",
+        "--feature-gates=A=false",
     )
-    kubelet(tree, "--max-pods=9", pid=701)
     (tree.root / "srv/kubelet").mkdir(parents=True)
     tree.write("etc/k.yaml", "maxPods: 1\nUserNamespacesSupport: true\n")
     node = tree.read(shell)
@@ -253,6 +255,57 @@ def test_flags_win_however_they_are_written(tree: Tree, shell: list[str]) -> Non
         "UserNamespacesSupport": "false",
         "containerRuntimeEndpoint": "unix:///run/crio/crio.sock",
     }
+
+
+def test_drop_ins_alone_and_by_a_link_and_relative(tree: Tree, shell: list[str]) -> None:
+    tree.write("srv/k.d/a.conf", "maxPods: 5\n")
+    (tree.root / "srv/link").symlink_to("k.d")
+    kubelet(tree, "--config-dir=/srv/k.d")
+    assert tree.read(shell).kubelet_config == {"maxPods": "5"}
+    kubelet(tree, "--config-dir=/srv/link")  # the kubelet does not follow it
+    assert tree.read(shell).kubelet_config == {}
+    kubelet(tree, "--config-dir=k.d")
+    (tree.root / "proc/700/cwd").symlink_to(tree.root / "srv")
+    assert tree.read(shell).kubelet_config == {"maxPods": "5"}
+
+
+def test_a_kubelet_with_a_root_directory_of_its_own(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/k.yaml", "maxPods: 1\n")
+    tree.write("container/etc/k.yaml", "maxPods: 2\n")
+    (tree.root / "var/lib/kubelet").mkdir(parents=True)
+    (tree.root / "container/var/lib/kubelet").mkdir(parents=True)
+    kubelet(tree, "--config=/etc/k.yaml")
+    (tree.root / "proc/700/root").symlink_to(tree.root / "container")
+    node = tree.read(shell)
+    assert node.kubelet_config == {"maxPods": "2"}
+    assert node.running_kubelet == RunningKubelet(uses_root=False)
+
+
+def test_a_root_that_is_not_made_yet_is_the_one_of_its_name(tree: Tree, shell: list[str]) -> None:
+    kubelet(tree, "--root-dir=/var/lib/kubelet/")
+    assert tree.read(shell).running_kubelet == RunningKubelet(root="/var/lib/kubelet/")
+    assert tree.read(shell, kubelet_root="/srv/kubelet").running_kubelet == RunningKubelet(
+        root="/var/lib/kubelet/", uses_root=False
+    )
+
+
+def test_what_is_only_called_so_is_not_the_kubelet(tree: Tree, shell: list[str]) -> None:
+    for pid, flag in enumerate(("--version", "--version=raw", "--help", "-h"), 10):
+        kubelet(tree, flag, pid=pid)
+    kubelet(tree, "--max-pods=1", pid=20, cgroup="/user.slice/user-1000.slice/session-1.scope")
+    kubelet(tree, pid=21)
+    (tree.root / "proc/21/cmdline").write_text("")  # it has just ended
+    assert tree.read(shell).running_kubelet is None
+    kubelet(tree, "--max-pods=2", pid=812)
+    assert tree.read(shell).kubelet_config == {"maxPods": "2"}
+    kubelet(tree, "--max-pods=3", pid=813)
+    assert tree.read(shell).running_kubelet is None  # who knows
+    kubelet(tree, "--max-pods=4", pid=814, cgroup="/system.slice/kubelet.service")
+    assert tree.read(shell).kubelet_config == {"maxPods": "4"}
+    if ROOT:
+        for name in ("812", "813", "814"):
+            os.chown(tree.root / "proc" / name, 1000, 1000)
+        assert tree.read(shell).running_kubelet is None
 
 
 def test_a_root_by_another_name_is_the_same_root(tree: Tree, shell: list[str]) -> None:

@@ -139,6 +139,9 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
     # The operator repairs it. The nodes that are done with are not even read: they could not be.
     unreadable = {"answers": {READ: {"success": False}}}
     repaired = played(tmp_path / "fleet", 6, n1=unreadable, n3=unreadable)
+    other = apply(repaired, "--limit", "n2", "--resume")
+    assert (other.code, other.stdout) == (1, "")
+    assert "run 1 was begun with the whole inventory, and this command has --limit n2: give the same" in other.stderr
     again = apply(repaired, "--max-unavailable", "2", "--resume")
     assert again.code == 0, again.text
     assert waves(again) == [["n2", "n4"], ["n5", "n6"]]
@@ -147,6 +150,30 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
     third = apply(repaired, "--resume")
     assert third.code == 1
     assert "nothing to resume: of the runs of apply over" in third.stderr
+
+
+def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> None:
+    chosen = ("--exclude", "n4", "--data", "max_pods=50")
+    run = apply(played(tmp_path, n2=BROKEN), *chosen, "--max-unavailable", "2", "--max-failures", "0")
+    assert of(run, "waiting") == []
+    assert of(run, "failed") == ["n2"]
+    for options in ((), ("--exclude", "n4"), ("--data", "max_pods=50")):
+        other = apply(played(tmp_path), *options, "--resume")
+        assert (other.code, other.stdout) == (1, "")
+        assert "begun with --exclude n4 --data max_pods, and this command has" in other.stderr
+    again = apply(played(tmp_path), *chosen, "--exclude", "n3", "--resume")
+    assert (again.code, waves(again)) == (0, [["n2"]])
+    assert "run 1 had --max-unavailable 2, and this one has the default" in again.stderr
+
+
+def test_a_canary_that_failed_goes_alone_again(tmp_path: Path) -> None:
+    fleet = played(tmp_path, n1=BROKEN)
+    fleet.add("done", nodes.converged())
+    assert apply(fleet, "--max-unavailable", "100%").json["outcome"].startswith("stopped: 1 failed (@fake/n1)")
+    repaired = played(tmp_path)
+    repaired.add("done", nodes.converged())
+    again = apply(repaired, "--max-unavailable", "100%", "--resume")
+    assert waves(again) == [["n1"], ["n2", "n3", "n4"]]
 
 
 def test_after_a_change_of_the_settings_a_resumed_run_reads_every_node_again(tmp_path: Path) -> None:

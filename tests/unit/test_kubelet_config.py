@@ -151,7 +151,9 @@ def test_a_kubelet_that_talks_to_another_runtime_is_told(endpoint: str) -> None:
         "",
         "unix:///run/containerd/containerd.sock",
         "unix:///var/run/containerd/containerd.sock",
+        "unix:/run/containerd/containerd.sock",
         "/run/containerd/containerd.sock",
+        "null",
     ],
 )
 def test_a_kubelet_that_talks_to_this_containerd_is_fine(endpoint: str) -> None:
