@@ -10,7 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo demo-down test test-unit test-kernels test-faults lint docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
+	@echo "make demo-down   end the node that KEEP=1 left running"
 	@echo "make test        lint, types, unit tests, tests on real nodes and on real kernels"
+	@echo "make lint        ruff and mypy"
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"

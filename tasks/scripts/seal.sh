@@ -34,7 +34,7 @@ rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/NetworkManager/
 # What a kubelet proves with who it is.
 rm -rf /var/lib/kubelet/pki
 rm -f /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/kubeconfig
-rm -rf /var/lib/userns-node/previous /var/lib/userns-node/lock
+rm -rf /var/lib/userns-node/previous /var/lib/userns-node/previous.2 /var/lib/userns-node/lock
 for home in /root /home/*; do
     rm -f "$home/.bash_history" "$home/.ash_history" "$home/.viminfo" "$home/.ssh/known_hosts"
 done

@@ -153,15 +153,15 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
 
 
 def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> None:
-    chosen = ("--exclude", "n4", "--data", "max_pods=50")
+    chosen = ("--exclude", "@fake/n4", "--data", "max_pods=50")
     run = apply(played(tmp_path, n2=BROKEN), *chosen, "--max-unavailable", "2", "--max-failures", "0")
     assert of(run, "waiting") == []
     assert of(run, "failed") == ["n2"]
-    for options in ((), ("--exclude", "n4"), ("--data", "max_pods=50")):
+    for options in ((), ("--exclude", "@fake/n4"), ("--data", "max_pods=50")):
         other = apply(played(tmp_path), *options, "--resume")
         assert (other.code, other.stdout) == (1, "")
-        assert "begun with --exclude n4 --data max_pods, and this command has" in other.stderr
-    again = apply(played(tmp_path), *chosen, "--exclude", "n3", "--resume")
+        assert "begun with --exclude @fake/n4 --data max_pods, and this command has" in other.stderr
+    again = apply(played(tmp_path), *chosen, "--exclude", "@fake/n3", "--resume")
     assert (again.code, waves(again)) == (0, [["n2"]])
     assert "run 1 had --max-unavailable 2, and this one has the default" in again.stderr
 
