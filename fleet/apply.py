@@ -12,15 +12,17 @@ from typing import Any
 import click
 
 from fleet import child, text
+from fleet.away import Away
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import WITHOUT_A_CHANGE, History, Run, inputs
+from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, inputs, seal
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
-from fleet.records import Record, Status, exit_code, totals
+from fleet.records import FinishedBadly, Record, Status, exit_code, totals
+from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
 
@@ -65,14 +67,19 @@ class Applying:
     waves: list[dict[str, Any]] = field(default_factory=list)
     outcome: str = ""
     nodes: dict[str, str] = field(default_factory=dict)  # their names in Kubernetes
+    inputs: str = ""
+
+    def __post_init__(self) -> None:
+        """Whose pods are away is the guard's business."""
+        self.away = Away(self.guard, self._say)
 
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
         earlier = self._earlier() if self.options.resume else None
         done = self._done_in(earlier) if earlier else {}
+        self.inputs = inputs(self.request.inventory)
         with _as_history(self):
-            inventory = self._read(done)
-            self.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
+            inventory = self._read(done, earlier)
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
@@ -99,7 +106,11 @@ class Applying:
         """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
         then, now = earlier.options, chosen(self.request)
         left_out = set(then.get("exclude", ())) - set(now["exclude"])
-        if list(then.get("limit", ())) != list(now["limit"]) or left_out or then.get("data", []) != now["data"]:
+        sealed = str(then.get(SEAL, ""))
+        other_data = sealed not in ("", seal(self.request.data, sealed.partition(":")[0]))
+        if other_data and then.get("data") == now["data"]:
+            raise CannotRun(f"run {earlier.id} was begun with other values of --data: give the same with --resume")
+        if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
             raise CannotRun(
                 f"run {earlier.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
                 "command with --resume, or another one without it"
@@ -118,7 +129,7 @@ class Applying:
         self._say(f"resuming run {earlier.id}: {len(done)} nodes are done with and are not read again")
         return done
 
-    def _read(self, done: Mapping[str, Record]) -> InventoryEvent:
+    def _read(self, done: Mapping[str, Record], earlier: Run | None) -> InventoryEvent:
         """Plan for all nodes but those that are done with, and write it down."""
         request = self.request
         if done:
@@ -135,8 +146,24 @@ class Applying:
             self.records |= {each.name: each for each in records}
         inventory = everybody if done else inventory
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
+        self.nodes = self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
+        if earlier:
+            self._look_for_drained(earlier)
         self.history.put(self.run, [_waiting(each) for each in self.records.values()])
         return inventory
+
+    def _look_for_drained(self, earlier: Run) -> None:
+        """What that run has drained, and not given back: a node that needs no change any more has no wave."""
+        drained = (each.name for each in self.history.records(earlier.id) if each.drained)
+        self.away.found(name for name in drained if name in self.records)
+        idle = [name for name in sorted(self.away.hosts) if self.records[name].status is not Status.CHANGES]
+        well = [name for name in idle if self.records[name].status is Status.READY]
+        failed = self.away.back(well) if self.options.drain else {}
+        for name in idle:
+            if name in self.away.hosts:
+                why = [*self.records[name].reasons, failed.get(name) or self.away.told(name)]
+                status = Status.FAILED if name in well else self.records[name].status
+                self.records[name] = _with(self.records[name], status, why).model_copy(update={"drained": True})
 
     def _refuse_company(self, inventory: InventoryEvent) -> None:
         """Never two rollouts on one node: its lock would keep it whole, but each would spoil the other's waves.
@@ -164,7 +191,7 @@ class Applying:
                 limits[group] = limit(wanted, size)
             except LimitError as error:
                 raise CannotRun(f"max_unavailable of {group}: {error}") from error
-        away = {each.name for each in self.records.values() if each.status in (Status.UNREACHABLE, Status.UNKNOWN)}
+        away = {each.name for each in self.records.values() if each.status in FinishedBadly}
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
@@ -215,11 +242,18 @@ class Applying:
                     if isinstance(wave, Stop):
                         self.outcome = f"stopped: {wave.reason}" if wave.reason else "done"
                         return
+                    if inputs(self.request.inventory) != self.inputs:
+                        self.outcome = (
+                            "stopped: the inventory, its data or the code is not what was planned with any more"
+                        )
+                        return
                     results = self._wave(wave, progress)
                     rollout.settle(results)
                 self.outcome = "interrupted: the nodes in flight were finished"
             except KeyboardInterrupt:
                 self.outcome = "interrupted: nodes were left in flight"
+            except Exception as error:  # whatever it is, nodes were changed, and somebody has to know of them
+                self.outcome = f"stopped: {error}"
             finally:
                 progress.end()
 
@@ -229,10 +263,13 @@ class Applying:
         self.history.in_flight(self.run, wave.nodes, wave.number)
         for name in wave.nodes:
             self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
-        ready = self._make_way(wave)
-        if ready:
-            self._change(ready, wave, progress)
-            self._give_back([name for name in ready if self.records[name].disrupts], wave)
+        try:
+            if ready := self._make_way(wave):
+                self._change(ready, wave, progress)
+        except BaseException:
+            self._tell_of_drained(wave.nodes, wave)
+            raise
+        self._give_back(wave)
         results = {name: self.records[name].status for name in wave.nodes}
         self.waves.append(
             {
@@ -257,7 +294,7 @@ class Applying:
                             progress.advance()
                         case StepEvent(name=name, step=step):
                             progress.say(f"{name}: {step}")
-        except BrokenOff as error:
+        except (BrokenOff, CannotRun) as error:
             for record in self._of(names):
                 if record.status is Status.UNKNOWN:
                     self._settle(_with(record, Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
@@ -266,21 +303,34 @@ class Applying:
         """Move the pods away where they would be disturbed; the nodes that are ready for their change."""
         if not self.options.drain:
             return list(wave.nodes)
-        moving = [name for name in wave.nodes if self.records[name].disrupts]
-        failed = self.guard.before({name: self.nodes[name] for name in moving}, self._say)
+        moving = [name for name in wave.nodes if self.records[name].disrupts or name in self.away.hosts]
+        self.away.hosts |= set(moving)
+        for name in moving:  # whatever comes: a run that goes on from here knows
+            self._settle(self.records[name], wave)
+        failed = self.away.leave(moving)
         for name, why in failed.items():
             self._settle(_with(self.records[name], Status.FAILED, [f"nothing was changed: {why}"]), wave)
         return [name for name in wave.nodes if name not in failed]
 
-    def _give_back(self, names: Iterable[str], wave: Wave) -> None:
+    def _give_back(self, wave: Wave) -> None:
         """Let pods back onto the nodes that are proven; on the others nobody's pods would start."""
-        if not self.options.drain:
-            return
-        good = [name for name in names if self.records[name].status in (Status.CHANGED, Status.READY)]
-        for name, why in self.guard.after({name: self.nodes[name] for name in good}, self._say).items():
-            self._settle(_with(self.records[name], Status.FAILED, [f"changed and proven, but {why}"]), wave)
+        away = [name for name in wave.nodes if name in self.away.hosts]
+        good = [name for name in away if self.records[name].status in (Status.CHANGED, Status.READY)]
+        failed = self.away.back(good) if self.options.drain else {name: self.away.told(name) for name in good}
+        for name in good:
+            well = name not in failed
+            why = [] if well else [f"changed and proven, but {failed[name]}"]
+            self._settle(self.records[name] if well else _with(self.records[name], Status.FAILED, why), wave)
+        self._tell_of_drained([name for name in away if name not in good], wave)
+
+    def _tell_of_drained(self, names: Iterable[str], wave: Wave) -> None:
+        """Whoever repairs a node has to let its pods back."""
+        for record in self._of(name for name in names if name in self.away.hosts):
+            told = [each for each in (self.away.told(record.name),) if each]
+            self._settle(_with(record, record.status, [*record.reasons, *told]), wave)
 
     def _settle(self, record: Record, wave: Wave) -> None:
+        record = record.model_copy(update={"drained": record.name in self.away.hosts})
         self.records[record.name] = record
         self.history.put(self.run, [record], wave.number)
 
@@ -296,7 +346,7 @@ class Applying:
             return code
         print("\n\n".join([*text.attention(records), f"{self.outcome}\n{text.summary(records)}"]))
         if proven := {self.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
-            print("\n".join(next_step.steps(proven)), file=sys.stderr)
+            tell("\n".join(next_step.steps(proven)))
         if any(each.status is Status.WAITING for each in records):
             self._say("go on with the same command and --resume")
         return code
@@ -305,7 +355,7 @@ class Applying:
         return [self.records[name] for name in names]
 
     def _say(self, line: str) -> None:
-        print(f"fleet: {line}", file=sys.stderr, flush=True)
+        tell(f"fleet: {line}")
 
 
 class _as_history:
@@ -319,7 +369,7 @@ class _as_history:
         options = {
             name: getattr(applying.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
         }
-        options |= chosen(applying.request)
+        options |= chosen(applying.request) | {SEAL: seal(applying.request.data)}
         applying.run = applying.history.begin("apply", applying.request.inventory, options)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

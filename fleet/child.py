@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.events import Ended, Event, InventoryEvent, Problem, Request, parse
+from userns.diff import Mask
 
 __all__ = ["BrokenOff", "CannotRun", "Child", "Events", "events", "running"]
 
@@ -106,7 +107,8 @@ def _read(process: subprocess.Popen[bytes], log: int) -> Iterator[Event]:
 
 def _last_lines(log: int) -> list[str]:
     size = os.fstat(log).st_size
-    return os.pread(log, 1 << 14, max(0, size - (1 << 14))).decode(errors="replace").splitlines()[-LAST_LINES:]
+    lines = os.pread(log, 1 << 14, max(0, size - (1 << 14))).decode(errors="replace").splitlines()[-LAST_LINES:]
+    return Mask()("\n".join(lines)).splitlines()  # a traceback shows lines of an inventory
 
 
 def _path() -> str:

@@ -18,6 +18,7 @@ from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import History, NoSuchRun, default_path
 from fleet.shards import SHARD
+from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
 from fleet.where import LOCAL, MANY, NONE, Settings, events_of
 
@@ -144,7 +145,7 @@ _SPREADING = (
 
 def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
     settings = Settings(**{name: getattr(options, name) for name, *_ in _SPREADING})
-    return events_of(options.scheduler, settings, lambda line: print(f"fleet: {line}", file=sys.stderr, flush=True))
+    return events_of(options.scheduler, settings, lambda line: tell(f"fleet: {line}"))
 
 
 def _looking_back(commands: Any) -> None:

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Guard", "Hooks", "Kubectl", "blocked_pods", "matches"]
@@ -22,8 +22,14 @@ _BLOCKED = re.compile(
 )
 
 
+@dataclass
 class Guard:
-    """What is done around a disturbing change: here, nothing."""
+    """What is done around a disturbing change: here, nothing.
+
+    `ours`: names in Kubernetes of the nodes that an earlier run of ours has left as `before` leaves them.
+    """
+
+    ours: set[str] = field(default_factory=set, kw_only=True)
 
     def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         """Make these nodes (host: its name in Kubernetes) free; the hosts that could not be, each with why."""
@@ -33,8 +39,12 @@ class Guard:
         """Let pods back; the hosts where that failed, each with why."""
         return {}
 
+    def left(self, node: str) -> str:
+        """What is to be done about a node that `before` was begun for, and `after` was not."""
+        return ""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Hooks(Guard):
     """Commands of the operator's own, with the node's names in NODE and HOST; exit code 0 means that it worked."""
 
@@ -50,6 +60,11 @@ class Hooks(Guard):
         """Run the other one."""
         return self._run(self.after_command, nodes, say)
 
+    def left(self, node: str) -> str:
+        """Name both commands."""
+        begun = f"`{self.before_command}` was run for {node}, and `{self.after_command}` was not"
+        return begun if self.before_command else ""
+
     def _run(self, command: str, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         failed = {}
         for host, node in nodes.items() if command else ():
@@ -59,22 +74,30 @@ class Hooks(Guard):
         return failed
 
 
-@dataclass(frozen=True)
+@dataclass
 class Kubectl(Guard):
-    """The operator's own kubectl: `command` is how they call it, `arguments` go to `kubectl drain`."""
+    """The operator's own kubectl: `command` is how they call it, `arguments` go to `kubectl drain`.
+
+    A node that somebody else has cordoned stays so: it is in `theirs` from `before` on.
+    """
 
     command: str = "kubectl"
     arguments: tuple[str, ...] = ("--ignore-daemonsets",)
     seconds: int = 300
     parallel: int = 8
+    theirs: set[str] = field(default_factory=set)
 
     def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         """Drain the nodes. One that cannot be drained in time is uncordoned again, if it was not cordoned before."""
         return self._each(self._drain, nodes, say)
 
     def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
-        """Uncordon the nodes."""
-        return self._each(self._uncordon, nodes, say)
+        """Uncordon the nodes, but those that were cordoned before."""
+        return self._each(self._give_back, nodes, say)
+
+    def left(self, node: str) -> str:
+        """Say how to uncordon it."""
+        return f"its pods were moved away, and it may be cordoned still: {self.command} uncordon {node}"
 
     def _each(
         self, work: Callable[[str, Callable[[str], None]], str], nodes: Mapping[str, str], say: Callable[[str], None]
@@ -87,7 +110,12 @@ class Kubectl(Guard):
         found, why = self._kubectl("get", "node", node, "-o", "json")
         if why:
             return f"kubectl get node {node} failed: {why}"
-        was_cordoned = bool(json.loads(found).get("spec", {}).get("unschedulable"))
+        try:
+            was_cordoned = bool(json.loads(found).get("spec", {}).get("unschedulable")) and node not in self.ours
+        except ValueError:
+            return f"kubectl get node {node} printed something else than the node: {found[:200]!r}"
+        if was_cordoned:
+            self.theirs.add(node)
         say(f"draining {node}")
         _, why = self._kubectl(
             "drain", node, f"--timeout={self.seconds}s", *self.arguments, seconds=self.seconds + GRACE_SECONDS
@@ -99,6 +127,12 @@ class Kubectl(Guard):
             return f"{told}. It was cordoned before, and is still"
         undone = self._uncordon(node, say)
         return f"{told}. " + (f"And {undone}" if undone else "It was uncordoned again")
+
+    def _give_back(self, node: str, say: Callable[[str], None]) -> str:
+        if node in self.theirs:
+            say(f"{node} was cordoned before, and stays so")
+            return ""
+        return self._uncordon(node, say)
 
     def _uncordon(self, node: str, say: Callable[[str], None]) -> str:
         say(f"uncordoning {node}")
@@ -122,12 +156,12 @@ class Kubectl(Guard):
 
     def _labels(self, namespace: str, pod: str) -> Mapping[str, str]:
         found, why = self._kubectl("get", "pod", pod, "-n", namespace, "-o", "json")
-        labels: Mapping[str, str] = {} if why else json.loads(found)["metadata"].get("labels", {})
+        labels: Mapping[str, str] = {} if why else _parsed(found).get("metadata", {}).get("labels", {})
         return labels
 
     def _items(self, *arguments: str) -> list[dict[str, Any]]:
         found, why = self._kubectl(*arguments)
-        return [] if why else list(json.loads(found).get("items", []))
+        return [] if why else list(_parsed(found).get("items", []))
 
     def _kubectl(self, *arguments: str, seconds: float = GRACE_SECONDS) -> tuple[str, str]:
         return _run([*shlex.split(self.command), *arguments], seconds)
@@ -177,11 +211,21 @@ def _run(argv: Sequence[str], seconds: float, more: Mapping[str, str] | None = N
         )
     except FileNotFoundError:
         return "", f"there is no program {argv[0]}"
+    except OSError as error:
+        return "", f"{argv[0]} could not be run: {error.strerror}"
     except subprocess.TimeoutExpired:
         return "", f"no end within {seconds:.0f} s"
     if done.returncode:
         return done.stdout, "; ".join(_lines(done.stderr or done.stdout)) or f"exit code {done.returncode}"
     return done.stdout, ""
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = json.loads(text)
+    except ValueError:  # a wrapper around kubectl that says more than it
+        return {}
+    return parsed
 
 
 def _lines(text: str) -> Iterable[str]:

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import scrypt, sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from sqlite_utils.db import NotFoundError
 from fleet.child import ROOT
 from fleet.records import Record, Status
 
-__all__ = ["WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs"]
+__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs", "seal"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
+# The option that tells whether two runs had the same --data, and not what it was.
+SEAL = "data_seal"
 # How the outcomes of runs that changed nothing begin; those of the first kind did not read their nodes either.
 WITHOUT_A_CHANGE = ("did not begin", "declined", "interrupted before")
 _SCHEMA = """
@@ -72,7 +74,8 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        told = {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
 
 
 class History:
@@ -80,6 +83,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
         self.path = path
         self._db = Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
@@ -239,6 +243,13 @@ def inputs(inventory: str) -> str:
 
 
 _CODE = ("tasks", "userns", "templates", "artifacts")
+
+
+def seal(data: Mapping[str, object], salt: str = "") -> str:
+    """Tells whether two runs had the same data. By a slow digest with a salt: a value may be a password."""
+    salt = salt or os.urandom(16).hex()
+    text = json.dumps(data, sort_keys=True, default=str)
+    return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
 
 
 def _is_code(file: Path) -> bool:

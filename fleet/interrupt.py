@@ -21,15 +21,18 @@ class Interrupt:
         self.wanted = False
 
     def __enter__(self) -> Interrupt:
-        self._before = {each: signal.signal(each, self._asked) for each in _SIGNALS}
+        heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup
+        self._before = {each: signal.signal(each, self._asked) for each in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def _asked(self, _number: int, _frame: FrameType | None) -> None:
-        if self.wanted:
+    def _asked(self, number: int, _frame: FrameType | None) -> None:
+        if self.wanted and number != signal.SIGHUP:  # a terminal hangs up once, and its shell says so again
             raise KeyboardInterrupt
+        if self.wanted:
+            return
         self.wanted = True
         self._say("stopping: the nodes in flight are finished and no other is begun. Again to leave at once")

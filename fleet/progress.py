@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -31,16 +32,19 @@ class Progress:
     def advance(self) -> None:
         """One node more is done with."""
         if self._bar:
-            self._bar.update(1)
+            with suppress(OSError):
+                self._bar.update(1)
 
     def say(self, step: str) -> None:
         """What is being done."""
         self._step = step
         if self._bar:
-            self._bar.render_progress()
+            with suppress(OSError):
+                self._bar.render_progress()
 
     def end(self) -> None:
         """Take the bar away; what is told next stands in its own line."""
         if self._bar:
-            self._bar.__exit__(None, None, None)
+            with suppress(OSError):
+                self._bar.__exit__(None, None, None)
             self._bar = None

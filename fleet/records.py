@@ -58,7 +58,8 @@ class Record(_Frozen):
 
     `reasons` say why it is refused, could not be reached or failed; `changes` are in words; `diffs` are the lines of
     each file's diff, by path, where they were asked for; `proof` is what the kernel said of its containers.
-    `disrupts` says which of the changes disturb what runs on the node, and why.
+    `disrupts` says which of the changes disturb what runs on the node, and why; `drained` that its pods were moved away
+    for them, and not let back.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Record(_Frozen):
     decisions: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     disrupts: tuple[str, ...] = ()
+    drained: bool = False
     diffs: dict[str, tuple[str, ...]] = {}
     proof: tuple[str, ...] = ()
 

@@ -42,6 +42,7 @@ from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, Recor
 from fleet.observed import of_plan
 from fleet.part import only
 from fleet.records import Record, Status, Versions
+from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
@@ -90,7 +91,7 @@ class Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it, where it is about a host; print it all."""
         text = click.unstyle(record.getMessage())
-        print(text, file=sys.stderr)
+        tell(text)
         if (match := _HOST.fullmatch(text)) and not match["said"].startswith(_NOISE):
             self.lines[match["host"]].append(match["said"].rstrip())
 

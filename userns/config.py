@@ -17,6 +17,7 @@ from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.render import comment_lines, fill_anew
 from userns.toml_text import assignments, inline, key, tables
+from userns.versions import parse
 
 __all__ = [
     "IMPORTED",
@@ -33,6 +34,7 @@ __all__ = [
 STATE = "/run/containerd"
 IMPORTED = f"{DROP_INS}/*.toml"
 RUNC_V2 = "io.containerd.runc.v2"
+_IMAGES = "io.containerd.cri.v1.images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,8 @@ class Settings:
     """What decides config.toml. `version` is the config's: 2 for containerd 1.7, 3 for 2.x.
 
     `handlers` maps a runtime handler to the path of its binary. `slow_chown` None leaves the key out, and so does
-    version 2: containerd 1.7 does not know the key and would ignore it without a word. `extra` is the setting
-    `containerd_config`.
+    version 2: containerd 1.7 does not know the key and would ignore it without a word. `local_pull`: CRI pulls images
+    itself, and not by the transfer service. `extra` is the setting `containerd_config`.
     """
 
     version: int
@@ -53,6 +55,7 @@ class Settings:
     sandbox_image: str | None = None
     slow_chown: bool | None = None
     slow_chown_reason: str = ""
+    local_pull: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,8 +80,22 @@ def of_policy(policy: Policy, ready: Readiness) -> Settings:
         sandbox_image=policy.sandbox_image,
         slow_chown=ready.slow_chown,
         slow_chown_reason=ready.slow_chown_reason,
+        local_pull=_pulls_locally(policy),
         extra=policy.containerd_config,
     )
+
+
+def _pulls_locally(policy: Policy) -> bool:
+    """Whether the transfer service, by which CRI pulls from containerd 2.1 on, could not unpack for this snapshotter.
+
+    Its default unpack_config names overlayfs alone, and every pull fails with "no unpack platforms defined"
+    (containerd core/transfer/local/pull.go, containerd/containerd#11606). Where the operator has set either, they know.
+    """
+    if policy.snapshotter == "overlayfs" or parse(policy.containerd_version) < parse("2.1"):
+        return False
+    plugins = policy.containerd_config.get("plugins")
+    own = plugins if isinstance(plugins, dict) else {}
+    return "use_local_image_pull" not in (own.get(_IMAGES) or {}) and not own.get("io.containerd.transfer.v1.local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,7 @@ _PLACES: Mapping[int, _Places] = {
     ),
     3: _Places(
         containerd=("plugins", "io.containerd.cri.v1.runtime", "containerd"),
-        snapshotter=("plugins", "io.containerd.cri.v1.images", "snapshotter"),
+        snapshotter=("plugins", _IMAGES, "snapshotter"),
         sandbox=("plugins", "io.containerd.cri.v1.images", "pinned_images", "sandbox"),
         slow_chown=("plugins", "io.containerd.snapshotter.v1.overlayfs", "slow_chown"),
     ),
@@ -162,6 +179,7 @@ def _text(template: str, settings: Settings, want: Table) -> str:
         drop_ins=DROP_INS,
         handlers={name: handlers[name] for name in sorted(handlers, key=_runc_first)},
         snapshotter=settings.snapshotter,
+        local_pull=settings.local_pull,
         default_runtime=settings.default_runtime,
         sandbox_image=settings.sandbox_image,
         slow_chown=settings.slow_chown if slow_chown else None,
@@ -221,6 +239,8 @@ def _ours(settings: Settings) -> Table:
         options = {"BinaryName": binary, "SystemdCgroup": settings.cgroup_driver == "systemd"}
         _set(config, (*places.containerd, "runtimes", name), {"runtime_type": RUNC_V2, "options": options})
     _set(config, places.snapshotter, settings.snapshotter)
+    if settings.local_pull:
+        _set(config, ("plugins", _IMAGES, "use_local_image_pull"), True)
     if settings.sandbox_image is not None:
         _set(config, places.sandbox, settings.sandbox_image)
     if settings.slow_chown is not None and places.slow_chown:

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["ID_BLOCK", "ID_SPACE", "IdRange", "capacity_problem", "free_range", "inside", "overlap", "range_problems"]
+__all__ = [
+    "ID_BLOCK",
+    "ID_SPACE",
+    "MAX_PODS",
+    "IdRange",
+    "capacity_problem",
+    "free_range",
+    "inside",
+    "overlap",
+    "range_problems",
+]
 
 # Start and count.
 IdRange = tuple[int, int]
 
 ID_BLOCK = 65536
+MAX_PODS = 110  # KubeletConfiguration's default
 # User IDs are 32 bits wide. A range must end below the last one: 4294967295 is (uid_t)-1, "no user", and the pod
 # that gets it fails with EINVAL for ever (kubernetes/kubernetes#139916).
 ID_SPACE = 2**32

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from userns.findings import Finding, blocker, note, warning
-from userns.idrange import ID_BLOCK
+from userns.idrange import ID_BLOCK, MAX_PODS
 from userns.kubelet_range import does
 from userns.node import Node
 from userns.tables import GATES
@@ -17,7 +17,7 @@ from userns.versions import parse
 __all__ = ["KubeletSettings", "contradictions", "gates", "running"]
 
 # KubeletConfiguration's own defaults.
-_MAX_PODS, _IDS_PER_POD = "110", str(ID_BLOCK)
+_MAX_PODS, _IDS_PER_POD = str(MAX_PODS), str(ID_BLOCK)
 _ENDPOINT = "/run/containerd/containerd.sock"
 _GATE, _OLD_GATE = "UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"
 
@@ -111,6 +111,13 @@ def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
             f"the kubelet that runs here has its root in {kubelet.root}, and kubelet_root is {kubelet_root}: what was "
             "probed and would be proven there says nothing of its pods. Set kubelet_root to the kubelet's --root-dir",
             "kubelet --root-dir",
+        )
+    if node.kubelet_config.get(_GATE) == "false":
+        yield blocker(
+            "user-namespaces-gate-off",
+            f"the kubelet that runs here has {_GATE}: false: every pod with hostUsers: false fails on this node. Take "
+            "that out of its configuration, and restart it",
+            "KEP-127",
         )
     endpoint = node.kubelet_config.get("containerRuntimeEndpoint", "")
     if endpoint not in ("", "null", "~") and urlsplit(endpoint).path.removeprefix("/var") != _ENDPOINT:

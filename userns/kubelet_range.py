@@ -14,7 +14,7 @@ from functools import cached_property
 
 from userns import paths, subids
 from userns.findings import Finding, Severity, blocker, note, warning
-from userns.idrange import ID_BLOCK, ID_SPACE, IdRange, free_range, inside, overlap, range_problems
+from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems
 from userns.node import Node, PodIds, Unit
 from userns.tables import GETSUBIDS, KUBELETS, NEWEST_KUBERNETES, Range
 from userns.versions import parse
@@ -63,12 +63,20 @@ class _Kubelet:
 
     @cached_property
     def ids_per_pod(self) -> int:
-        return self.wanted.ids_per_pod if does("reads-ids-per-pod", self.version) else ID_BLOCK
+        if not does("reads-ids-per-pod", self.version):
+            return ID_BLOCK
+        return self._told("idsPerPod", self.wanted.ids_per_pod, ID_BLOCK)
 
     @cached_property
     def max_pods(self) -> int:
-        told = self.node.kubelet_config.get("maxPods", "")
-        return int(told) if re.fullmatch(r"\d{1,6}", told, re.ASCII) else self.wanted.max_pods
+        return self._told("maxPods", self.wanted.max_pods, MAX_PODS)
+
+    def _told(self, name: str, wanted: int, default: int) -> int:
+        """What the kubelet goes by: what it was told, or where it runs and was not, its own default."""
+        told = self.node.kubelet_config.get(name, "")
+        if re.fullmatch(r"[1-9]\d{0,6}", told, re.ASCII):
+            return int(told)
+        return wanted if self.node.running_kubelet is None else default
 
     @cached_property
     def default(self) -> IdRange:
@@ -227,12 +235,13 @@ class _Kubelet:
 
     def _outcome(self, wanted: IdRange) -> Iterator[Finding]:
         """Whether what is written has the effect that it should have."""
-        short = range_problems(*wanted, ids_per_pod=self.wanted.ids_per_pod, max_pods=self.max_pods)
-        if short and self.max_pods > self.wanted.max_pods:
+        short = range_problems(*wanted, ids_per_pod=self.ids_per_pod, max_pods=self.max_pods)
+        if short:
             yield blocker(
                 "kubelet-id-range-invalid",
-                f"the kubelet's configuration has maxPods {self.max_pods}, and with kubelet_id_range it does not start: "
-                f"{'; '.join(short)}. Set max_pods to what the kubelet has and a range for so many, or lower maxPods",
+                f"the kubelet has maxPods {self.max_pods} and idsPerPod {self.ids_per_pod}, and with kubelet_id_range "
+                f"it does not start: {'; '.join(short)}. Set max_pods and ids_per_pod to what the kubelet has, and a "
+                "range that fits, or change its configuration first",
                 _RULES,
             )
         if not self.node.getsubids or self.printed == wanted:
@@ -316,6 +325,13 @@ class _Kubelet:
         """What the kubelet takes where nobody gave it a range."""
         if self.wanted.image:
             return
+        if self.default[1] % self.ids_per_pod:
+            yield blocker(
+                "kubelet-id-range-invalid",
+                f"idsPerPod {self.ids_per_pod} does not divide the kubelet's default range ({_shown(self.default)}), "
+                f"and the kubelet does not start. {self._suggestion()}",
+                _RULES,
+            )
         yield from self._stranded(self.default, "the kubelet's default range")
         users = [who for theirs, who in self._accounts() if overlap(theirs, self.default)]
         last = does("hands-out-last-block", self.version)

@@ -115,6 +115,9 @@ def _packages(node: Node, policy: Policy) -> list[InstallPackage | HoldPackage]:
             why = f"{package.version} is installed"
         elif any(_drifted(node.binaries.get(path)) for path in programs):
             why = "its files are not the ones that the record names"
+        elif other := [each.version for each in map(node.binaries.get, programs) if each and each.version != version]:
+            # A change that went back where apt could not: its files are another version's, whatever dpkg says.
+            why = f"its programs are {other[0]}, and {package.version} is installed"
         elif not package.held:
             why = f"{package.version} is not held, so an upgrade of the node would replace it"
             found.append(HoldPackage(component, why))

@@ -30,6 +30,7 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
         drop_ins=bool(node.drop_ins),
         kubelet=kubelet,
         told=node.kubelet_config,
+        kubelet_version=node.kubelet_version,
     )
     found += contradictions(node.kubelet_version or policy.kubernetes_version, kubelet, node.kubelet_config)
     return [*found, *running(node, policy.kubelet_root)]
@@ -46,16 +47,19 @@ def check(
     drop_ins: bool = False,
     kubelet: KubeletSettings | None = None,
     told: Mapping[str, str] = MappingProxyType({}),
+    kubelet_version: str = "",
 ) -> list[Finding]:
     """The findings about these versions together. A runtime that is None is not installed, or not known.
 
     `selinux`: it is enforced; `drop_ins`: there are files in conf.d; `kubelet`: the settings that it has to share;
-    `told`: what it has been told already.
+    `told`: what it has been told already; `kubelet_version`: of the one that is installed, which its gates go by ("":
+    that of Kubernetes).
 
     Raises ValueError where a text is not a version.
     """
     has = tuple(sorted(told.items()))
-    return list(_checked(kubernetes, containerd, runc, crun, default_runtime, selinux, drop_ins, kubelet, has))
+    gated = kubelet_version or kubernetes
+    return list(_checked(kubernetes, containerd, runc, crun, default_runtime, selinux, drop_ins, kubelet, has, gated))
 
 
 @lru_cache(maxsize=256)  # the nodes of a fleet share a few of them
@@ -69,6 +73,7 @@ def _checked(
     drop_ins: bool,
     kubelet: KubeletSettings | None,
     told: tuple[tuple[str, str], ...],
+    gated: str,
 ) -> tuple[Finding, ...]:
     texts = {"kubernetes": kubernetes, "containerd": containerd, "runc": runc, "crun": crun}
     shown = {name: text for name, text in texts.items() if text}
@@ -77,7 +82,7 @@ def _checked(
         *_rules(shown, versions, default_runtime, {"selinux": selinux, "drop_ins": drop_ins}),
         *_runtimes(shown, versions, default_runtime),
         *_tested(kubernetes, containerd),
-        *gates(kubernetes, kubelet, dict(told)),
+        *gates(gated, kubelet, dict(told)),
     )
 
 

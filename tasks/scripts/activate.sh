@@ -16,7 +16,7 @@ mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no went_on=no running=""
+stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no went_on=no running="" dependents=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 unclean="not all that was laid beside the files could be removed"
@@ -160,6 +160,7 @@ go_back() { # false where containerd is not healthy with what is there now
         say "$undo_is is back; containerd is as unhealthy with it as before: $why"
         well=no
     fi
+    start_dependents
     [ $clean = yes ] || die "$unclean; run again, or reboot, to try again"
     abandon
     [ $well = yes ]
@@ -311,6 +312,7 @@ activate() {
     # A stop of this unit must not cut what follows: systemd sends SIGTERM at shutdown.
     trap '' INT HUP TERM
     started=$(date +%s)
+    note_dependents
     begin || give_up "could not write to $state and $units"
     each put place_beside || give_up "the new files could not be prepared"
     has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
@@ -329,15 +331,16 @@ activate() {
     each sysctl set_sysctl || give_up "a kernel setting could not be raised"
     each metacopy set_metacopy || give_up "overlay's metacopy could not be set"
     each enable enable_unit || give_up "a unit could not be enabled"
-    systemctl daemon-reload
+    systemctl daemon-reload || give_up "systemd did not read its units again" # what starts then would be the old unit
     if [ $restart = yes ]; then
         restart_containerd || give_up "$service did not start"
         healthy 60 || give_up "containerd is not healthy: $why"
     fi
+    start_dependents
     each hold hold_package || give_up "a package could not be held"
     write_manifest || give_up "the record could not be written"
     sync "$state"
-    commit
+    commit || [ ! -e "$mark" ] || give_up "the change could not be committed"
     check_anew
     say "done"
 }

@@ -85,11 +85,12 @@ save_metacopy() { # layers made with it are unreadable without it: what sets it 
 # --- bringing back -----------------------------------------------------------------------------------------------
 
 bring_back() { # target saved
-    new=$(beside "$1" new) old=$(beside "$1" old)
-    [ -e "$old" ] || old=$2
-    # What was never swapped still is the saved file, and mv refuses to rename a file to itself.
-    # shellcheck disable=SC3013  # dash and busybox know -ef
-    [ "$old" -ef "$1" ] && return 0
+    new=$(beside "$1" new) old=$2
+    case $2 in "$back"/*) # of that set alone there may be a link beside the target
+        if [ -e "$(beside "$1" old)" ] || [ -L "$(beside "$1" old)" ]; then old=$(beside "$1" old); fi ;;
+    esac
+    # What was never swapped still is the saved file, and mv refuses to rename a file to itself. A link counts as itself.
+    [ "$(stat -c %d:%i "$old")" = "$(stat -c %d:%i "$1" 2>/dev/null)" ] && return 0
     rm -f "$new"
     { ln -P "$old" "$new" 2>/dev/null || cp -pP "$old" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
 }
@@ -115,9 +116,9 @@ restore() { # list, directory of its numbers; false where not all of it could be
     done <"$1" 9>&-
     while IFS="$tab" read -r kind name detail; do
         case $kind in
-            package) [ $booting = yes ] || bring_back_package "$name" "$detail" ;; # dpkg needs a booted system
-            hold | unhold) apt-mark "$kind" "$name" >/dev/null ;;
-            user) userdel "$name" >/dev/null 2>&1 ;;
+            package) [ $booting = yes ] || bring_back_package "$name" "$detail" </dev/null ;; # dpkg needs a booted system
+            hold | unhold) apt-mark "$kind" "$name" >/dev/null </dev/null ;;
+            user) userdel "$name" >/dev/null 2>&1 </dev/null ;;
             put | absent)
                 grep -qF "keep$tab$name$tab" "$1" && continue
                 if [ "$kind" = put ]; then bring_back "$name" "$2/$detail"; else rm -f "$name"; fi || {

@@ -29,7 +29,7 @@ keep_sets() {
 extend() { # set
     [ -e "$1/restore" ] || { rm -rf "$1" && return 0; }
     number=$(find "$1" -name '[0-9]*' | sed 's,.*/,,' | sort -n | tail -n 1)
-    number=${number:-0} list=$1/restore.new
+    number=${number:-0} list=$1/restore.new broken=no
     cp "$1/restore" "$list" && while IFS="$tab" read -r kind name detail; do
         case $kind in
             put | absent) listed put absent ;;
@@ -41,11 +41,11 @@ extend() { # set
         if [ "$kind" = put ]; then
             number=$((number + 1))
             rm -f "$1/$number"
-            ln -P "$back/$detail" "$1/$number" 2>/dev/null || cp -pP "$back/$detail" "$1/$number" || exit 1
+            ln -P "$back/$detail" "$1/$number" 2>/dev/null || cp -pP "$back/$detail" "$1/$number" || broken=yes
             detail=$number
         fi
-        printf '%s\t%s\t%s\n' "$kind" "$name" "$detail" >>"$list" || exit 1
-    done <"$back/restore" &&
+        printf '%s\t%s\t%s\n' "$kind" "$name" "$detail" >>"$list" || broken=yes
+    done <"$back/restore" && [ $broken = no ] &&
         { grep "^package$tab" "$list"; grep -v "^package$tab" "$list"; } >"$list.new" && # packages bring files
         sync "$list.new" && mv -f "$list.new" "$1/restore" && rm -f "$list" && sync "$1" || rm -rf "$1"
 }
@@ -118,6 +118,7 @@ roll_back() {
         esac
     done <"$stage/actions"
     started=$(date +%s)
+    note_dependents
     if [ "$set" = undo ]; then
         [ -e "$mark" ] && [ -e "$back/restore" ] || die "$stale"
         [ $empty = no ] || refuse_tasks
@@ -142,8 +143,9 @@ roll_back() {
     [ -x "$ctr" ] || ctr=ctr
     restart_containerd || give_up "$service did not start with the kept set"
     healthy 60 || give_up "containerd is not healthy with the kept set: $why"
+    start_dependents
     sync "$state"
-    commit
+    commit || [ ! -e "$mark" ] || give_up "the rollback could not be committed"
     refresh_manifest # its programs were links into a set that is gone
     check_anew
     say "done: the kept set is back, and containerd runs it"

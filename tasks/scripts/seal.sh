@@ -41,6 +41,7 @@ done
 # journald writes on into what it has open; a file that is gone is not on the disk that is copied.
 rm -rf /var/log/journal/*
 find /var/log -xdev -type f -exec sh -c 'for file do : >"$file"; done' sh {} +
-find /tmp /var/tmp -xdev -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' ! -name '.*-unix' -exec rm -rf {} +
+# What is mounted below stays: it is not of this disk.
+find /tmp /var/tmp -xdev -mindepth 1 ! -path '*/systemd-private-*' ! -path '*/.*-unix*' -delete 2>/dev/null
 sync
 echo "sealed: switch this machine off now, and copy its disk"

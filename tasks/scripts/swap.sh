@@ -62,6 +62,20 @@ restart_containerd() {
     timeout -s KILL 180 systemctl restart $service
 }
 
+# Units that require containerd (the kubelet of some distributions, Docker's) stop with it, and where its start fails,
+# systemd fails theirs for good: Restart= does not count then.
+note_dependents() {
+    dependents=""
+    for name in $(systemctl show --property=RequiredBy,BoundBy,ConsistsOf --value $service 2>/dev/null); do
+        ! systemctl is-active --quiet "$name" || dependents="$dependents $name"
+    done
+}
+start_dependents() {
+    for name in $dependents; do
+        systemctl is-active --quiet "$name" || systemctl --no-block start "$name" 2>/dev/null || :
+    done
+}
+
 seconds_up() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile
 healthy() { # seconds to wait for the socket. What is said there is final: all plugins are loaded by then
     seconds_up

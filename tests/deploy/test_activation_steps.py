@@ -137,3 +137,40 @@ def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plug
     said = run(tmp_path, "seconds_up healthy", calls, ctr=f"cat {tmp_path}/plugins", systemctl="exit 0")
     assert (said[0] == "healthy") is (why == "")
     assert said[-1] == why
+
+
+# --- bringing back -------------------------------------------------------------------------------------------------
+
+BRINGS = "back=$PWD/undo; mkdir -p undo previous t; "
+FAR = "echo now >t/x; ln t/x t/.x.userns-node-old; "  # as it is where the sets have a file system of their own
+
+
+def brought(directory: Path, calls: str) -> list[str]:
+    return run(directory, "beside bring_back", f"cd {directory}; {BRINGS}{calls}")
+
+
+def test_a_kept_set_is_brought_back_and_not_what_lies_beside_the_target(tmp_path: Path) -> None:
+    assert brought(tmp_path, f"{FAR}echo then >previous/3; bring_back $PWD/t/x $PWD/previous/3; cat t/x") == ["then"]
+
+
+def test_the_set_before_a_change_is_brought_back_by_the_link_beside_the_target(tmp_path: Path) -> None:
+    calls = f"{FAR}mv t/x t/gone; echo new >t/x; bring_back $PWD/t/x $PWD/undo/3; cat t/x"
+    assert brought(tmp_path, calls) == ["now"]
+
+
+def test_a_relative_link_that_was_never_swapped_is_back_already(tmp_path: Path) -> None:
+    calls = "ln -s ../nowhere t/x; ln -P t/x undo/3; bring_back $PWD/t/x $PWD/undo/3 && readlink t/x"
+    assert brought(tmp_path, calls) == ["../nowhere"]
+
+
+def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None:
+    systemctl = """case $* in
+        show*) echo "kubelet.service idle.service" ;;
+        "is-active --quiet kubelet.service") [ ! -e stopped ] ;;
+        is-active*) exit 3 ;;
+        --no-block*) echo "$*" ;;
+    esac"""
+    calls = f"cd {tmp_path}; service=containerd.service; note_dependents; : >stopped; start_dependents"
+    assert run(tmp_path, "note_dependents start_dependents", calls, systemctl=systemctl) == [
+        "--no-block start kubelet.service"
+    ]

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,9 @@ def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> N
         other = apply(played(tmp_path), *options, "--resume")
         assert (other.code, other.stdout) == (1, "")
         assert "begun with --exclude @fake/n4 --data max_pods, and this command has" in other.stderr
+    other = apply(played(tmp_path), "--exclude", "@fake/n4", "--data", "max_pods=60", "--resume")
+    assert "run 1 was begun with other values of --data" in other.stderr
+    assert "seal" not in fleet_py("history", "--json", home=tmp_path).stdout
     again = apply(played(tmp_path), *chosen, "--exclude", "@fake/n3", "--resume")
     assert (again.code, waves(again)) == (0, [["n2"]])
     assert "run 1 had --max-unavailable 2, and this one has the default" in again.stderr
@@ -202,6 +207,12 @@ def test_a_node_that_is_gone_counts_as_unavailable(tmp_path: Path) -> None:
     assert "nodes has 1 unavailable (gone) and may have 1" in run.json["outcome"]
     assert run.json["waves"] == []
     assert apply(fleet, "--max-unavailable", "1", "--exclude", "gone").code == 0
+
+
+def test_a_node_that_cannot_be_read_counts_as_unavailable(tmp_path: Path) -> None:
+    run = apply(played(tmp_path, n2={"answers": {READ: "nothing that means anything"}}), "--max-unavailable", "1")
+    assert (of(run, "failed"), run.json["waves"]) == (["n2"], [])
+    assert "nodes has 1 unavailable (@fake/n2) and may have 1" in run.json["outcome"]
 
 
 def test_refused_nodes_are_told_of_and_stop_nobody(tmp_path: Path) -> None:
@@ -260,6 +271,64 @@ def test_ctrl_c_finishes_the_nodes_in_flight_and_reports(tmp_path: Path) -> None
     assert run.code == 130
     assert run.json["outcome"] == "interrupted: the nodes in flight were finished"
     assert (of(run, "changed"), of(run, "waiting")) == (["n1", "n2", "n3"], ["n4"])
+    assert apply(slow(tmp_path, 0), "--resume").code == 0
+
+
+@contextmanager
+def until(fleet: Fleet, line: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A rollout that has said this line."""
+    command = [sys.executable, str(FLEET), "apply", str(fleet.inventory), "-y", *options]
+    with subprocess.Popen(
+        command,
+        cwd=REPO,
+        env=environment(fleet.directory),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while line not in (said := process.stderr.readline()):
+            assert said
+        yield process
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_where_the_terminal_hangs_up_the_nodes_in_flight_are_finished(tmp_path: Path, times: int) -> None:
+    fleet = slow(tmp_path, 0.5)
+    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+        assert process.stderr
+        process.stderr.close()  # whatever it says now, nobody hears
+        for _ in range(times):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+        assert process.wait(timeout=60) == 130
+    told = seen(fleet, "show", "1")
+    assert told["outcome"] == "interrupted: the nodes in flight were finished"
+    assert [each["status"] for each in told["nodes"].values()] == ["changed", "changed", "changed", "waiting"]
+
+
+def test_a_change_of_the_settings_in_the_middle_stops_it(tmp_path: Path) -> None:
+    """The canary has not proven these, and nobody was shown them."""
+    fleet = slow(tmp_path, 0.5)
+    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+        (tmp_path / "group_data").mkdir()
+        (tmp_path / "group_data/all.py").write_text("max_pods = 50\n")
+        assert process.wait(timeout=60) == 1
+    told = seen(fleet, "show", "1")
+    assert told["outcome"] == "stopped: the inventory, its data or the code is not what was planned with any more"
+    assert [each["status"] for each in told["nodes"].values()] == ["changed", "changed", "changed", "waiting"]
+
+
+def test_what_breaks_in_the_middle_is_no_run_that_did_not_begin(tmp_path: Path) -> None:
+    fleet = slow(tmp_path, 0.5)
+    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+        kept = fleet.inventory.read_text()
+        fleet.inventory.unlink()
+        assert process.wait(timeout=60) == 1
+    fleet.inventory.write_text(kept)
+    (run,) = seen(fleet, "history")
+    assert run["outcome"].startswith("stopped: ")
     assert apply(slow(tmp_path, 0), "--resume").code == 0
 
 

@@ -161,8 +161,49 @@ def test_a_node_whose_change_failed_stays_cordoned(fleet: Fleet, cluster: Cluste
         *("apply", fleet.inventory, "-y", "--json", "--drain", "--kubectl", kubectl(cluster).command),
         home=fleet.directory,
     )
-    assert run.json["nodes"]["@fake/back"]["status"] == "failed"
+    back = run.json["nodes"]["@fake/back"]
+    assert (back["status"], back["drained"]) == ("failed", True)
+    assert "its pods were moved away, and it may be cordoned still: kubectl" in back["reasons"][-1]
+    assert back["reasons"][-1].endswith(" uncordon n1")
     assert cluster.cordoned() == ["n1"]
+
+    # The next run goes on from there: it is cordoned by us, and has its pods back when it is well.
+    del fleet.hosts["nodes"][0][1]["fake_responses"][CHANGE]
+    fleet.add("back2", nodes.converged())
+    again = fleet_py(
+        *("apply", fleet.inventory, "-y", "--json", "--drain", "--resume", "--kubectl", kubectl(cluster).command),
+        home=fleet.directory,
+    )
+    assert again.code == 0, again.text
+    assert again.json["nodes"]["@fake/back"]["drained"] is False
+    assert cluster.cordoned() == []
+
+
+def test_a_node_that_somebody_had_cordoned_is_not_uncordoned_after_its_change(fleet: Fleet, cluster: Cluster) -> None:
+    cluster.nodes["n1"]["spec"] = {"unschedulable": True}
+    run = fleet_py(
+        *("apply", fleet.inventory, "-y", "--json", "--drain", "--kubectl", kubectl(cluster).command),
+        home=fleet.directory,
+    )
+    assert run.code == 0, run.text
+    assert "n1 was cordoned before, and stays so" in run.stderr
+    assert cluster.cordoned() == ["n1"]
+
+
+def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, cluster: Cluster) -> None:
+    """The unit on the node finishes a change that its run has left."""
+    fleet.hosts["nodes"][0][1]["fake_responses"][CHANGE] = {"success": False}
+    command = ("apply", fleet.inventory, "-y", "--json", "--kubectl", kubectl(cluster).command)
+    assert fleet_py(*command, "--drain", home=fleet.directory).code == 1
+    finished = Fleet(fleet.directory)
+    finished.add("back", nodes.converged(**OLDER), kubernetes_node="n1", **OLDER)
+    assert finished.inventory == command[1]  # it is written anew
+    left = fleet_py(*command, "--no-drain", "--resume", home=fleet.directory)
+    assert (left.code, left.json["nodes"]["@fake/back"]["status"]) == (1, "failed")
+    assert cluster.cordoned() == ["n1"]
+    again = fleet_py(*command, "--drain", "--resume", home=fleet.directory)
+    assert again.code == 0, again.text
+    assert cluster.cordoned() == []
 
 
 def test_where_pods_would_be_disturbed_somebody_has_to_decide(fleet: Fleet) -> None:

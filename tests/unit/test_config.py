@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from userns import config
+from tests import nodes
+from userns import config, paths
+from userns.changes import WriteFile
 from userns.config import ConfigError, Settings
 from userns.merge import difference, plain
 
@@ -19,6 +21,7 @@ TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] 
 CRI = "io.containerd.grpc.v1.cri"
 RUNTIME = "io.containerd.cri.v1.runtime"
 IMAGES = "io.containerd.cri.v1.images"
+TRANSFER = "io.containerd.transfer.v1.local"
 OVERLAYFS = "io.containerd.snapshotter.v1.overlayfs"
 RUNC = "/usr/local/sbin/runc"
 CRUN = "/usr/local/bin/crun"
@@ -331,3 +334,19 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     if isinstance(value, dict) and value:
         return [leaf for name, each in value.items() for leaf in _leaves(each, (*path, name))]
     return [(*path, repr(value))]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ({}, False),
+        ({"snapshotter": "native"}, True),
+        ({"snapshotter": "native", "containerd_version": "1.7.34", "kubernetes_version": "1.26"}, False),
+        ({"snapshotter": "native", "containerd_config": {"plugins": {IMAGES: {"use_local_image_pull": False}}}}, False),
+        ({"snapshotter": "native", "containerd_config": {"plugins": {TRANSFER: {"unpack_config": [{"a": 1}]}}}}, False),
+    ],
+)
+def test_for_another_snapshotter_cri_pulls_by_itself(wanted: dict[str, Any], there: bool) -> None:
+    changes = nodes.plan(nodes.bare(), **wanted).changes
+    (written,) = (each.content for each in changes if isinstance(each, WriteFile) and each.path == paths.CONFIG)
+    assert ("use_local_image_pull = true" in written) is there

@@ -165,6 +165,20 @@ def test_a_file_of_a_kubelet_that_does_not_run_says_nothing_of_a_runtime() -> No
     assert "kubelet-uses-another-runtime" not in {each.id for each in nodes.plan(node).findings}
 
 
+def test_a_gate_that_is_off_blocks_where_the_kubelet_runs() -> None:
+    (found,) = of(running({"UserNamespacesSupport": "false"}), "user-namespaces-gate-off")
+    assert found.startswith("blocker ")
+    node = nodes.bare(kubelet_config={"UserNamespacesSupport": "false"})
+    assert "user-namespaces-gate-off" not in {each.id for each in nodes.plan(node).findings}
+
+
+def test_the_gates_are_those_of_the_kubelet_that_is_there() -> None:
+    plan = nodes.plan(nodes.bare(kubelet_version="1.32.4"), kubernetes_version="1.36")
+    told = [each for each in plan.findings if each.id == "kubernetes-feature-gates"]
+    assert told[0].lines == GATE
+    assert not any("take UserNamespacesSupport out" in each.message for each in told)
+
+
 @given(
     kubernetes=st.sampled_from([f"1.{minor}" for minor in range(25, 40)]),
     pods=st.integers(1, 5000),

@@ -14,7 +14,7 @@ from userns import paths, tables
 from userns.findings import Finding, Severity
 from userns.idrange import ID_SPACE, free_range, inside, overlap, range_problems
 from userns.kubelet_range import RangeWanted, findings
-from userns.node import HostIds, Node, PodIds, Unit
+from userns.node import HostIds, Node, PodIds, RunningKubelet, Unit
 
 RANGE = (65536 * 16, 65536 * 110)
 PRINTED = f"0: kubelet {RANGE[0]} {RANGE[1]}"
@@ -219,6 +219,33 @@ def test_a_bad_range_is_no_matter_where_a_good_one_is_about_to_be_written() -> N
 def test_a_range_of_somebody_elses_making_that_overlaps_is_told() -> None:
     some = asked(PRINTED, **lines(f"alice:{RANGE[0]}:65536"))
     assert severities(some, None) == {"kubelet-id-range-overlaps": "warning"}
+
+
+def running(**told: str) -> Node:
+    """A kubelet that runs, and was told this."""
+    return asked(PRINTED, units=RUNNING, running_kubelet=RunningKubelet(), kubelet_config=told)
+
+
+def test_a_range_is_judged_by_what_the_kubelet_was_told() -> None:
+    assert "kubelet-id-range-invalid" not in found(running(idsPerPod="131072", maxPods="50"))
+    odd = (65536 * 15, 65536 * 110)
+    refused = found(running(idsPerPod="131072", maxPods="50"), odd)["kubelet-id-range-invalid"]
+    assert refused.severity is Severity.BLOCKER
+    assert "must be a multiple of ids_per_pod (131072)" in refused.message
+
+
+def test_a_kubelet_that_was_told_nothing_goes_by_its_own_defaults() -> None:
+    few = (65536 * 16, 65536 * 50)
+    refused = found(running(), few, max_pods=50)["kubelet-id-range-invalid"]
+    assert "has room for 50 pods and max_pods is 110" in refused.message
+    assert found(running(maxPods="50"), few, max_pods=50).get("kubelet-id-range-invalid") is None
+
+
+@pytest.mark.parametrize(("ids", "refused"), [(65536, False), (131072, False), (196608, True)])
+def test_a_default_range_that_the_kubelet_does_not_start_with(ids: int, refused: bool) -> None:
+    told = found(node(), None, ids_per_pod=ids).get("kubelet-id-range-invalid")
+    assert (told is not None) is refused
+    assert told is None or "does not divide the kubelet's default range" in told.message
 
 
 def test_a_range_that_is_written_and_that_getsubids_does_not_know_comes_from_nsswitch() -> None:

@@ -177,6 +177,14 @@ def test_a_package_that_is_free_is_held_without_a_new_installation_or_a_restart(
     assert [each.summary for each in nodes.plan(free, **PACKAGED).changes] == [f"hold package runc: {why}"]
 
 
+def test_a_package_whose_programs_went_back_without_it_is_installed_again() -> None:
+    """dpkg says one version, and the record another one that is really there."""
+    binaries = {path: each.model_copy(update={"version": "2.1.8"}) for path, each in packaged().binaries.items()}
+    why = "its programs are 2.1.8, and "
+    assert all(each.startswith(why) for each in whys(packaged(binaries=binaries), **PACKAGED).values())
+    assert set(whys(packaged(binaries=binaries), **PACKAGED)) == {"containerd", "runc"}
+
+
 def test_a_packages_program_that_somebody_replaced_is_installed_again() -> None:
     binaries = {**packaged().binaries, paths.PACKAGED["runc"]: Binary(sha256="7" * 64, version="1.3.6")}
     why = "its files are not the ones that the record names"
