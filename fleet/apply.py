@@ -79,7 +79,7 @@ class Applying:
         done = self._done_in(earlier) if earlier else {}
         self.inputs = inputs(self.request.inventory)
         with _as_history(self):
-            inventory = self._read(done, earlier)
+            inventory = self._read(done, earlier or next(iter(self._runs()), None))
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
@@ -94,13 +94,17 @@ class Applying:
     # --- before --------------------------------------------------------------------------------------------------
 
     def _earlier(self) -> Run:
-        every = self.history.runs(self.request.inventory, "apply")
-        runs = [each for each in every if not each.outcome.startswith(WITHOUT_A_CHANGE)]
+        runs = self._runs()
         if not runs or runs[0].outcome in ("", "done"):
             why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
             raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
         self._refuse_others(runs[0])
         return runs[0]
+
+    def _runs(self) -> list[Run]:
+        """The earlier runs that may have changed something, the latest first."""
+        every = (each for each in self.history.runs(self.request.inventory, "apply") if each.id != self.run)
+        return [each for each in every if not each.outcome.startswith(WITHOUT_A_CHANGE)]
 
     def _refuse_others(self, earlier: Run) -> None:
         """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""

@@ -201,7 +201,7 @@ def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, c
     left = fleet_py(*command, "--no-drain", "--resume", home=fleet.directory)
     assert (left.code, left.json["nodes"]["@fake/back"]["status"]) == (1, "failed")
     assert cluster.cordoned() == ["n1"]
-    again = fleet_py(*command, "--drain", "--resume", home=fleet.directory)
+    again = fleet_py(*command, "--drain", home=fleet.directory)
     assert again.code == 0, again.text
     assert cluster.cordoned() == []
 

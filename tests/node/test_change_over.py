@@ -57,6 +57,14 @@ def ready(lab: Lab, operator: Operator) -> Iterator[Ready]:
     node.stop()
 
 
+NEEDS_CONTAINERD = b"""[Unit]
+Requires=containerd.service
+After=containerd.service
+[Service]
+ExecStart=/bin/sleep infinity
+"""
+
+
 def assert_untouched(ready: Ready, before: dict[str, str], running: str) -> None:
     """All files as they were, containerd runs and starts at boot, and the container counts on."""
     assert contents(ready.node) == before
@@ -90,12 +98,19 @@ def test_a_config_that_containerd_refuses_changes_nothing(ready: Ready, tables: 
 
 def test_a_containerd_that_does_not_start_makes_way_for_the_one_before(ready: Ready, releases: Releases) -> None:
     before, running = contents(ready.node), program(ready.node)
-    run = ready.operator.deploy(
-        ready.node,
-        containerd_version=releases.broken,
-        runc_version=releases.newer_runc,
-        containerd_config={"debug": {"level": "info"}},
-    )
+    # As the kubelet of some distributions: it stops with containerd, and systemd gives it up where that does not start.
+    ready.node.put("/run/systemd/system/needs.service", NEEDS_CONTAINERD)
+    ready.node.ssh("systemctl daemon-reload && systemctl start needs")
+    try:
+        run = ready.operator.deploy(
+            ready.node,
+            containerd_version=releases.broken,
+            runc_version=releases.newer_runc,
+            containerd_config={"debug": {"level": "info"}},
+        )
+        assert ready.node.ssh("systemctl is-active needs", check=False).stdout == "active\n"
+    finally:
+        ready.node.ssh("systemctl stop needs; rm /run/systemd/system/needs.service; systemctl daemon-reload")
     assert run.code == 1
     said = run.said(ready.node)
     assert "error: containerd.service did not start" in said, run.stderr

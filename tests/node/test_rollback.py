@@ -264,3 +264,25 @@ def test_a_boot_undoes_a_rollback_that_a_power_cut_ended(rolling: Rolling) -> No
     assert contents(rolling.node) == before
     assert program(rolling.node) == rolling.releases.program("containerd", rolling.releases.newer)
     assert leftovers(rolling.node) == []
+
+
+def test_a_set_comes_back_where_the_state_has_a_file_system_of_its_own(
+    lab: Lab, operator: Operator, releases: Releases, rolling: Rolling
+) -> None:
+    """As where /var is one: what is saved is a copy then, and not a link to the file."""
+    node = lab.node("apart")
+    try:
+        node.ssh(f"mkdir -p {STATE} && mount -t tmpfs -o mode=700 none {STATE}")
+        must(operator.deploy(node))
+        older = node.ssh(f"sha256sum {PROGRAMS} /etc/containerd/config.toml").stdout
+        must(operator.deploy(node, **rolling.newer))
+        must(operator.rollback(node))
+        assert node.ssh(f"sha256sum {PROGRAMS} /etc/containerd/config.toml").stdout == older
+        assert program(node) == releases.program("containerd", releases.containerd)
+        assert must(operator.deploy(node)).done(node) == []
+        must(operator.rollback(node))
+        assert program(node) == releases.program("containerd", releases.newer)
+        assert must(operator.deploy(node, **rolling.newer)).done(node) == []
+        assert leftovers(node) == []
+    finally:
+        node.stop()
