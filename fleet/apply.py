@@ -162,11 +162,16 @@ class Applying:
         self.away.found(name for name in drained if name in self.records)
         idle = [name for name in sorted(self.away.hosts) if self.records[name].status is not Status.CHANGES]
         well = [name for name in idle if self.records[name].status is Status.READY]
+        if not self.options.drain:
+            for name in sorted(self.away.hosts):
+                self._say(
+                    f"{name}: run {earlier.id} moved its pods away, and let none back: look whether it is cordoned"
+                )
         failed = self.away.back(well) if self.options.drain else {}
         for name in idle:
             if name in self.away.hosts:
-                why = [*self.records[name].reasons, failed.get(name) or self.away.told(name)]
-                status = Status.FAILED if name in well else self.records[name].status
+                why = [*self.records[name].reasons, *filter(None, [failed.get(name) or self.away.told(name)])]
+                status = Status.FAILED if name in failed else self.records[name].status
                 self.records[name] = _with(self.records[name], status, why).model_copy(update={"drained": True})
 
     def _refuse_company(self, inventory: InventoryEvent) -> None:
@@ -320,7 +325,7 @@ class Applying:
         """Let pods back onto the nodes that are proven; on the others nobody's pods would start."""
         away = [name for name in wave.nodes if name in self.away.hosts]
         good = [name for name in away if self.records[name].status in (Status.CHANGED, Status.READY)]
-        failed = self.away.back(good) if self.options.drain else {name: self.away.told(name) for name in good}
+        failed = self.away.back(good) if self.options.drain else {}
         for name in good:
             well = name not in failed
             why = [] if well else [f"changed and proven, but {failed[name]}"]
