@@ -1,8 +1,8 @@
 # The two commands that do everything: make demo, make test. The others are parts of them.
 PYTHON ?= python3
 PY := .venv/bin/python
-# How many tests run at once. Some wait more than they work: for a time limit to pass, or for a node to boot.
-WORKERS ?= 3
+# How many tests run at once. A virtual machine or a node waits more than it works.
+WORKERS ?= 2
 
 # Some machines tell Python to compile every file at every start, which a run of pyinfra pays for.
 unexport PYTHONDONTWRITEBYTECODE
