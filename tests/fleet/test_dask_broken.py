@@ -174,6 +174,7 @@ def test_a_scheduler_that_dies_and_comes_back(tmp_path: Path, nodes: Traced) -> 
 def test_a_scheduler_that_does_not_come_back(tmp_path: Path, nodes: Traced) -> None:
     with Cluster(tmp_path / "dask") as cluster:
         cluster.begin("w1")
+        wait_for(lambda: "Registered to" in cluster.log("w1"))
         with Work(cluster, nodes, patience=10) as work:
             cluster.kill("scheduler")
             records = work.end()
