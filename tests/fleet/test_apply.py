@@ -277,7 +277,9 @@ def test_ctrl_c_finishes_the_nodes_in_flight_and_reports(tmp_path: Path) -> None
 @contextmanager
 def until(fleet: Fleet, line: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A rollout that has said this line."""
-    command = [sys.executable, str(FLEET), "apply", str(fleet.inventory), "-y", *options]
+    # Whoever runs the tests may have made them deaf to it, as nohup does.
+    hears = ["env", "--default-signal=HUP"]
+    command = [*hears, sys.executable, str(FLEET), "apply", str(fleet.inventory), "-y", *options]
     with subprocess.Popen(
         command,
         cwd=REPO,
