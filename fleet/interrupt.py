@@ -21,7 +21,7 @@ class Interrupt:
         self.wanted = False
 
     def __enter__(self) -> Interrupt:
-        # Under nohup a terminal may hang up. A shell's background job is deaf to Ctrl-C too: who sends it that, means it.
+        # Under nohup a terminal may hang up. A shell makes background jobs deaf to Ctrl-C: not us.
         deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         heard = [each for each in _SIGNALS if each is not signal.SIGHUP or not deaf]
         self._before = {each: signal.signal(each, self._asked) for each in heard}
