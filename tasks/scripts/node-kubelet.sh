@@ -42,7 +42,7 @@ read_kubelet() {
 # command line. Everybody may call a process so: it is root's, and neither an operator's nor one that only says its version.
 find_kubelet() {
     kubelet_runs="" words="" several=no
-    for process in $kubelets_run; do
+    for process in $called_kubelet; do
         # shellcheck disable=SC3067 # dash and busybox know -O
         [ -O "proc/$process" ] && [ -r "proc/$process/cmdline" ] || continue
         line=$(tr "\0" "\n" <"proc/$process/cmdline")
@@ -62,15 +62,18 @@ find_kubelet() {
     [ $several = no ] || kubelet_runs=""
 }
 
-# How that kubelet was started. Sets $kubelet_config to the files of its configuration; a later one wins: --config, and
+# How that kubelet was started. Sets $kubelet_configs to the files of its configuration; a later one wins: --config, and
 # then *.conf below --config-dir, in the order of Go's WalkDir. Without either it reads none. Flags win over all of them
 # (kubernetes cmd/kubelet/app/server.go: mergeKubeletConfigurations, kubeletConfigFlagPrecedence). Where no kubelet runs,
 # it is the file that kubeadm writes.
 read_kubelet_flags() {
-    kubelet_config=./$kubelet_root/config.yaml
+    kubelet_configs=""
     find_kubelet
-    [ -n "$kubelet_runs" ] || return 0
-    kubelet_config="" flag="" kubelet_dir=/var/lib/kubelet drop_ins=""
+    if [ -z "$kubelet_runs" ]; then
+        add_config "./$kubelet_root/config.yaml"
+        return
+    fi
+    config="" flag="" kubelet_dir=/var/lib/kubelet drop_ins=""
     # It may have a root directory of its own, in a container.
     if [ -d "proc/$kubelet_runs/root/" ]; then view=proc/$kubelet_runs/root; else view=.; fi
     set -f
@@ -93,7 +96,7 @@ read_kubelet_flags() {
         esac
         case $flag in
         --root[-_]dir) kubelet_dir=$word ;;
-        --config) kubelet_config=$file ;;
+        --config) config=$file ;;
         --config[-_]dir) drop_ins=$file ;;
         --max[-_]pods) record kubelet-flag maxPods "$word" ;;
         --cgroup[-_]driver) record kubelet-flag cgroupDriver "$word" ;;
@@ -102,6 +105,7 @@ read_kubelet_flags() {
         esac
         flag=""
     done
+    [ -z "$config" ] || add_config "$config"
     drop_ins_seen=0
     [ -z "$drop_ins" ] || [ -L "$drop_ins" ] || add_drop_ins "$drop_ins" # WalkDir follows no link
     # It may not have made its root yet.
@@ -113,6 +117,7 @@ read_kubelet_flags() {
     fi && same=yes || same=no
     record kubelet-root "$kubelet_dir" "$same"
 }
+add_config() { [ ! -f "$1" ] || [ ! -r "$1" ] || kubelet_configs=$kubelet_configs$1$newline; }
 add_drop_ins() { # directory. Not without end, should it be a wrong one
     for each in "$1"/.[!.]* "$1"/*; do
         drop_ins_seen=$((drop_ins_seen + 1))
@@ -120,7 +125,7 @@ add_drop_ins() { # directory. Not without end, should it be a wrong one
         if [ -d "$each" ] && [ ! -L "$each" ]; then
             add_drop_ins "$each"
         else
-            case $each in *.conf) kubelet_config=$kubelet_config$newline$each ;; esac
+            case $each in *.conf) add_config "$each" ;; esac
         fi
     done
 }
@@ -136,15 +141,7 @@ read_kubelet_files() {
         shift
         [ ! -f "$file" ] || [ ! -r "$file" ] || set -- "$@" "$file"
     done
-    set -f
-    IFS=$newline
-    configs=""
-    for file in $kubelet_config; do
-        [ ! -f "$file" ] || [ ! -r "$file" ] || configs=$configs$file$newline
-    done
-    unset IFS
-    set +f
-    [ -z "$configs$*" ] || KUBELET_ROOT="${kubelet_real%/}" CONFIGS=$configs awk "$read_kubelet_awk" "$@"
+    [ -z "$kubelet_configs$*" ] || KUBELET_ROOT="${kubelet_real%/}" CONFIGS=$kubelet_configs awk "$read_kubelet_awk" "$@"
 }
 
 # mountinfo writes a blank, a tab, a newline and a backslash as three octal digits (proc(5)).

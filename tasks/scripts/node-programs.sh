@@ -187,15 +187,15 @@ read_gpu_hooks() {
 
 # --- what runs --------------------------------------------------------------------------------------------------
 
-# Sets $containerds_run, $shims_run and $kubelets_run: the processes of each, by number.
+# Sets $containerds_run, $shims_run and $called_kubelet: the processes of each, by number.
 find_running() {
     # shellcheck disable=SC2046 # numbers and names
     set -- $(processes proc)
-    containerds_run="" shims_run="" kubelets_run=""
+    containerds_run="" shims_run="" called_kubelet=""
     while [ "$#" -gt 1 ]; do
         case $2 in
         containerd) containerds_run="$containerds_run $1" ;;
-        kubelet) kubelets_run="$kubelets_run $1" ;;
+        kubelet) called_kubelet="$called_kubelet $1" ;;
         *) shims_run="$shims_run $1" ;;
         esac
         shift 2
