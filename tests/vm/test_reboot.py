@@ -157,6 +157,9 @@ def test_the_next_run_puts_back_what_was_taken_away(rollout: Rollout, reboots: R
     assert vm.ssh(f"ls {' '.join(TAKEN_AWAY[kernel])} >/dev/null && {METACOPY} && {NAMESPACES}").stdout == "Y\n16384\n"
 
 
+BOOT, IDENTITY = "cat /proc/sys/kernel/random/boot_id", "cat /etc/machine-id /etc/ssh/ssh_host_*.pub"
+
+
 def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(
     vm_lab: Lab, rollout: Rollout, reboots: Reboots
 ) -> None:
@@ -164,6 +167,7 @@ def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(
     vm = rollout.vms["5.10"]
     look = f"sha256sum {CONFIG} /usr/local/bin/containerd; stat -c %i /usr/local/bin/containerd"
     before = vm.ssh(look).stdout
+    boot, identity = vm.ssh(BOOT).stdout, vm.ssh(IDENTITY).stdout
     settings = {"allow": rollout.allowed("5.10"), "sandbox_image": "lab.invalid/pause:2"}
     with held(vm, "systemctl", "restart containerd") as there:
         deploying = Deploying(vm_lab, rollout.operator, vm, settings)
@@ -174,6 +178,8 @@ def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(
         vm.start()
         vm.wait()
     assert vm.ssh(look).stdout == before
+    assert vm.ssh(BOOT).stdout != boot
+    assert vm.ssh(IDENTITY).stdout == identity
     assert leftovers(vm) == []
     assert vm.ssh("systemctl is-active containerd").stdout == "active\n"
     again = rollout.deploy("5.10", flags=("--dry",))
