@@ -16,7 +16,7 @@ from fleet.away import Away
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, inputs, seal
+from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, inputs, seal, sealed_as
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
@@ -66,7 +66,6 @@ class Applying:
     records: dict[str, Record] = field(default_factory=dict)
     waves: list[dict[str, Any]] = field(default_factory=list)
     outcome: str = ""
-    nodes: dict[str, str] = field(default_factory=dict)  # their names in Kubernetes
     inputs: str = ""
 
     def __post_init__(self) -> None:
@@ -75,9 +74,9 @@ class Applying:
 
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
+        self.inputs = inputs(self.request.inventory)
         earlier = self._earlier() if self.options.resume else None
         done = self._done_in(earlier) if earlier else {}
-        self.inputs = inputs(self.request.inventory)
         with _as_history(self):
             inventory = self._read(done, earlier or next(iter(self._runs()), None))
             rollout = self._rollout(
@@ -110,9 +109,7 @@ class Applying:
         """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
         then, now = earlier.options, chosen(self.request)
         left_out = set(then.get("exclude", ())) - set(now["exclude"])
-        sealed = str(then.get(SEAL, ""))
-        other_data = sealed not in ("", seal(self.request.data, sealed.partition(":")[0]))
-        if other_data and then.get("data") == now["data"]:
+        if then.get("data") == now["data"] and not sealed_as(self.request.data, str(then.get(SEAL, ""))):
             raise CannotRun(f"run {earlier.id} was begun with other values of --data: give the same with --resume")
         if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
             raise CannotRun(
@@ -125,7 +122,7 @@ class Applying:
 
     def _done_in(self, earlier: Run) -> dict[str, Record]:
         """What an earlier run has done with, if it did it with the same settings and the same code."""
-        if inputs(self.request.inventory) != earlier.inputs:
+        if self.inputs != earlier.inputs:
             self._say(f"run {earlier.id} was made with another inventory or other code: every node is read again")
             return {}
         kept = (Status.CHANGED, Status.READY)
@@ -150,7 +147,7 @@ class Applying:
             self.records |= {each.name: each for each in records}
         inventory = everybody if done else inventory
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
-        self.nodes = self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
+        self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         if earlier:
             self._look_for_drained(earlier)
         self.history.put(self.run, [_waiting(each) for each in self.records.values()])
@@ -354,7 +351,7 @@ class Applying:
             print(json.dumps(told, indent=1, ensure_ascii=False))
             return code
         print("\n\n".join([*text.attention(records), f"{self.outcome}\n{text.summary(records)}"]))
-        if proven := {self.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
+        if proven := {self.away.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
             tell("\n".join(next_step.steps(proven)))
         if any(each.status is Status.WAITING for each in records):
             self._say("go on with the same command and --resume")

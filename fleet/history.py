@@ -24,7 +24,7 @@ from sqlite_utils.db import NotFoundError
 from fleet.child import ROOT
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs", "seal"]
+__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
@@ -245,9 +245,17 @@ def inputs(inventory: str) -> str:
 _CODE = ("tasks", "userns", "templates", "artifacts")
 
 
-def seal(data: Mapping[str, object], salt: str = "") -> str:
-    """Tells whether two runs had the same data. By a slow digest with a salt: a value may be a password."""
-    salt = salt or os.urandom(16).hex()
+def seal(data: Mapping[str, object]) -> str:
+    """Tells whether two runs had the same data, "" where there is none: a slow digest, as a value may be a password."""
+    return _sealed(data, os.urandom(16).hex()) if data else ""
+
+
+def sealed_as(data: Mapping[str, object], sealed: str) -> bool:
+    """Whether this is the data that was sealed so; of what was not sealed, nothing is known against it."""
+    return not sealed or _sealed(data, sealed.partition(":")[0]) == sealed
+
+
+def _sealed(data: Mapping[str, object], salt: str) -> str:
     text = json.dumps(data, sort_keys=True, default=str)
     return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
 

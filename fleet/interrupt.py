@@ -32,9 +32,8 @@ class Interrupt:
             signal.signal(each, handler)
 
     def _asked(self, number: int, _frame: FrameType | None) -> None:
-        if self.wanted and number != signal.SIGHUP:  # a terminal hangs up once, and its shell says so again
+        if not self.wanted:
+            self.wanted = True
+            self._say("stopping: the nodes in flight are finished and no other is begun. Again to leave at once")
+        elif number != signal.SIGHUP:  # a terminal hangs up once, and its shell says so again
             raise KeyboardInterrupt
-        if self.wanted:
-            return
-        self.wanted = True
-        self._say("stopping: the nodes in flight are finished and no other is begun. Again to leave at once")

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.paths import REPO
@@ -37,12 +38,16 @@ def fleet_py(*arguments: str | Path, home: Path, cwd: Path = REPO, **more: str) 
     return Run(done.returncode, done.stdout, done.stderr)
 
 
-def interrupted(
-    *arguments: str | Path, home: Path, after: str, signals: Iterable[signal.Signals] = (signal.SIGINT,)
-) -> Run:
-    """Run it, and send it signals once its standard error has a line with `after`: the next one a second later each."""
+@contextmanager
+def begun(
+    *arguments: str | Path, home: Path, after: str, before: Iterable[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """It runs, and its standard error has had a line with `after`: the process, and what was said so far.
+
+    `before` are words before the command.
+    """
     with subprocess.Popen(
-        [sys.executable, FLEET, *map(str, arguments)],
+        [*before, sys.executable, str(FLEET), *map(str, arguments)],
         cwd=REPO,
         env=environment(home),
         stdin=subprocess.DEVNULL,
@@ -56,6 +61,14 @@ def interrupted(
             line = process.stderr.readline()
             assert line, seen
             seen += line
+        yield process, seen
+
+
+def interrupted(
+    *arguments: str | Path, home: Path, after: str, signals: Iterable[signal.Signals] = (signal.SIGINT,)
+) -> Run:
+    """Run it, and send it signals once its standard error has a line with `after`: the next one a second later each."""
+    with begun(*arguments, home=home, after=after) as (process, seen):
         for number, one in enumerate(signals):
             if number:
                 time.sleep(1)

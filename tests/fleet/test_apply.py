@@ -19,7 +19,7 @@ import pytest
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, PROVE, READ, Fleet, Run
-from tests.fleet.runs import FLEET, environment, fleet_py, interrupted, statuses
+from tests.fleet.runs import FLEET, begun, environment, fleet_py, interrupted, statuses
 
 BROKEN = {"answers": {CHANGE: {"success": False, "stderr": "error: containerd did not answer"}}}
 
@@ -275,56 +275,45 @@ def test_ctrl_c_finishes_the_nodes_in_flight_and_reports(tmp_path: Path) -> None
 
 
 @contextmanager
-def until(fleet: Fleet, line: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A rollout that has said this line."""
-    # Whoever runs the tests may have made them deaf to it, as nohup does.
-    hears = ["env", "--default-signal=HUP"]
-    command = [*hears, sys.executable, str(FLEET), "apply", str(fleet.inventory), "-y", *options]
-    with subprocess.Popen(
-        command,
-        cwd=REPO,
-        env=environment(fleet.directory),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr
-        while line not in (said := process.stderr.readline()):
-            assert said
-        yield process
+def second_wave(directory: Path) -> Iterator[tuple[Fleet, subprocess.Popen[str]]]:
+    """A rollout of four nodes whose second wave, of the second and the third, is in flight."""
+    fleet = slow(directory, 0.5)
+    # Whoever runs the tests may have made them deaf to a hang-up, as nohup does.
+    hears = ("env", "--default-signal=HUP")
+    rollout = ("apply", fleet.inventory, "-y", "--max-unavailable", "2")
+    with begun(*rollout, home=directory, after="wave 2: @fake", before=hears) as (process, _):
+        yield fleet, process
+
+
+def stopped_after_it(fleet: Fleet, outcome: str) -> None:
+    told = seen(fleet, "show", "1")
+    assert told["outcome"] == outcome
+    assert [each["status"] for each in told["nodes"].values()] == ["changed", "changed", "changed", "waiting"]
 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_where_the_terminal_hangs_up_the_nodes_in_flight_are_finished(tmp_path: Path, times: int) -> None:
-    fleet = slow(tmp_path, 0.5)
-    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+    with second_wave(tmp_path) as (fleet, process):
         assert process.stderr
         process.stderr.close()  # whatever it says now, nobody hears
         for _ in range(times):
             process.send_signal(signal.SIGHUP)
             time.sleep(0.2)
         assert process.wait(timeout=60) == 130
-    told = seen(fleet, "show", "1")
-    assert told["outcome"] == "interrupted: the nodes in flight were finished"
-    assert [each["status"] for each in told["nodes"].values()] == ["changed", "changed", "changed", "waiting"]
+    stopped_after_it(fleet, "interrupted: the nodes in flight were finished")
 
 
 def test_a_change_of_the_settings_in_the_middle_stops_it(tmp_path: Path) -> None:
     """The canary has not proven these, and nobody was shown them."""
-    fleet = slow(tmp_path, 0.5)
-    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+    with second_wave(tmp_path) as (fleet, process):
         (tmp_path / "group_data").mkdir()
         (tmp_path / "group_data/all.py").write_text("max_pods = 50\n")
         assert process.wait(timeout=60) == 1
-    told = seen(fleet, "show", "1")
-    assert told["outcome"] == "stopped: the inventory, its data or the code is not what was planned with any more"
-    assert [each["status"] for each in told["nodes"].values()] == ["changed", "changed", "changed", "waiting"]
+    stopped_after_it(fleet, "stopped: the inventory, its data or the code is not what was planned with any more")
 
 
 def test_what_breaks_in_the_middle_is_no_run_that_did_not_begin(tmp_path: Path) -> None:
-    fleet = slow(tmp_path, 0.5)
-    with until(fleet, "wave 2: @fake", "--max-unavailable", "2") as process:
+    with second_wave(tmp_path) as (fleet, process):
         kept = fleet.inventory.read_text()
         fleet.inventory.unlink()
         assert process.wait(timeout=60) == 1
