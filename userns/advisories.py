@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 
-from userns.findings import Finding, Severity, blocker, note, warning
+from userns.findings import Finding, Severity, blocker, warning
 from userns.policy import Policy
 from userns.tables import ADVISORIES, RELEASES, Advisory, branch
 from userns.versions import Version, parse
@@ -74,12 +74,7 @@ def _finding(row: Advisory, text: str, runs: Version, packaged: bool) -> Finding
     subject = f"{row.component} {text}"
     about = f"{row.id} ({row.severity}): {row.summary}"
     if not row.fixed:
-        if any(runs >= parse(each) for each in row.presumed):
-            return note(
-                row.finding, f"{subject} presumably has the fix for {about}; fixed version unconfirmed", row.source
-            )
-        hint = f", presumably {_list(row.presumed)}" if row.presumed else ""
-        return warning(row.finding, f"{subject} may be open to {about}; fixed version unconfirmed{hint}", row.source)
+        return warning(row.finding, f"{subject} may be open to {about}; fixed version unconfirmed", row.source)
     if branch(runs) in row.unconfirmed_branches:
         unsure = f"whether {branch(runs)} is affected is unconfirmed; {_list(row.fixed)} have the fix"
         return warning(row.finding, f"{subject} may be open to {about}; {unsure}", row.source)

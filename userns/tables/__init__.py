@@ -201,7 +201,6 @@ class Advisory(_Row):
     component: Literal["containerd", "runc", "crun"]
     fixed: tuple[VersionText, ...]
     since: Exactly | None = None
-    presumed: tuple[VersionText, ...] = ()
     unconfirmed_branches: tuple[str, ...] = ()
     severity: Literal["low", "medium", "high", "critical", "unknown"]
     escape: bool = False
