@@ -7,7 +7,9 @@ in namespaces of its own, so that every path (absolute links and `..` as well) e
   /dev of six harmless nodes; a /run and a /tmp that go with the command. The build host's root is not mounted at all;
 - its own processes, which end with the command, or with whoever called this;
 - no network, no System V IPC, and not the build host's name;
-- of root's capabilities only those that change files: none that mounts, loads a module, makes a device or reboots.
+- of root's capabilities only those that change files: none that mounts, loads a module, makes a device or reboots, and
+  none that opens a file by its handle, which needs no path and finds every file of the tree's file system;
+- no call for the kernel's keys: root's keyrings (Kerberos tickets may lie there) have no namespace of this kind.
 
 A hostile tree can thereby keep a command from running, and can lie in its answers; it cannot reach the build host.
 It exits with the command's status, or with 120 and one line on standard error where the image could not be entered.
@@ -20,14 +22,28 @@ import errno
 import os
 import signal
 import stat
+import struct
 import sys
 
 FAILED = 120
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Mounted over in the image's view. They have to be there: to make one would be a change of the tree.
 PLACES = ("proc", "sys", "dev", "run", "tmp")
-# capabilities(7): CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID, SYS_CHROOT, SETFCAP.
-KEPT_CAPABILITIES = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 18, 31})
+# capabilities(7): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SYS_CHROOT, SETFCAP. Not
+# DAC_READ_SEARCH: open_by_handle_at(2) needs it, and for paths DAC_OVERRIDE is enough.
+KEPT_CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 18, 31})
+# The numbers of add_key, request_key and keyctl by AUDIT_ARCH (linux/audit.h), each architecture's syscall table.
+_GENERIC = (217, 218, 219)
+KEY_CALLS = {
+    0x40000003: (286, 287, 288),  # i386
+    0xC000003E: (248, 249, 250, 0x400000F8, 0x400000F9, 0x400000FA),  # x86_64, and x32 on it
+    0x40000028: (309, 310, 311),  # arm
+    0xC00000B7: _GENERIC,  # aarch64
+    0xC0000015: (269, 270, 271),  # ppc64le
+    0x80000016: (278, 279, 280),  # s390x
+    0xC00000F3: _GENERIC,  # riscv64
+    0xC0000102: _GENERIC,  # loongarch64
+}
 # e_machine of elf(5), as `uname -m` names it.
 MACHINES = {
     3: "i686",
@@ -44,6 +60,10 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _DETACH, _NOFOLLOW = 2, 8
 _PDEATHSIG, _CAPBSET_DROP, _NO_NEW_PRIVS = 1, 24, 38
+# linux/seccomp.h and linux/bpf_common.h: where struct seccomp_data has the call's number and the architecture.
+_SECCOMP, _FILTER, _NUMBER, _ARCHITECTURE = 22, 2, 0, 4
+_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
@@ -179,6 +199,31 @@ def _give_up_privileges() -> None:
                 raise _error("drop a capability")
             break  # this kernel knows no more of them
     _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+    _forbid_key_calls()
+
+
+def _forbid_key_calls() -> None:
+    """A filter of seccomp(2): these calls end as on a kernel without keys, of an unknown architecture every one."""
+    program = [_instruction(_LOAD, _ARCHITECTURE)]
+    for architecture, numbers in KEY_CALLS.items():
+        ours = [_instruction(_LOAD, _NUMBER)]
+        ours += [_instruction(_JUMP_IF_EQUAL, call, len(numbers) - at) for at, call in enumerate(numbers)]
+        ours += [_instruction(_RETURN, _ALLOW), _instruction(_RETURN, _FAIL | errno.ENOSYS)]
+        program += [_instruction(_JUMP_IF_EQUAL, architecture, 0, len(ours)), *ours]
+    program.append(_instruction(_RETURN, _FAIL | errno.ENOSYS))
+    code = ctypes.create_string_buffer(b"".join(program))
+    _call("prctl", _SECCOMP, _FILTER, ctypes.addressof(_Program(len(program), ctypes.addressof(code))), 0, 0)
+
+
+def _instruction(code: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:
+    """struct sock_filter: the jumps say how many instructions are left out."""
+    return struct.pack("=HBBI", code, when_true, when_false, value)
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
 def _execute(command: list[str], machine: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tasks.image_connector import ENTER
 from tests.image import trees
 from tests.image.conftest import Copied
 from tests.image.trees import Builder
@@ -122,3 +127,30 @@ def test_python_of_the_build_host_imports_nothing_from_the_image(builder: Builde
         (place / f"{name}.py").write_text("open('/etc/imported', 'w')\n")
     assert builder.run(root, "--dry").code == 0
     assert not (root / "etc/imported").exists()
+
+
+# The numbers of open_by_handle_at and keyctl, and what name_to_handle_at has said outside.
+CALLS = {"x86_64": (303, 304, 250), "aarch64": (264, 265, 219)}
+BY_HANDLE = """
+open my $top, "<", "/" or die; my $handle = pack "H*", $ARGV[1];
+my $fd = syscall $ARGV[0], fileno $top, $handle, 0;
+if ($fd < 0) { print "handle: $!\\n" } else { open my $file, "<&=", $fd; print <$file> }
+my $ring = syscall $ARGV[2], 0, -4, 1; # KEYCTL_GET_KEYRING_ID of the user's keyring
+print $ring < 0 ? "keys: $!\\n" : "keys: $ring\\n";
+"""
+
+
+def test_what_needs_no_path_is_out_of_reach_too(copied: Copied) -> None:
+    """A file of the same file system by its handle, and the kernel's keys."""
+    root = copied()
+    outside = root.parent / "outside"
+    outside.write_text("the build host's\n")
+    name_to_handle, open_by_handle, keyctl = CALLS[os.uname().machine]
+    handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 136)
+    libc, mount = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+    made = libc.syscall(name_to_handle, -100, os.fsencode(outside), handle, ctypes.byref(mount), 0)
+    assert made == 0, os.strerror(ctypes.get_errno())
+    command = [sys.executable, "-IS", ENTER, root, "perl", "-e", BY_HANDLE]
+    numbers = [str(open_by_handle), handle.raw.hex(), str(keyctl)]
+    run = subprocess.run([*map(str, command), *numbers], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["handle: Operation not permitted", "keys: Function not implemented"]
