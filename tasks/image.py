@@ -39,20 +39,27 @@ def fetch(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> Gen
 
 
 def _fetch_and_push(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> None:
-    connector = _connector()
-    with _fetching:
-        if sha256 not in _downloads:
-            _downloads[sha256] = _fetch(connector, url, sha256, programs)
-    directory = QuoteString(stage)
-    made, output = connector.run_shell_command(StringCommand("umask", "077", "&&", "mkdir", "-p", directory))
+    connector, directory = _connector(), QuoteString(stage)
     try:
+        with _fetching:
+            if sha256 not in _downloads:
+                _downloads[sha256] = _fetch(connector, url, sha256, programs)
+        made, output = connector.run_shell_command(StringCommand("umask", "077", "&&", "mkdir", "-p", directory))
         if not made:
             raise OSError(output.stderr)
         for name in programs.values():
             connector.push(str(_downloads[sha256] / name), f"{stage}/{name}")
-    except OSError as error:
-        connector.run_shell_command(StringCommand("rm", "-rf", directory))
+    except (OSError, PyinfraError) as error:  # the stage may have the programs of another asset
+        _abandon(connector, stage)
+        if isinstance(error, PyinfraError):
+            raise
         raise PyinfraError(f"the programs could not be written into the image: {error}") from error
+
+
+def _abandon(connector: ImageConnector, stage: str) -> None:
+    """Leave nothing of this run in the image, nor a directory that it made."""
+    staged, state = (QuoteString(str(above)) for above in list(Path(stage).parents)[:2])
+    connector.run_shell_command(StringCommand("rm", "-rf", QuoteString(stage), "&&", "rmdir", staged, state))
 
 
 def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[str, str]) -> Path:
@@ -81,7 +88,7 @@ def _put(stage: str, texts: Mapping[str, str]) -> None:
     try:
         connector.feed("sh -s", "\n".join([*lines, ""]).encode())
     except OSError as error:
-        connector.run_shell_command(StringCommand("rm", "-rf", QuoteString(stage)))
+        _abandon(connector, stage)
         raise PyinfraError(f"the files could not be written into the image: {error}") from error
 
 

@@ -121,7 +121,7 @@ def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[st
     """
     live = node.sysctls.get(MAX_USER_NAMESPACES)
     there = _kind(node, paths.SYSCTL) != "absent"
-    # Nobody knows the memory of the machine that boots an image.
+    # Nobody knows the memory of the machine that boots an image: its first boot raises what the file has lowered.
     low = node.image is not None or (live is not None and live < max_user_namespaces(node, policy))
     if there or low:
         return {paths.SYSCTL: render.sysctl(templates, raised_user_namespaces(node, policy))}

@@ -45,6 +45,7 @@ def files(
             kernel=kernel,
             tier=ready.tier,
             picks=picks,
+            max_user_namespaces=expected.max_user_namespaces,
         ),
     )
     yield (

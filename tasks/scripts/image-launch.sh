@@ -12,8 +12,9 @@ touch -d "@$(($(date +%s) - 1))" /run/before
 sh "$stage/activate.sh" "$stage"
 trap - EXIT
 
-# Sets to go back to, and whether it was proven, are a node's. The lock is held on the tree, by who bakes it.
-find "$state" -mindepth 1 -maxdepth 1 ! -name manifest ! -name image.json ! -name image.cdx.json \
+# Sets to go back to, and whether it was proven, are a node's. The lock is held on the tree, by who bakes it. What
+# somebody else had written, and the deploy has replaced, is nowhere else.
+find "$state" -mindepth 1 -maxdepth 1 ! -name manifest ! -name image.json ! -name image.cdx.json ! -name replaced \
     -exec rm -rf {} +
 if [ -n "${SOURCE_DATE_EPOCH-}" ]; then
     find /etc /usr /var -xdev \( -newer /run/before -o -path /var/lib -o -path "$state" -o -path "$state/*" \) \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -164,3 +165,31 @@ def test_one_bad_image_leaves_the_others_alone(builder: Builder, copied: Copied,
     assert run.code == 1
     assert "nowhere: there is no such directory" in run.text
     assert (root / "usr/local/bin/containerd").exists()
+
+
+def test_what_the_builder_had_written_is_kept_and_a_kept_set_is_not(builder: Builder, copied: Copied) -> None:
+    root = copied()
+    config, old = root / paths.CONFIG.lstrip("/"), root / paths.STATE.lstrip("/") / "previous"
+    config.parent.mkdir()
+    config.write_text("version = 3 # the builder's own\n")
+    old.mkdir(parents=True)
+    builder.bake(root)
+    (kept,) = (root / paths.REPLACED.lstrip("/")).iterdir()
+    assert kept.read_text() == "version = 3 # the builder's own\n"
+    assert config.read_text() != kept.read_text()
+    assert not old.exists()
+
+
+def test_a_bake_that_cannot_fetch_leaves_the_tree_as_it_was(
+    builder: Builder, copied: Copied, mirror: Mirror, tmp_path: Path
+) -> None:
+    """Nor what was fetched before: another try would lay it beside."""
+    root = copied()
+    lock = tmp_path / "lock.toml"
+    digest = hashlib.sha256((mirror.root / mirror.asset("runc").path.lstrip("/")).read_bytes()).hexdigest()
+    lock.write_text(mirror.lock.read_text().replace(digest, "0" * 64))
+    before = trees.look(root)
+    run = builder.run(root, "-y", artifact_lock=str(lock))
+    assert run.code == 1
+    assert "expected " + "0" * 64 in run.text, run.text
+    assert trees.changed(before, trees.look(root)) == set()
