@@ -55,7 +55,7 @@ def stage(plan: Plan, stage: Stage) -> None:
             case changes.RestartService():
                 stage.add("restart", "containerd.service")
     removed = [change.path for change in plan.changes if isinstance(change, changes.RemoveFile)]
-    # Not in an image: it is the build host's kernel that runs, and the first boot sets metacopy whatever an initrd says.
+    # Not in an image: the kernel that runs is the build host's, and the first boot sets metacopy itself.
     if plan.node.image is None and paths.MODPROBE in (*files, *removed):
         stage.add("initramfs", "update")  # it may hold a copy, from which overlay is loaded
     if plan.needs_empty_node:
