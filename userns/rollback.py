@@ -334,10 +334,13 @@ def _actions(
 ) -> Iterator[tuple[str, ...]]:
     chosen = kept.sets[name]
     config = chosen.entry(paths.CONFIG)
-    snapshotter = (chosen.snapshotter if config and config.kind == "put" else kept.now.snapshotter) or "overlayfs"
+    if config is None:
+        chosen_snapshotter = kept.now.snapshotter
+    else:  # without a file it is containerd's own default
+        chosen_snapshotter = chosen.snapshotter if config.kind == "put" else ""
     yield "expect", kept.manifest
     yield "rollback", name, chosen.digest
-    yield "health", f"{program.rpartition('/')[0]}/ctr", snapshotter
+    yield "health", f"{program.rpartition('/')[0]}/ctr", chosen_snapshotter or "overlayfs"
     if program and upgrades.crosses(*_versions(kept, chosen, program)):
         yield ("no-tasks",)
     if name == UNDO:

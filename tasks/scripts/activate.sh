@@ -16,7 +16,11 @@ mark=$state/activation
 committed=$state/committed
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
-stage="" log="" new_containerd="" ctr=ctr snapshotter=overlayfs old="" restart=no touched=no restarted=no empty=no went_on=no running="" dependents=""
+stage="" log=""
+new_containerd="" ctr=ctr snapshotter=overlayfs
+any_snapshotter="" # whether containerd is healthy with another one too: who set it before may have had another
+restart=no touched=no restarted=no went_on=no
+needs_no_tasks=no running="" dependents=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 unclean="not all that was laid beside the files could be removed"
@@ -45,9 +49,9 @@ save_service() {
     systemctl is-enabled --quiet $service 2>/dev/null || note disabled $service || return 1
     systemctl is-active --quiet $service || return 0
     note active $service || return 1
-    new_ctr=$ctr ctr=ctr old=yes # the set before may have another snapshotter
+    new_ctr=$ctr ctr=ctr any_snapshotter=yes
     ! healthy 0 || note healthy $service
-    ctr=$new_ctr old=
+    ctr=$new_ctr any_snapshotter=
 }
 open_undo() {
     if [ -e "$mark" ] && [ -e "$back/restore" ]; then
@@ -142,7 +146,7 @@ go_back() { # false where containerd is not healthy with what is there now
     fi
     restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
-    old=yes
+    any_snapshotter=yes
     if [ $touched = no ]; then
         say "nothing was changed"
     elif [ $restarted = no ]; then
@@ -303,11 +307,11 @@ activate() {
                 ;;
             health) ctr=$a snapshotter=$b ;;
             containerd) new_containerd=$a ;;
-            no-tasks) empty=yes ;;
+            no-tasks) needs_no_tasks=yes ;;
             restart) restart=yes ;;
         esac
     done <"$stage/actions"
-    [ $empty = no ] || refuse_tasks
+    [ $needs_no_tasks = no ] || refuse_tasks
     save_all || die "could not save what is there now (is there space on $state?); nothing was changed"
     # A stop of this unit must not cut what follows: systemd sends SIGTERM at shutdown.
     trap '' INT HUP TERM
@@ -318,7 +322,7 @@ activate() {
     has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
     reach swapping || give_up "the record could not be written"
     touched=yes
-    [ $empty = no ] || stop_for_older
+    [ $needs_no_tasks = no ] || stop_for_older
     if has package; then
         restarted=yes # by the packages' own scripts
         install_packages 9>&- </dev/null || give_up "the packages could not be installed"

@@ -85,14 +85,14 @@ save_metacopy() { # layers made with it are unreadable without it: what sets it 
 # --- bringing back -----------------------------------------------------------------------------------------------
 
 bring_back() { # target saved
-    new=$(beside "$1" new) old=$2
+    new=$(beside "$1" new) from=$2
     case $2 in "$back"/*) # of that set alone there may be a link beside the target
-        if [ -e "$(beside "$1" old)" ] || [ -L "$(beside "$1" old)" ]; then old=$(beside "$1" old); fi ;;
+        if [ -e "$(beside "$1" old)" ] || [ -L "$(beside "$1" old)" ]; then from=$(beside "$1" old); fi ;;
     esac
     # What was never swapped still is the saved file, and mv refuses to rename a file to itself. A link counts as itself.
-    [ "$(stat -c %d:%i "$old")" = "$(stat -c %d:%i "$1" 2>/dev/null)" ] && return 0
+    [ "$(stat -c %d:%i "$from")" = "$(stat -c %d:%i "$1" 2>/dev/null)" ] && return 0
     rm -f "$new"
-    { ln -P "$old" "$new" 2>/dev/null || cp -pP "$old" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
+    { ln -P "$from" "$new" 2>/dev/null || cp -pP "$from" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
 }
 
 apt_get() {

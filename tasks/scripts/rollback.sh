@@ -114,14 +114,14 @@ roll_back() {
             expect) expect_record "$a" ;;
             rollback) set=$a digest=$b ;;
             health) ctr=$a snapshotter=$b ;;
-            no-tasks) empty=yes ;;
+            no-tasks) needs_no_tasks=yes ;;
         esac
     done <"$stage/actions"
     started=$(date +%s)
     note_dependents
     if [ "$set" = undo ]; then
         [ -e "$mark" ] && [ -e "$back/restore" ] || die "$stale"
-        [ $empty = no ] || refuse_tasks
+        [ $needs_no_tasks = no ] || refuse_tasks
         trap '' INT HUP TERM
         touched=yes restarted=yes
         go_back && exit 0
@@ -131,13 +131,13 @@ roll_back() {
     seen=$(sha256sum "$state/$set/restore" 2>/dev/null)
     [ "${seen%% *}" = "$digest" ] || die "$stale"
     back_lines >"$stage/restore"
-    [ $empty = no ] || refuse_tasks
+    [ $needs_no_tasks = no ] || refuse_tasks
     save_for_rollback || die "could not save what is there now (is there space on $state?); nothing was changed"
     trap '' INT HUP TERM
     change="rollback $set" undo_is="the set from before the rollback"
     begin || give_up "could not write to $state and $units"
     touched=yes
-    [ $empty = no ] || stop_for_older
+    [ $needs_no_tasks = no ] || stop_for_older
     restore "$stage/restore" "$state/$set" || give_up "not all of the kept set could be brought back"
     settle_manifest || give_up "the record could not be written"
     [ -x "$ctr" ] || ctr=ctr

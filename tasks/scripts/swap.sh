@@ -89,7 +89,7 @@ healthy() { # seconds to wait for the socket. What is said there is final: all p
         [ "$seconds" -lt "$deadline" ] || return 1
         sleep 0.2
     done
-    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" -v old="$old" '
+    why=$(printf '%s\n' "$plugins" | awk -v snapshotter="$snapshotter" -v any="$any_snapshotter" '
         $1 ~ /grpc/ && $2 == "cri" { cri = 1 }
         $1 ~ /snapshotter/ && $2 == snapshotter { seen = 1 }
         ($1 ~ /snapshotter/ && $2 == snapshotter || $1 ~ /cri\.v1/ || $1 ~ /grpc/ && $2 == "cri") && $NF != "ok" {
@@ -97,7 +97,7 @@ healthy() { # seconds to wait for the socket. What is said there is final: all p
         }
         END {
             if (!cri) bad = bad ", it has no CRI plugin"
-            if (!seen && !old) bad = bad ", it has no snapshotter " snapshotter
+            if (!seen && !any) bad = bad ", it has no snapshotter " snapshotter
             print substr(bad, 3)
         }')
     [ -z "$why" ]

@@ -113,7 +113,7 @@ def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot
 
 
 @pytest.mark.parametrize(
-    ("plugins", "old", "why"),
+    ("plugins", "other", "why"),
     [
         (OK, "", ""),
         (
@@ -131,9 +131,9 @@ def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot
         ("io.containerd.snapshotter.v1 overlayfs - ok\n", "", "it has no CRI plugin"),
     ],
 )
-def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plugins: str, old: str, why: str) -> None:
+def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plugins: str, other: str, why: str) -> None:
     (tmp_path / "plugins").write_text(plugins)
-    calls = f'service=x ctr=ctr snapshotter=overlayfs old={old}\nhealthy 0 && echo healthy\necho "$why"'
+    calls = f'service=x ctr=ctr snapshotter=overlayfs any_snapshotter={other}\nhealthy 0 && echo healthy\necho "$why"'
     said = run(tmp_path, "seconds_up healthy", calls, ctr=f"cat {tmp_path}/plugins", systemctl="exit 0")
     assert (said[0] == "healthy") is (why == "")
     assert said[-1] == why
@@ -151,6 +151,16 @@ def brought(directory: Path, calls: str) -> list[str]:
 
 def test_a_kept_set_is_brought_back_and_not_what_lies_beside_the_target(tmp_path: Path) -> None:
     assert brought(tmp_path, f"{FAR}echo then >previous/3; bring_back $PWD/t/x $PWD/previous/3; cat t/x") == ["then"]
+
+
+def test_bringing_a_set_back_leaves_it_open_nothing_of_how_containerd_has_to_be(tmp_path: Path) -> None:
+    """The steps share their variables: one of them once made every snapshotter do after a rollback."""
+    calls = f"{FAR}any_snapshotter= snapshotter=overlayfs; echo then >previous/3; bring_back $PWD/t/x $PWD/previous/3\n"
+    (tmp_path / "plugins").write_text(OK.replace("overlayfs", "native"))
+    health = 'service=x ctr=ctr; healthy 0; echo "$why"'
+    tools = {"ctr": f"cat {tmp_path}/plugins", "systemctl": "exit 0"}
+    said = run(tmp_path, "beside bring_back seconds_up healthy", f"cd {tmp_path}; {BRINGS}{calls}{health}", **tools)
+    assert said == ["it has no snapshotter overlayfs"]
 
 
 def test_the_set_before_a_change_is_brought_back_by_the_link_beside_the_target(tmp_path: Path) -> None:
