@@ -11,6 +11,7 @@ from typing import Any
 import toml
 
 from userns import programs
+from userns.extraconfig import IMAGES
 from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
 from userns.paths import DROP_INS
 from userns.policy import Policy
@@ -34,7 +35,9 @@ __all__ = [
 STATE = "/run/containerd"
 IMPORTED = f"{DROP_INS}/*.toml"
 RUNC_V2 = "io.containerd.runc.v2"
-_IMAGES = "io.containerd.cri.v1.images"
+# One directory: containerd's own default from 2.2 on is a list of two, which its transfer service reads as one path, so
+# that every hosts.toml is ignored without a word (containerd/containerd#12808). Until 2.1 the default is none.
+REGISTRY_HOSTS = "/etc/containerd/certs.d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,8 @@ class Settings:
 
     `handlers` maps a runtime handler to the path of its binary. `slow_chown` None leaves the key out, and so does
     version 2: containerd 1.7 does not know the key and would ignore it without a word. `local_pull`: CRI pulls images
-    itself, and not by the transfer service. `extra` is the setting `containerd_config`.
+    itself, and not by the transfer service. `registry_hosts`: the directory of hosts.toml is written, but in version 2
+    not. `extra` is the setting `containerd_config`.
     """
 
     version: int
@@ -56,6 +60,7 @@ class Settings:
     slow_chown: bool | None = None
     slow_chown_reason: str = ""
     local_pull: bool = False
+    registry_hosts: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +86,7 @@ def of_policy(policy: Policy, ready: Readiness) -> Settings:
         slow_chown=ready.slow_chown,
         slow_chown_reason=ready.slow_chown_reason,
         local_pull=_pulls_locally(policy),
+        registry_hosts=_leaves_registries(policy),
         extra=policy.containerd_config,
     )
 
@@ -93,9 +99,13 @@ def _pulls_locally(policy: Policy) -> bool:
     """
     if policy.snapshotter == "overlayfs" or parse(policy.containerd_version) < parse("2.1"):
         return False
-    plugins = policy.containerd_config.get("plugins")
-    own = plugins if isinstance(plugins, dict) else {}
-    return "use_local_image_pull" not in (own.get(_IMAGES) or {}) and not own.get("io.containerd.transfer.v1.local")
+    own = at(policy.containerd_config, ("plugins",))
+    return "use_local_image_pull" not in at(own, (IMAGES,)) and not own.get("io.containerd.transfer.v1.local")
+
+
+def _leaves_registries(policy: Policy) -> bool:
+    """Whether the operator says nothing of where registries are configured: CRI does not load with both ways."""
+    return not {"config_path", "mirrors"} & set(at(policy.containerd_config, ("plugins", IMAGES, "registry")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,7 @@ class _Places:
     snapshotter: Path
     sandbox: Path
     slow_chown: Path | None
+    registry: Path | None
 
 
 _PLACES: Mapping[int, _Places] = {
@@ -114,12 +125,14 @@ _PLACES: Mapping[int, _Places] = {
         snapshotter=("plugins", "io.containerd.grpc.v1.cri", "containerd", "snapshotter"),
         sandbox=("plugins", "io.containerd.grpc.v1.cri", "sandbox_image"),
         slow_chown=None,
+        registry=None,
     ),
     3: _Places(
         containerd=("plugins", "io.containerd.cri.v1.runtime", "containerd"),
-        snapshotter=("plugins", _IMAGES, "snapshotter"),
+        snapshotter=("plugins", IMAGES, "snapshotter"),
         sandbox=("plugins", "io.containerd.cri.v1.images", "pinned_images", "sandbox"),
         slow_chown=("plugins", "io.containerd.snapshotter.v1.overlayfs", "slow_chown"),
+        registry=("plugins", IMAGES, "registry"),
     ),
 }
 
@@ -180,6 +193,7 @@ def _text(template: str, settings: Settings, want: Table) -> str:
         handlers={name: handlers[name] for name in sorted(handlers, key=_runc_first)},
         snapshotter=settings.snapshotter,
         local_pull=settings.local_pull,
+        registry_hosts=REGISTRY_HOSTS if settings.registry_hosts else None,
         default_runtime=settings.default_runtime,
         sandbox_image=settings.sandbox_image,
         slow_chown=settings.slow_chown if slow_chown else None,
@@ -240,7 +254,9 @@ def _ours(settings: Settings) -> Table:
         _set(config, (*places.containerd, "runtimes", name), {"runtime_type": RUNC_V2, "options": options})
     _set(config, places.snapshotter, settings.snapshotter)
     if settings.local_pull:
-        _set(config, ("plugins", _IMAGES, "use_local_image_pull"), True)
+        _set(config, ("plugins", IMAGES, "use_local_image_pull"), True)
+    if settings.registry_hosts and places.registry:
+        _set(config, (*places.registry, "config_path"), REGISTRY_HOSTS)
     if settings.sandbox_image is not None:
         _set(config, places.sandbox, settings.sandbox_image)
     if settings.slow_chown is not None and places.slow_chown:

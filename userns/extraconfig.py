@@ -83,8 +83,12 @@ def contradictions(
     snapshotter: str,
     overlay_metacopy: object,
     crun: bool,
+    transfer_service: bool,
 ) -> Iterator[str]:
-    """Each thing in `config` that a setting says otherwise, with the setting to use."""
+    """Each thing in `config` that a setting says otherwise, with the setting to use.
+
+    `transfer_service`: by default CRI pulls images by it, as from containerd 2.1 on.
+    """
     for path, instead in TAKEN.items():
         if (value := _at(config, path)) is not None:
             yield f"{_dotted(path)} = {_literal(value)}: {instead}"
@@ -92,6 +96,8 @@ def contradictions(
     yield from _lists(config, snapshotter)
     yield from _plugin_ids(config, config_version)
     yield from _mount_options(config, overlay_metacopy)
+    if transfer_service:
+        yield from _hosts_of_registries(config)
     for id in (CRI, RUNTIME):
         runtimes = _at(config, ("plugins", id, "containerd", "runtimes"))
         if isinstance(runtimes, Mapping):
@@ -159,6 +165,17 @@ def _mount_options(config: Mapping[str, object], overlay_metacopy: object) -> It
             yield f"{where}: set overlay_metacopy"
         elif overlay_metacopy is not False and AGAINST_METACOPY.fullmatch(str(option)):
             yield f"{where}, which switches metacopy off: take it out, or set overlay_metacopy = False"
+
+
+def _hosts_of_registries(config: Mapping[str, object]) -> Iterator[str]:
+    """A list of directories, which the transfer service takes for the path of one (containerd/containerd#12808)."""
+    path = ("plugins", IMAGES, "registry", "config_path")
+    value = _at(config, path)
+    if isinstance(value, str) and ":" in value and not _at(config, ("plugins", IMAGES, "use_local_image_pull")):
+        yield (
+            f"{_dotted(path)} = {_literal(value)}: name one directory: of several, containerd would ignore every "
+            f"hosts.toml without a word. Or set {_dotted((*path[:2], 'use_local_image_pull'))} = true"
+        )
 
 
 def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Iterator[str]:

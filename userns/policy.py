@@ -256,6 +256,7 @@ def _between_settings(values: dict[str, Any], known_findings: Collection[str] | 
             values["containerd_config"],
             config_version=_config_version(values["containerd_version"]),
             crun=values["crun_version"] is not None,
+            transfer_service=parse(values["containerd_version"]) >= parse("2.1"),
             **{name: values[name] for name in needed},
         ):
             yield Problem("containerd_config", values["containerd_config"], message)

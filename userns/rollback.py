@@ -334,13 +334,16 @@ def _actions(
 ) -> Iterator[tuple[str, ...]]:
     chosen = kept.sets[name]
     config = chosen.entry(paths.CONFIG)
-    if config is None:
-        chosen_snapshotter = kept.now.snapshotter
-    else:  # without a file it is containerd's own default
-        chosen_snapshotter = chosen.snapshotter if config.kind == "put" else ""
+    match config.kind if config else "same":
+        case "same":
+            snapshotter = kept.now.snapshotter
+        case "put":
+            snapshotter = chosen.snapshotter
+        case _:  # without the file it is containerd's own default
+            snapshotter = ""
     yield "expect", kept.manifest
     yield "rollback", name, chosen.digest
-    yield "health", f"{program.rpartition('/')[0]}/ctr", chosen_snapshotter or "overlayfs"
+    yield "health", f"{program.rpartition('/')[0]}/ctr", snapshotter or "overlayfs"
     if program and upgrades.crosses(*_versions(kept, chosen, program)):
         yield ("no-tasks",)
     if name == UNDO:

@@ -336,6 +336,10 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [(*path, repr(value))]
 
 
+def registry(**table: object) -> dict[str, Any]:
+    return {"containerd_config": {"plugins": {IMAGES: {"registry": table}}}}
+
+
 @pytest.mark.parametrize(
     ("wanted", "there"),
     [
@@ -350,3 +354,22 @@ def test_for_another_snapshotter_cri_pulls_by_itself(wanted: dict[str, Any], the
     changes = nodes.plan(nodes.bare(), **wanted).changes
     (written,) = (each.content for each in changes if isinstance(each, WriteFile) and each.path == paths.CONFIG)
     assert ("use_local_image_pull = true" in written) is there
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ({}, True),
+        ({"containerd_version": "1.7.34", "kubernetes_version": "1.26"}, False),
+        (registry(configs={"mirror.example": {"auth": {"username": "u"}}}), True),
+        (registry(mirrors={"docker.io": {"endpoint": ["https://mirror.example"]}}), False),
+        (registry(config_path="/srv/certs.d"), False),
+        (registry(config_path=""), False),
+    ],
+)
+def test_the_directory_of_the_registries_hosts_is_written_where_nothing_else_is_said(
+    wanted: dict[str, Any], there: bool
+) -> None:
+    changes = nodes.plan(nodes.bare(), **wanted).changes
+    (written,) = (each.content for each in changes if isinstance(each, WriteFile) and each.path == paths.CONFIG)
+    assert ('config_path = "/etc/containerd/certs.d"' in written) is there

@@ -16,6 +16,7 @@ from userns.node import DropIn
 
 CRI = 'plugins."io.containerd.grpc.v1.cri"'
 RUNTIME = "plugins.'io.containerd.cri.v1.runtime'"
+IMAGES = "plugins.'io.containerd.cri.v1.images'"
 OVERLAYFS = 'plugins."io.containerd.snapshotter.v1.overlayfs"'
 PATH = "/etc/containerd/conf.d/10-mine.toml"
 
@@ -104,6 +105,19 @@ def test_containerd_2_joins_sections_and_says_whose_keys_win(header: str) -> Non
 @pytest.mark.parametrize("header", [RUNTIME, f"{RUNTIME}.containerd.runtimes.nvidia", OVERLAYFS, f"{RUNTIME}.cni"])
 def test_on_2_a_table_of_their_own_is_left_alone(header: str) -> None:
     assert found(3, header) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "written", "ids"),
+    [
+        (f"{IMAGES}.registry.mirrors.'docker.io'", True, ["drop-in-mirrors"]),
+        (f"{IMAGES}.registry.mirrors.'docker.io'", False, []),
+        (f"{IMAGES}.registry.configs.'docker.io'.auth", True, []),
+        (f"{IMAGES}.registry", True, ["drop-in-overrides"]),
+    ],
+)
+def test_mirrors_beside_the_directory_of_hosts_would_leave_no_cri(header: str, written: bool, ids: list[str]) -> None:
+    assert [id for id, _ in found(3, header, registry_hosts=written)] == ids
 
 
 def test_on_2_the_overlayfs_table_is_shared_where_slow_chown_is_written() -> None:

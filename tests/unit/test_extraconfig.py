@@ -130,6 +130,8 @@ RUNTIMES_V3 = f'plugins."{RUNTIME}".containerd.runtimes'
         (V3, plugin(CRI, registry={}), f'.registry: containerd 2.x reads it under "{IMAGES}"'),
         (V3, handlers(CRI, gvisor={"runtime_type": "x.v1"}), f'.containerd: containerd 2.x reads it under "{RUNTIME}"'),
         (V3, plugin(CRI, containerd={"discard_unpacked_layers": True}), f'discard_unpacked_layers: "{IMAGES}"'),
+        # Of two directories of hosts.toml the transfer service reads none.
+        (V3, plugin(IMAGES, registry={"config_path": "/a:/b"}), "name one directory"),
         # Overlay options against metacopy.
         (V3, plugin(OVERLAY, mount_options=["metacopy=on"]), 'has "metacopy=on": set overlay_metacopy'),
         (V3, plugin(OVERLAY, mount_options=["redirect_dir=off"]), "which switches metacopy off"),
