@@ -1,0 +1,132 @@
+"""What else on this node is a containerd, or owns, starts or replaces one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from userns import paths
+from userns.findings import Finding, blocker, note, warning
+from userns.node import Node
+from userns.wants import Wants
+
+__all__ = ["check"]
+
+_CONFLICTING = ("containerd.io", "moby-containerd")
+_OTHER_KUBERNETES = {
+    "k3s": "k3s",
+    "k3s-agent": "k3s",
+    "rke2-server": "rke2",
+    "rke2-agent": "rke2",
+}
+
+
+def check(node: Node, wants: Wants) -> Iterator[Finding]:
+    """Every finding, in the order of the checks below."""
+    for each in (_unit, _root, _binaries, _packages, _running, _of_others):
+        yield from each(node, wants)
+
+
+def _unit(node: Node, wants: Wants) -> Iterator[Finding]:
+    unit = node.units.get("containerd")
+    if unit is None:
+        return
+    if "masked" in (unit.load, unit.enabled):
+        yield blocker(
+            "containerd-masked",
+            "containerd.service is masked: somebody wants it not to run here. If that has passed: "
+            "systemctl unmask containerd",
+        )
+    programs = paths.PACKAGED if wants.install_from == "package" else paths.INSTALLED
+    program = next(iter(unit.exec_start.split()), "").lstrip("-@:+!")
+    if program in ("", programs["containerd"]) or unit.fragment in wants.removes:
+        return
+    if wants.install_from == "package" or unit.fragment == paths.UNIT:
+        yield warning(
+            "containerd-unit-starts-another",
+            f"containerd.service ({unit.fragment}) starts {program} and not {programs['containerd']}. If a drop-in in "
+            f"{paths.UNIT}.d sets ExecStart, take it away (systemctl cat containerd); "
+            + (
+                f"if {paths.UNIT} hides the package's own unit, remove it"
+                if wants.install_from == "package"
+                else "the unit itself is replaced by ours"
+            ),
+        )
+
+
+def _root(node: Node, wants: Wants) -> Iterator[Finding]:
+    if node.other_root and not wants.image:
+        yield blocker(
+            "containerd-root-moves",
+            f"containerd keeps its containers and images in {node.other_root}, and containerd_root is "
+            f"{wants.containerd_root}: it would know none of them any more, while their processes run on. Drain the "
+            f"node, remove its containers (crictl rmp --all --force) and take {node.other_root} away, or set "
+            "containerd_root to it",
+            "containerd docs/ops.md, root",
+        )
+
+
+def _binaries(node: Node, wants: Wants) -> Iterator[Finding]:
+    ours = (paths.PACKAGED if wants.install_from == "package" else paths.INSTALLED)["containerd"]
+    for path, binary in sorted(node.binaries.items()):
+        if path.rpartition("/")[2] == "containerd" and path != ours and path not in wants.removes:
+            owner = next((name for name in ("containerd", "containerd.io") if name in node.packages), "")
+            whose = f" of the package {owner}" if owner and path == paths.PACKAGED["containerd"] else ""
+            yield note(
+                "containerd-second",
+                f"{path} ({binary.version or 'unknown version'}){whose} is a second containerd beside {ours}. It is "
+                "left alone; scripts that call containerd or ctr without a path may meet either",
+            )
+
+
+def _packages(node: Node, wants: Wants) -> Iterator[Finding]:
+    theirs = [name for name in _CONFLICTING if name in node.packages]
+    if wants.install_from == "package" and theirs:
+        yield blocker(
+            "package-conflicts",
+            f"{' and '.join(theirs)} is installed, which cannot stand beside the distribution's containerd and runc: "
+            'apt would take it away, and Docker with it. Set install_from = "release", whose containerd stands beside '
+            "it, or move Docker off this node",
+            "Conflicts of the packages containerd.io (Docker) and moby-containerd (Microsoft)",
+        )
+
+
+def _running(node: Node, wants: Wants) -> Iterator[Finding]:
+    """A second one that runs. Two of them at one root: the later one waits for the database for ever."""
+    if wants.image:
+        return
+    for each in node.other_containerds:
+        process = f"{each.program or 'a containerd'} (pid {each.pid}, {each.unit or 'of no unit'})"
+        if each.uses_root:
+            end = f"systemctl disable --now {each.unit}" if each.unit else f"kill {each.pid}"
+            yield blocker(
+                "containerd-second-running",
+                f"{process} runs beside containerd.service and uses {wants.containerd_root}: containerd.service could "
+                f"not start with the same root. End it ({end}; its containers run on, and containerd.service takes "
+                "them over), or give it a root of its own",
+                "containerd docs/ops.md, root and state",
+            )
+        else:
+            yield note(
+                "containerd-second-running",
+                f"{process} runs beside containerd.service, with a root of its own: it is left alone, and nothing of "
+                "what is configured here is its",
+            )
+
+
+def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
+    for name, product in _OTHER_KUBERNETES.items():
+        unit = node.units.get(name)
+        if unit and unit.load == "loaded":
+            yield warning(
+                "kubernetes-brings-containerd",
+                f"{name}.service is here: {product} runs a containerd of its own, and what is configured here is not "
+                f"it. Configure {product}'s (config.toml.tmpl), or point it at this one (--container-runtime-endpoint)",
+                "k3s docs, advanced: using an existing container runtime",
+            )
+    crio = node.units.get("crio")
+    if crio and crio.active == "active":
+        yield warning(
+            "crio-runs",
+            "crio.service runs here: a kubelet that uses its socket gets nothing of what is configured for containerd. "
+            "Look at the kubelet's containerRuntimeEndpoint",
+        )
