@@ -44,7 +44,7 @@ def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Se
 
 
 def _versions(plan: Plan) -> dict[str, Versions]:
-    wanted = programs.versions(plan.policy)
+    wanted = plan.policy.versions
     return {
         component: Versions(installed=programs.installed(plan.node, plan.policy, component), wanted=version)
         for component, version in {component: wanted.get(component, "") for component in programs.MEMBERS}.items()

@@ -86,7 +86,7 @@ def _bring_back(wanted: str) -> None:
 
 
 def _tell(plan: rollback.Rollback, kept: rollback.Kept) -> None:
-    """Say what would come back, and why not; with `--diff`, how each text would change."""
+    """Say what would come back, and why not."""
     for finding in plan.findings:
         log = logger.info if finding.severity is Severity.NOTE else logger.warning
         source = f" ({finding.source})" if finding.source else ""

@@ -44,7 +44,7 @@ def text(node: Node, policy: Policy, ready: Readiness, findings: Iterable[Findin
             "assumed": ready.assumed,
             "reasons": [{"statement": statement, "source": source} for statement, source in ready.reasons],
         },
-        "programs": [_program(policy, component, arch) for component in programs.versions(policy)],
+        "programs": [_program(policy, component, arch) for component in policy.versions],
         "settings": settings | {"containerd_config": sorted(policy.containerd_config)},
         "findings": [
             {
@@ -61,7 +61,7 @@ def text(node: Node, policy: Policy, ready: Readiness, findings: Iterable[Findin
 
 
 def _program(policy: Policy, component: str, arch: str) -> dict[str, object]:
-    version = programs.versions(policy)[component]
+    version = policy.versions[component]
     paths = [programs.paths(policy)[name] for name in programs.MEMBERS[component].values()]
     found: dict[str, object] = {"component": component, "version": version, "paths": paths}
     if arch in policy.lock.architectures(component, version):

@@ -59,7 +59,7 @@ def text(node: Node, policy: Policy) -> str:
         bom_ref="image",
     )
     tool = Component(type=ComponentType.APPLICATION, name="userns-node", version=__version__, bom_ref="userns-node")
-    components = [_component(node, policy, name) for name in programs.versions(policy)]
+    components = [_component(node, policy, name) for name in policy.versions]
     metadata = BomMetaData(
         component=image,
         tools=ToolRepository(components=[tool]),
@@ -86,7 +86,7 @@ def _component(node: Node, policy: Policy, name: str) -> Component:
     from cyclonedx.model.license import DisjunctiveLicense
     from packageurl import PackageURL
 
-    version, upstream = programs.versions(policy)[name], _UPSTREAM[name]
+    version, upstream = policy.versions[name], _UPSTREAM[name]
     purl = PackageURL("github", upstream.owner, name, upstream.tag.format(version))
     home = f"https://github.com/{upstream.owner}"
     links = [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(f"{home}/{name}"))]

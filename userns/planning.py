@@ -237,7 +237,7 @@ def _decisions(node: Node, policy: Policy, ready: Readiness, wanted: files.Wante
         Decision("tier", ready.tier, ready.summary),
         *(
             Decision(component, version, f"from a {policy.install_from}")
-            for component, version in programs.versions(policy).items()
+            for component, version in policy.versions.items()
         ),
         Decision(
             "config.toml version",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from userns.bundles import Bundle
@@ -76,11 +74,6 @@ class Policy(BaseModel):
         return _config_version(self.containerd_version)
 
     @property
-    def kubernetes(self) -> Version:
-        """The Kubernetes version, to compare."""
-        return parse(self.kubernetes_version)
-
-    @property
     def versions(self) -> dict[str, str]:
         """What a node gets: component → version; crun only where it is wanted."""
         wanted = {component: getattr(self, f"{component}_version") for component in COMPONENTS}
@@ -99,17 +92,6 @@ class Policy(BaseModel):
         """Every setting as a JSON value, secrets masked."""
         shown = without(self.containerd_config, self.secrets)
         return self.model_dump(mode="json") | {"release_url": self.safe_release_url, "containerd_config": shown}
-
-    @classmethod
-    def from_json(cls, text: str, lock: Lock | str) -> Policy:
-        """The policy that `to_json` wrote, or any JSON object of settings."""
-        try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise PolicyError([Problem("settings", text, f"this is not JSON: {error}")]) from error
-        if not isinstance(settings, dict):
-            raise PolicyError([Problem("settings", text, "this is no JSON object of settings and values")])
-        return load(settings, lock)
 
 
 def artifact_lock_path(data: Mapping[str, object]) -> str:

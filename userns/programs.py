@@ -22,12 +22,6 @@ MEMBERS = {
 }
 
 
-def versions(policy: Policy) -> dict[str, str]:
-    """The wanted version of each component that is wanted at all."""
-    wanted = {"containerd": policy.containerd_version, "runc": policy.runc_version, "crun": policy.crun_version}
-    return {component: version for component, version in wanted.items() if version is not None}
-
-
 def paths(policy: Policy) -> dict[str, str]:
     """Where each program is, once installed."""
     return PACKAGED if policy.install_from == "package" else INSTALLED
@@ -44,7 +38,7 @@ def installed(node: Node, policy: Policy, component: str) -> str:
 
 def handlers(policy: Policy) -> dict[str, str]:
     """Each runtime handler with the path of its binary: runc, and crun where it is installed."""
-    return {name: paths(policy)[name] for name in ("runc", "crun") if name in versions(policy)}
+    return {name: paths(policy)[name] for name in ("runc", "crun") if name in policy.versions}
 
 
 def changes(node: Node, policy: Policy) -> list[InstallArtifact | InstallPackage | HoldPackage | RemoveFile]:
@@ -60,18 +54,18 @@ def missing(node: Node, policy: Policy) -> list[Finding]:
     if arch is None or policy.install_from == "package":  # an unknown architecture is a blocker of its own
         return []
     found = []
-    for component, version in versions(policy).items():
+    for component, version in policy.versions.items():
         if arch not in policy.lock.architectures(component, version):
             found.append(blocker("artifact-not-locked", policy.lock.missing(component, version, arch)))
         elif policy.bundle and not policy.bundle.find(asset := policy.lock.asset(component, version, arch)):
-            found.append(blocker("artifact-not-bundled", policy.bundle.missing(asset, versions(policy).items())))
+            found.append(blocker("artifact-not-bundled", policy.bundle.missing(asset, policy.versions.items())))
     return found
 
 
 def _artifacts(node: Node, policy: Policy) -> list[InstallArtifact]:
     arch = ARCHITECTURES.get(node.machine)
     found = []
-    for component, version in versions(policy).items():
+    for component, version in policy.versions.items():
         if arch is None or arch not in policy.lock.architectures(component, version):
             continue
         asset = policy.lock.asset(component, version, arch)
@@ -106,7 +100,7 @@ def _why_install(node: Node, asset: Asset, programs: list[str]) -> str:
 
 def _packages(node: Node, policy: Policy) -> list[InstallPackage | HoldPackage]:
     found: list[InstallPackage | HoldPackage] = []
-    for component, version in versions(policy).items():
+    for component, version in policy.versions.items():
         package = node.packages.get(component)
         programs = tuple(PACKAGED[name] for name in MEMBERS[component].values())
         if package is None:

@@ -119,7 +119,7 @@ def read(lines: Iterable[str]) -> Kept:
                     found["systemd"] = text.startswith("systemd ")
                 case (("unfinished" | "manifest"), [text]):
                     found[kind] = text
-                case "set", [name, digest, *_]:
+                case "set", [name, digest]:
                     sets.setdefault(name, {})["digest"] = digest
                 case "entry", [name, what, target, detail, state, far, size]:
                     entry = {"kind": what, "name": target, "detail": detail, "state": state, "size": int(size)}
@@ -151,16 +151,12 @@ def read(lines: Iterable[str]) -> Kept:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What would happen on one node: `changes` in words, `actions` as lines of fields for the node's script.
-
-    `files` are those that differ, by path, with the saved file on the node ("" where the set has none).
-    """
+    """What would happen on one node: `changes` in words, `actions` as lines of fields for the node's script."""
 
     set: str
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]
     actions: tuple[tuple[str, ...], ...]
-    files: dict[str, str]
 
     @property
     def refused(self) -> bool:
@@ -178,7 +174,7 @@ def make(kept: Kept, wanted: str) -> Rollback:
         name = kept.unfinished.partition(" ")[2] if kept.unfinished.startswith("rollback ") else UNDO
     chosen = kept.sets.get(name)
     if chosen is None or not chosen.entries:
-        return Rollback(name, tuple(_access(kept)) or (_nothing(kept, name),), (), (), {})
+        return Rollback(name, tuple(_access(kept)) or (_nothing(kept, name),), (), ())
     stays = {each.name: why for each in chosen.entries if (why := _stays(each, kept))} if name != UNDO else {}
     back = [each for each in chosen.entries if _comes(each, stays)]
     program = _containerd(kept, chosen)
@@ -196,13 +192,8 @@ def make(kept: Kept, wanted: str) -> Rollback:
     changes = list(_changes(kept, chosen, back))
     if changes or kept.unfinished:
         changes.append("restart containerd.service and check its health")
-    files = {
-        each.name: f"{paths.STATE}/{name}/{each.detail}" if each.kind == "put" else ""
-        for each in back
-        if each.state == "no" and each.kind in ("put", "absent") and each.name != paths.MANIFEST
-    }
     actions = tuple(_actions(kept, name, program, back, stays)) if changes else ()
-    return Rollback(name, tuple(findings), tuple(changes), actions, files)
+    return Rollback(name, tuple(findings), tuple(changes), actions)
 
 
 def _stays(entry: Entry, kept: Kept) -> str:

@@ -36,7 +36,7 @@ of_config() { # set, file
     record snapshotter "$1" "$(sed -n "s/^ *snapshotter *= *[\"']\([A-Za-z0-9_.-]*\).*/\1/p" "$2" | head -n 1)"
 }
 read_set() { # its name
-    record set "$1" "$(digest "$state/$1/restore")" "$(stat -c %Y "$state/$1/restore")"
+    record set "$1" "$(digest "$state/$1/restore")"
     while IFS="$tab" read -r kind name detail; do
         same=no far=no size=0 saved=$state/$1/$detail
         case $kind in

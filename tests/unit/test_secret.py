@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userns.diff import Mask, unified
-from userns.policy import Policy, PolicyError, load
+from userns.policy import PolicyError, load
 from userns.releases import Lock
 from userns.secret import SHOWN, Secret, forms, hide, texts, without
 from userns.toml_text import inline
@@ -183,4 +183,4 @@ def test_masked_values_keep_their_shape() -> None:
 
 def test_a_policy_without_secrets_has_none() -> None:
     assert load({}, LOCK).secrets == ()
-    assert Policy.from_json(json.dumps(load({}, LOCK).to_json()), LOCK) == load({}, LOCK)
+    assert load(json.loads(json.dumps(load({}, LOCK).to_json())), LOCK) == load({}, LOCK)
