@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 
 import click
 from paramiko import SSHException
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
@@ -20,6 +20,7 @@ from tasks import settings
 from tasks.files import run, templates
 from tasks.node import Node
 from tasks.refusal import refuse
+from tasks.telling import say, tell_finding
 from userns.changes import RemoveFile, WriteFile
 from userns.config import ConfigError
 from userns.diff import unified
@@ -30,7 +31,6 @@ from userns.policy import Policy, PolicyError
 
 # A node that is alive answers in under a second; a hung one must not hold up the others.
 READ_SECONDS = 120
-COLOURS = {Severity.BLOCKER: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 # Called with each host's name and plan as it is made, by who runs pyinfra and wants more than text (fleet.runner).
@@ -133,11 +133,6 @@ def _tell_differences(plan: Plan) -> None:
             _tell_findings(list(metacopy_differs(plan.metacopy, other, group, value)))
 
 
-def say(text: str) -> None:
-    """One line to the operator, with this host's name."""
-    logger.info(f"{host.print_prefix}{text}")
-
-
 def _tell_findings(findings: Sequence[Finding]) -> None:
     """Each in full, or by its id where it was told of another host; but why a node is refused, always in full."""
     again: dict[str, dict[str, None]] = {}
@@ -146,11 +141,7 @@ def _tell_findings(findings: Sequence[Finding]) -> None:
         if finding.severity is not Severity.BLOCKER and first != host.name:
             again.setdefault(first, {})[f"{finding.severity} {finding.id}"] = None
             continue
-        log = logger.info if finding.severity is Severity.NOTE else logger.warning
-        source = f" ({finding.source})" if finding.source else ""
-        log(f"{host.print_prefix}{click.style(str(finding), fg=COLOURS[finding.severity])}{source}")
-        for line in finding.lines:
-            say(f"    {line}")
+        tell_finding(finding)
     for first, ids in again.items():
         say(f"{', '.join(ids)}: as told of {first}")
 

@@ -76,7 +76,7 @@ def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[s
 
 @operation()
 def put(stage: str, texts: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
-    """Lay texts into the stage, by their names there: all at once, as no connection asks for small pieces."""
+    """Lay texts into the stage, by their names there, in one command: no limit on an argument's length applies."""
     yield FunctionCommand(_put, (stage, texts), {})
 
 

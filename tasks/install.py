@@ -58,6 +58,7 @@ def _stage_artifact(stage: Stage, artifact: InstallArtifact, plan: Plan) -> None
         bundle.prove(asset)  # here, once for all hosts, and not after it was sent to each
     except ArtifactsError as error:
         raise PyinfraError(str(error)) from error
+    pushing.install()
     pushing.shown.progress.expect(asset.size)
     operations.push(
         name=f"Push {artifact.component} {artifact.version} from the bundle and verify its SHA-256",

@@ -7,7 +7,7 @@ import resource
 
 __all__ = ["allow"]
 
-# Enough for any inventory. Not all that there may be: some machines allow a thousand million.
+# Enough for any inventory. Not all that there may be: some machines allow a billion.
 ENOUGH = 65536
 # What pyinfra, Python and a deploy have open beside the connections, with room for what runs at the same time.
 OTHERS = 100

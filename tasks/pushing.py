@@ -92,7 +92,7 @@ class Piece:
         return True
 
     def encode(self) -> bytes:
-        """Them."""
+        """The bytes as they are."""
         return self._content
 
 
@@ -140,8 +140,10 @@ class _Line:
 _spin: Callable[[Event, Sequence[str]], None] = progress._print_spinner
 
 
-def _spin_with_bar(stop: Event, texts: Sequence[str]) -> None:
-    _spin(stop, cast("Sequence[str]", _Line(texts)))
+def install() -> None:
+    """Show the line of what is being pushed in the place of pyinfra's spinner, for this process."""
 
+    def spin_with_bar(stop: Event, texts: Sequence[str]) -> None:
+        _spin(stop, cast("Sequence[str]", _Line(texts)))
 
-progress._print_spinner = _spin_with_bar
+    progress._print_spinner = spin_with_bar

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.hiddenvalue import HiddenValue
@@ -23,8 +23,8 @@ from tasks.containerd import CHANGE_SECONDS
 from tasks.files import script
 from tasks.refusal import contained, refuse
 from tasks.stage import Stage
+from tasks.telling import say, tell_finding
 from userns import rollback
-from userns.findings import Severity
 from userns.records import ReadingError
 
 PARTS = ("running.sh", "sets.sh")
@@ -71,7 +71,7 @@ def _bring_back(wanted: str) -> None:
         refuse(["refused: this node is left as it is"])
         return
     if not plan.actions:
-        assess.say(click.style("nothing to do: the kept set is what is there now", fg="green"))
+        say(click.style("nothing to do: the kept set is what is there now", fg="green"))
         return
     stage = Stage()
     for kind, *fields in plan.actions:
@@ -88,12 +88,10 @@ def _bring_back(wanted: str) -> None:
 def _tell(plan: rollback.Rollback, kept: rollback.Kept) -> None:
     """Say what would come back, and why not."""
     for finding in plan.findings:
-        log = logger.info if finding.severity is Severity.NOTE else logger.warning
-        source = f" ({finding.source})" if finding.source else ""
-        log(f"{host.print_prefix}{click.style(str(finding), fg=assess.COLOURS[finding.severity])}{source}")
+        tell_finding(finding)
     if plan.refused:
         return
     if plan.set == rollback.UNDO:
-        assess.say(f"a change was cut off on this node ({kept.unfinished}): the set from before it comes back")
+        say(f"a change was cut off on this node ({kept.unfinished}): the set from before it comes back")
     for change in plan.changes:
-        assess.say(f"{click.style('will', fg='cyan')} {change}")
+        say(f"{click.style('will', fg='cyan')} {change}")

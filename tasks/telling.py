@@ -1,15 +1,36 @@
-"""Commands whose output is for the operator: pyinfra shows an operation's output only with -vvv, or when it fails."""
+"""What the operator is told of this host: lines, findings, and what a command has to say.
+
+pyinfra shows an operation's output only with -vvv, or when it fails.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import click
+from pyinfra import host as this_host
 from pyinfra import logger
 from pyinfra.api import Host, State, StringCommand
 from pyinfra.connectors.util import CommandOutput
 
+from userns.findings import Finding, Severity
+
 WARNINGS = ("warning:", "error:")
+_COLOURS = {Severity.BLOCKER: "red", Severity.WARNING: "yellow", Severity.NOTE: "blue"}
+
+
+def say(text: str) -> None:
+    """One line, after this host's name."""
+    logger.info(f"{this_host.print_prefix}{text}")
+
+
+def tell_finding(finding: Finding) -> None:
+    """A finding with its source, and its lines below it."""
+    log = logger.info if finding.severity is Severity.NOTE else logger.warning
+    source = f" ({finding.source})" if finding.source else ""
+    log(f"{this_host.print_prefix}{click.style(str(finding), fg=_COLOURS[finding.severity])}{source}")
+    for line in finding.lines:
+        say(f"    {line}")
 
 
 class WarningCommand(StringCommand):

@@ -13,6 +13,7 @@ from pyinfra.connectors.util import CommandOutput
 from tasks import assess, next_step
 from tasks.files import run
 from tasks.refusal import contained, unexpected
+from tasks.telling import tell_finding
 from userns import cri, proof
 from userns.findings import Finding, Severity, apply_allow
 from userns.paths import UNPROVEN
@@ -78,8 +79,7 @@ class ProofCommand(StringCommand):
         )
         findings = apply_allow(judged, self.allow)
         for finding in findings:
-            log = logger.info if finding.severity is Severity.NOTE else logger.warning
-            log(f"{host.print_prefix}{click.style(str(finding), fg=assess.COLOURS[finding.severity])}")
+            tell_finding(finding)
         return findings
 
 

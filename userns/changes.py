@@ -147,7 +147,7 @@ class EnableService:
 
 @dataclass(frozen=True, slots=True)
 class RestartService:
-    """Restart (or start) containerd and wait until its socket, overlayfs plugin and CRI answer."""
+    """Restart (or start) containerd and wait until its socket, snapshotter and CRI answer."""
 
     why: str
 

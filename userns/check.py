@@ -142,7 +142,7 @@ def _severities(table: Table, allow: tuple[str, ...], metacopy_is_vital: bool) -
 
 
 def _kubelet_range(policy: Policy, installed: str) -> str:
-    """What getsubids has to print of the kubelet's range; "" where the settings give none, or the kubelet asks not."""
+    """What getsubids has to print of the kubelet's range; "" where none is set, or the kubelet does not ask."""
     asks = kubelet_range.does("asks-for-range", installed or policy.kubernetes_version)
     return "{} {}".format(*policy.kubelet_id_range) if policy.kubelet_id_range and asks else ""
 

@@ -129,8 +129,7 @@ def load(
     Names that are not ours are left alone unless they are a slip of one of ours. A version that is not set becomes
     the newest locked release (with a bundle: of those that it has) that `blocking_advisories` has nothing against;
     where it has something against each, the newest, so that the plan can name the advisory and the operator can
-    decide. Raises PolicyError with every
-    problem at once, and nothing else.
+    decide. Raises PolicyError with every problem at once, and nothing else.
     """
     problems = list(_strangers(data))
     values: dict[str, Any] = {}

@@ -33,6 +33,7 @@ from tasks import operations, pushing
 
 bundle = BundleFile(Path({bundle!r}))
 for asset in bundle.bundle.assets:
+    pushing.install()
     pushing.shown.progress.expect(asset.size)
     operations.push(name="Push runc", stage={stage!r}, bundle=bundle, asset=asset, programs={{"": "runc"}})
 """
