@@ -1,25 +1,63 @@
 # seal.sh: take away what must not be cloned with the disk of this machine: who it is, what it has logged, what it keeps
 # for itself. Before it is switched off and its disk is copied. Who may log in is left as it is.
+#
+# Follows running.sh in one text. All that refuses comes before the first thing is taken away.
 set -u
 umask 022
+LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+stopped=no
 
 die() {
-    echo "$*; nothing was taken away" >&2
+    [ $stopped = no ] || systemctl start containerd.service
+    printf '%s\n' "$*; nothing was taken away" >&2 # echo may take an octal for what it stands for
     exit 1
 }
+state_of() { systemctl show --property=ActiveState --value "$1"; }
 
-if systemctl is-active --quiet kubelet.service; then
-    die "the kubelet runs: this machine is a node of a cluster. Drain it, remove it there, and stop kubelet.service"
-fi
-if systemctl is-active --quiet containerd.service; then
-    for namespace in $(timeout 20 ctr namespaces ls -q); do
-        running=$(timeout 20 ctr -n "$namespace" tasks ls -q | wc -l)
-        [ "$running" -eq 0 ] || die "$running containers run here (namespace $namespace): stop them first"
-    done
-    systemctl stop containerd.service || die "containerd could not be stopped"
-fi
+# By process too: not every kubelet is its unit's, and shims outlive their containerd.
+refuse_running() {
+    running=$(processes /proc)
+    case $running in
+    *' kubelet'*) die "a process called kubelet runs: this machine may be a node of a cluster. End it first" ;;
+    *' containerd-shim'*)
+        running=$(printf '%s\n' "$running" | sed -n 's/ containerd-shim.*//p' | tr '\n' ' ')
+        die "containers run here (their shims are the processes ${running% }): stop them first"
+        ;;
+    esac
+}
+
+[ "$(id -u)" -eq 0 ] || die "this has to run as root"
 [ ! -e /var/lib/userns-node/activation ] || die "a change of this node was cut off: run deploy.py again first"
+kubelet=$(state_of kubelet.service) || die "systemd does not answer"
+case $kubelet in
+inactive | failed) ;; # either way systemd does not start it again by itself; one that it does not know is inactive
+*)
+    die "the kubelet runs (its unit is $kubelet): this machine is a node of a cluster." \
+        "Drain it, remove it there, and stop kubelet.service"
+    ;;
+esac
+refuse_running
+# Whatever the names of its shims are, it knows its tasks.
+if systemctl is-active --quiet containerd.service; then
+    namespaces=$(timeout -s KILL 20 ctr namespaces ls -q) ||
+        die "containerd does not say what runs here: see what ails it, or stop containerd.service"
+    for namespace in $namespaces; do
+        tasks=$(timeout -s KILL 20 ctr -n "$namespace" tasks ls -q) ||
+            die "containerd does not say what runs here: see what ails it, or stop containerd.service"
+        [ -z "$tasks" ] || die "containers run here (namespace $namespace): stop them first"
+    done
+fi
+case $(state_of containerd.service) in
+inactive | failed) ;;
+*)
+    stopped=yes
+    systemctl stop containerd.service || die "containerd could not be stopped"
+    # What it began while it was asked.
+    refuse_running
+    ;;
+esac
 
 if [ -d /etc/ssh ] && ! command -v cloud-init >/dev/null 2>&1; then
     echo "warning: this machine has no cloud-init: have something else make SSH host keys at the first boot (ssh-keygen -A)"

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import Lab
+from lab import Lab, LabNode, cgroups
+from tasks import image
+from tasks.files import script
 from tests.node.runs import Operator
 
 # What must be gone, and how it is put there where a node of the lab has none of it.
 GONE = {
     "/root/.bash_history": "echo secret >/root/.bash_history",
     "/var/log/some.log": "echo secret >/var/log/some.log",
-    "/var/lib/dhcp/dhclient.leases": "mkdir -p /var/lib/dhcp && echo secret >/var/lib/dhcp/dhclient.leases",
-    "/var/lib/kubelet/pki/key": "mkdir -p /var/lib/kubelet/pki && echo secret >/var/lib/kubelet/pki/key",
-    "/tmp/file": "echo secret >/tmp/file",
+    **{
+        path: f"mkdir -p {os.path.dirname(path)} && echo secret >{path}"
+        for path in (
+            "/var/lib/dhcp/dhclient.leases",
+            *("/var/lib/kubelet/pki/key", "/tmp/directory/file", "/tmp/.hidden"),
+        )
+    },
     **{
         f"/var/lib/userns-node/{kept}/0": f"mkdir -p /var/lib/userns-node/{kept} && : >/var/lib/userns-node/{kept}/0"
         for kept in ("previous", "previous.2")
@@ -23,21 +33,42 @@ GONE = {
     "/var/lib/systemd/random-seed": "echo secret >/var/lib/systemd/random-seed",
 }
 KEPT = "/root/.ssh/authorized_keys /etc/hostname /etc/passwd"
+# Where the script is on the nodes of the tests below, which run it without pyinfra.
+SEAL = "/usr/local/lib/seal.sh"
+CTR = "/usr/local/bin/ctr"
+
+
+def put_seal(node: LabNode) -> None:
+    node.put(SEAL, "".join(script(name) for name in (*image.SEALING, "seal.sh")).encode())
+
+
+def switch_off(node: LabNode) -> None:
+    """As its power button does: not every sshd lets somebody in who could say it."""
+    os.kill(node.leader, signal.SIGRTMIN + 4)
+    end = time.monotonic() + node.patience
+    while cgroups.processes(node.cgroup):
+        assert time.monotonic() < end, "it is still on"
+        time.sleep(0.05)
 
 
 def test_a_sealed_machine_has_nothing_of_its_own(lab: Lab, tmp_path: Path) -> None:
     node = lab.node("template")
     try:
-        node.ssh("; ".join(GONE.values()))
+        node.put("/run/systemd/system/kubelet.service", b"[Service]\nExecStart=/bin/false\n")
+        node.ssh(f"""
+            set -e
+            systemctl start kubelet.service || true
+            until systemctl is-failed --quiet kubelet.service; do sleep 0.1; done
+            {"; ".join(GONE.values())}""")
         before = node.ssh(f"cat {KEPT}").stdout
         operator = Operator(lab, tmp_path)
         run = operator.pyinfra(operator.inventory({"nodes": {node: {}}}), "tasks.image.seal", "--json", "-y")
         assert run.code == 0, run.text
         assert "warning: this machine has no cloud-init" in run.text
-        # Not over SSH: its sshd has no key any more for a new connection.
+        switch_off(node)
         for path in GONE:
             left = node.root / path.lstrip("/")
-            assert not left.exists() or (left.read_text() == "" and "userns-node" not in path), path
+            assert not left.exists() or (left.read_text() == "" and path.startswith("/var/log/")), path
         assert (node.root / "etc/machine-id").read_text() == ""
         assert [*(node.root / "etc/ssh").glob("ssh_host_*"), *(node.root / "var/log/journal").glob("*")] == []
         assert "".join((node.root / path.lstrip("/")).read_text() for path in KEPT.split()) == before
@@ -45,16 +76,103 @@ def test_a_sealed_machine_has_nothing_of_its_own(lab: Lab, tmp_path: Path) -> No
         node.stop()
 
 
-@pytest.mark.parametrize("unit", ["kubelet.service"])
-def test_a_node_of_a_cluster_is_not_sealed(lab: Lab, tmp_path: Path, unit: str) -> None:
+def process(name: str) -> str:
+    """The command that starts a process of this name."""
+    return f"cp /bin/sleep /srv/{name}; systemd-run --quiet --unit=called --property=Type=exec /srv/{name} 600"
+
+
+def answering(text: str) -> tuple[str, str]:
+    """The commands that make `ctr` answer in this way, and make it know of nothing again."""
+    return f"echo '{text}' >{CTR}", f"true >{CTR}"
+
+
+UNIT = "/run/systemd/system/kubelet.service"
+END = "systemctl stop called"
+# What is there, how it ends, and what is said of it.
+REFUSED = {
+    "a kubelet in a restart loop": (
+        f"printf '[Service]\\nExecStart=/bin/false\\nRestart=always\\nRestartSec=600\\n' >{UNIT}"
+        "; systemctl daemon-reload; systemctl start kubelet"
+        '; until [ "$(systemctl show -P SubState kubelet)" = auto-restart ]; do sleep 0.1; done',
+        f"systemctl stop kubelet; rm {UNIT}; systemctl daemon-reload",
+        "the kubelet runs (its unit is activating)",
+    ),
+    "a kubelet of another unit": (process("kubelet"), END, "a process called kubelet runs"),
+    "a container": (process("containerd-shim-runc-v2"), END, "containers run here"),
+    "a container without its containerd": (
+        f"systemctl stop containerd; {process('containerd-shim-runc-v2')}",
+        f"{END}; systemctl start containerd",
+        "containers run here",
+    ),
+    "a container that begins meanwhile": (
+        f"true >/run/begin; {process('true')}; systemctl stop called; cp /bin/sleep /srv/containerd-shim-runc-v2",
+        f"{END}; rm -f /run/begin",
+        "containers run here",
+    ),
+    "a task": (
+        *answering('case "$*" in names*) echo lab ;; *) echo task ;; esac'),
+        "containers run here (namespace lab)",
+    ),
+    "a containerd that does not answer": (*answering("exit 1"), "containerd does not say what runs here"),
+    "a containerd that does not answer for a namespace": (
+        *answering('case "$*" in names*) echo lab ;; *) exit 1 ;; esac'),
+        "containerd does not say what runs here",
+    ),
+    "a change that was cut off": (
+        "mkdir -p /var/lib/userns-node; true >/var/lib/userns-node/activation",
+        "rm /var/lib/userns-node/activation",
+        "a change of this node was cut off",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def member(lab: Lab) -> Iterator[LabNode]:
+    """A node with something in the place of a containerd."""
     node = lab.node("member")
-    try:
-        node.put(f"/run/systemd/system/{unit}", b"[Service]\nExecStart=/bin/sleep 600\n")
-        identity = node.ssh(f"systemctl start {unit} && cat /etc/machine-id").stdout
-        operator = Operator(lab, tmp_path)
-        run = operator.pyinfra(operator.inventory({"nodes": {node: {}}}), "tasks.image.seal", "--json", "-y")
-        assert run.code == 1
-        assert "the kubelet runs" in run.text
-        assert node.ssh("cat /etc/machine-id && ls /etc/ssh/ssh_host_ed25519_key").stdout.startswith(identity)
-    finally:
-        node.stop()
+    put_seal(node)
+    begin = "systemd-run --quiet --unit=called --property=Type=exec /srv/containerd-shim-runc-v2 600"
+    stop = f"[ ! -e /run/begin ] || {begin}"
+    unit = f"[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c '{stop}'\n"
+    node.put("/run/systemd/system/containerd.service", unit.encode())
+    node.put(CTR, b"", 0o755)
+    node.ssh("systemctl start containerd")
+    yield node
+    node.stop()
+
+
+def look(node: LabNode) -> str:
+    """What a refusal leaves as it is."""
+    keep = "cat /etc/machine-id; ls /etc/ssh/ssh_host_ed25519_key"
+    return node.ssh(f"{keep}; systemctl is-active containerd; systemctl is-active kubelet", check=False).stdout
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_in_use_is_not_sealed(member: LabNode, case: str) -> None:
+    begin, end, said = REFUSED[case]
+    member.ssh(f"set -e; {begin}")
+    before = look(member)
+    refused = member.ssh(f"sh {SEAL}", check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert said in refused.stderr
+    assert refused.stderr.endswith("; nothing was taken away\n")
+    assert look(member) == before
+    member.ssh(f"set -e; {end}")
+
+
+def test_only_root_seals(member: LabNode) -> None:
+    before = look(member)
+    refused = member.ssh(f"setpriv --reuid=65534 --regid=65534 --clear-groups sh {SEAL}", check=False)
+    assert (refused.returncode, refused.stderr) == (1, "this has to run as root; nothing was taken away\n")
+    assert look(member) == before
+
+
+def test_a_node_of_a_cluster_is_not_sealed(lab: Lab, member: LabNode, tmp_path: Path) -> None:
+    member.put("/run/systemd/system/kubelet.service", b"[Service]\nExecStart=/bin/sleep 600\n")
+    member.ssh("systemctl daemon-reload; systemctl start kubelet.service")
+    before = look(member)
+    operator = Operator(lab, tmp_path)
+    run = operator.pyinfra(operator.inventory({"nodes": {member: {}}}), "tasks.image.seal", "--json", "-y")
+    assert run.code == 1
+    assert "the kubelet runs (its unit is active)" in run.text
+    assert look(member) == before
