@@ -16,6 +16,18 @@ die() {
 }
 state_of() { systemctl show --property=ActiveState --value "$1"; }
 
+# mounts_below DIRECTORY: each mount point below it, as mountinfo has it: with blanks and backslashes in octal.
+mounts_below() {
+    [ -d "$1" ] || return 0
+    directory=$(readlink -f "$1" | sed 's/\\/\\134/g; s/ /\\040/g')
+    [ -n "$directory" ] || return 1
+    while read -r _ _ _ _ point _; do
+        case $point in
+        "$directory"/*) printf '%s\n' "$point" ;;
+        esac
+    done </proc/self/mountinfo
+}
+
 # By process too: not every kubelet is its unit's, and shims outlive their containerd.
 refuse_running() {
     running=$(processes /proc)
@@ -26,6 +38,14 @@ refuse_running() {
         die "containers run here (their shims are the processes ${running% }): stop them first"
         ;;
     esac
+}
+# What is emptied would be emptied through them. A bind or an idmapped mount, such as containerd leaves in /tmp where it
+# is killed, may be of the same file system: neither find nor rm takes it for another one.
+refuse_mounts() {
+    for place in /tmp /var/tmp /var/log/journal /var/lib/cloud /var/lib/kubelet/pki /var/lib/userns-node; do
+        mounted=$(mounts_below "$place") || die "what is mounted below $place cannot be told"
+        [ -z "$mounted" ] || die "mounted below $place: $(printf '%s' "$mounted" | tr '\n' ' '). Unmount it first"
+    done
 }
 
 [ "$(id -u)" -eq 0 ] || die "this has to run as root"
@@ -39,6 +59,7 @@ inactive | failed) ;; # either way systemd does not start it again by itself; on
     ;;
 esac
 refuse_running
+refuse_mounts
 # Whatever the names of its shims are, it knows its tasks.
 if systemctl is-active --quiet containerd.service; then
     namespaces=$(timeout -s KILL 20 ctr namespaces ls -q) ||
@@ -56,6 +77,7 @@ inactive | failed) ;;
     systemctl stop containerd.service || die "containerd could not be stopped"
     # What it began while it was asked.
     refuse_running
+    refuse_mounts
     ;;
 esac
 
@@ -78,8 +100,17 @@ for home in /root /home/*; do
 done
 # journald writes on into what it has open; a file that is gone is not on the disk that is copied.
 rm -rf /var/log/journal/*
-find /var/log -xdev -type f -exec sh -c 'for file do : >"$file"; done' sh {} +
-# What is mounted below stays: it is not of this disk.
+# What is mounted below stays, for it may be of another disk, or no log at all. In its pattern a `?` stands for each
+# octal, and for what find would read as more than itself.
+set -f
+set --
+for point in $(mounts_below /var/log); do
+    [ "$point" != /var/log/journal ] || continue # it has nothing any more
+    printf '%s\n' "warning: $point is mounted: what is logged there stays; look whether it may be cloned"
+    set -- "$@" -path "$(printf '%s' "$point" | sed 's/\\[0-7][0-7][0-7]/?/g; s/[[*]/?/g')" -prune -o
+done
+set +f
+[ ! -d /var/log ] || find "$(readlink -f /var/log)" -xdev "$@" -type f -exec sh -c 'for file do : >"$file"; done' sh {} +
 find /tmp /var/tmp -xdev -mindepth 1 ! -path '*/systemd-private-*' ! -path '*/.*-unix*' -delete 2>/dev/null
 sync
 echo "sealed: switch this machine off now, and copy its disk"

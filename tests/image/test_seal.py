@@ -32,7 +32,7 @@ GONE = {
     },
     "/var/lib/systemd/random-seed": "echo secret >/var/lib/systemd/random-seed",
 }
-KEPT = "/root/.ssh/authorized_keys /etc/hostname /etc/passwd"
+KEPT = "/root/.ssh/authorized_keys /etc/hostname /etc/passwd /srv/logs/log"
 # Where the script is on the nodes of the tests below, which run it without pyinfra.
 SEAL = "/usr/local/lib/seal.sh"
 CTR = "/usr/local/bin/ctr"
@@ -59,12 +59,15 @@ def test_a_sealed_machine_has_nothing_of_its_own(lab: Lab, tmp_path: Path) -> No
             set -e
             systemctl start kubelet.service || true
             until systemctl is-failed --quiet kubelet.service; do sleep 0.1; done
+            mkdir -p /srv/logs '/var/log/an [app]' && echo kept >/srv/logs/log
+            mount --bind /srv/logs '/var/log/an [app]'
             {"; ".join(GONE.values())}""")
         before = node.ssh(f"cat {KEPT}").stdout
         operator = Operator(lab, tmp_path)
         run = operator.pyinfra(operator.inventory({"nodes": {node: {}}}), "tasks.image.seal", "--json", "-y")
         assert run.code == 0, run.text
         assert "warning: this machine has no cloud-init" in run.text
+        assert r"warning: /var/log/an\040[app] is mounted" in run.text
         switch_off(node)
         for path in GONE:
             left = node.root / path.lstrip("/")
@@ -81,12 +84,18 @@ def process(name: str) -> str:
     return f"cp /bin/sleep /srv/{name}; systemd-run --quiet --unit=called --property=Type=exec /srv/{name} 600"
 
 
+def mounted(place: str) -> tuple[str, str]:
+    """The commands that mount a layer there, and that remove it again."""
+    return f"mkdir -p {place}; mount --bind /srv/layer {place}", f"umount {place}; rmdir {place}"
+
+
 def answering(text: str) -> tuple[str, str]:
     """The commands that make `ctr` answer in this way, and make it know of nothing again."""
     return f"echo '{text}' >{CTR}", f"true >{CTR}"
 
 
 UNIT = "/run/systemd/system/kubelet.service"
+LINKED = '"/srv/a kubelet/pki/x"'
 END = "systemctl stop called"
 # What is there, how it ends, and what is said of it.
 REFUSED = {
@@ -123,6 +132,18 @@ REFUSED = {
         "rm /var/lib/userns-node/activation",
         "a change of this node was cut off",
     ),
+    "a layer in /var/tmp": (*mounted("/var/tmp/ovl-idmapped1"), "mounted below /var/tmp: /var/tmp/ovl-idmapped1"),
+    "a layer of /tmp's own file system": (
+        "mkdir /tmp/layer /tmp/ovl-idmapped2; mount --bind /tmp/layer /tmp/ovl-idmapped2",
+        "umount /tmp/ovl-idmapped2; rmdir /tmp/layer /tmp/ovl-idmapped2",
+        "mounted below /tmp: /tmp/ovl-idmapped2",
+    ),
+    "a layer where its name has a blank": (*mounted('"/var/tmp/a layer"'), r"/var/tmp/a\040layer"),
+    "a layer below a link": (
+        f"mkdir -p {LINKED}; ln -s '/srv/a kubelet' /var/lib/kubelet; mount --bind /srv/layer {LINKED}",
+        f"umount {LINKED}; rm -r /var/lib/kubelet '/srv/a kubelet'",
+        r"mounted below /var/lib/kubelet/pki: /srv/a\040kubelet/pki/x",
+    ),
 }
 
 
@@ -136,14 +157,14 @@ def member(lab: Lab) -> Iterator[LabNode]:
     unit = f"[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/sh -c '{stop}'\n"
     node.put("/run/systemd/system/containerd.service", unit.encode())
     node.put(CTR, b"", 0o755)
-    node.ssh("systemctl start containerd")
+    node.ssh("mkdir /srv/layer && echo kept >/srv/layer/file && systemctl start containerd")
     yield node
     node.stop()
 
 
 def look(node: LabNode) -> str:
     """What a refusal leaves as it is."""
-    keep = "cat /etc/machine-id; ls /etc/ssh/ssh_host_ed25519_key"
+    keep = "cat /etc/machine-id /srv/layer/file; ls /etc/ssh/ssh_host_ed25519_key"
     return node.ssh(f"{keep}; systemctl is-active containerd; systemctl is-active kubelet", check=False).stdout
 
 
