@@ -1,13 +1,14 @@
 # seal.sh: take away what must not be cloned with the disk of this machine: who it is, what it has logged, what it keeps
 # for itself. Before it is switched off and its disk is copied. Who may log in is left as it is.
 #
-# Follows running.sh in one text. All that refuses comes before the first thing is taken away.
+# Follows running.sh in one text. All that refuses comes before the first thing is taken away. From there on nothing
+# ends it: what can't be taken away is told, the rest is tried, and only where all is gone the machine is sealed.
 set -u
 umask 022
 LC_ALL=C
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
-stopped=no
+stopped=no left=no
 
 die() {
     [ $stopped = no ] || systemctl start containerd.service
@@ -15,6 +16,7 @@ die() {
     exit 1
 }
 state_of() { systemctl show --property=ActiveState --value "$1"; }
+remove() { rm "$@" || left=yes; }
 
 # mounts_below DIRECTORY: each mount point below it, as mountinfo has it: with blanks and backslashes in octal.
 mounts_below() {
@@ -84,22 +86,27 @@ esac
 if [ -d /etc/ssh ] && ! command -v cloud-init >/dev/null 2>&1; then
     echo "warning: this machine has no cloud-init: have something else make SSH host keys at the first boot (ssh-keygen -A)"
 fi
-rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
-# Empty and not gone: systemd then makes a new one at boot.
-: >/etc/machine-id
-rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
-! command -v cloud-init >/dev/null 2>&1 || cloud-init clean --logs >/dev/null 2>&1
-rm -rf /var/lib/cloud/instance /var/lib/cloud/instances
-rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/secret_key
+# Empty and not gone: systemd then makes a new one at boot. `true`, as a shell ends where `:` can't be redirected.
+true >/etc/machine-id || left=yes
+remove -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+if command -v cloud-init >/dev/null 2>&1; then
+    said=$(cloud-init clean --logs 2>&1) || {
+        printf '%s\n' "cloud-init clean failed: $said" >&2
+        left=yes
+    }
+fi
+remove -rf /var/lib/cloud/instance /var/lib/cloud/instances
+remove -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease
+remove -f /var/lib/NetworkManager/secret_key
 # What a kubelet proves with who it is.
-rm -rf /var/lib/kubelet/pki
-rm -f /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/kubeconfig
-rm -rf /var/lib/userns-node/previous /var/lib/userns-node/previous.2 /var/lib/userns-node/lock
+remove -rf /var/lib/kubelet/pki
+remove -f /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/kubeconfig
+remove -rf /var/lib/userns-node/previous /var/lib/userns-node/previous.2 /var/lib/userns-node/lock
 for home in /root /home/*; do
-    rm -f "$home/.bash_history" "$home/.ash_history" "$home/.viminfo" "$home/.ssh/known_hosts"
+    remove -f "$home/.bash_history" "$home/.ash_history" "$home/.viminfo" "$home/.ssh/known_hosts"
 done
 # journald writes on into what it has open; a file that is gone is not on the disk that is copied.
-rm -rf /var/log/journal/*
+remove -rf /var/log/journal/*
 # What is mounted below stays, for it may be of another disk, or no log at all. In its pattern a `?` stands for each
 # octal, and for what find would read as more than itself.
 set -f
@@ -110,7 +117,23 @@ for point in $(mounts_below /var/log); do
     set -- "$@" -path "$(printf '%s' "$point" | sed 's/\\[0-7][0-7][0-7]/?/g; s/[[*]/?/g')" -prune -o
 done
 set +f
-[ ! -d /var/log ] || find "$(readlink -f /var/log)" -xdev "$@" -type f -exec sh -c 'for file do : >"$file"; done' sh {} +
-find /tmp /var/tmp -xdev -mindepth 1 ! -path '*/systemd-private-*' ! -path '*/.*-unix*' -delete 2>/dev/null
+if [ -d /var/log ]; then
+    find "$(readlink -f /var/log)" -xdev "$@" -type f -exec sh -c '
+        left=0
+        for file do true >"$file" || left=1; done
+        exit $left' sh {} + || left=yes
+fi
+# What systemd's services and X have there, a boot takes away.
+for place in /tmp /var/tmp; do
+    [ ! -d "$place" ] ||
+        find "$place/" -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' ! -path '/tmp/.*-unix' -exec rm -rf {} + ||
+        left=yes
+done
+# Last, and only where all else is gone: not every sshd keeps them in memory, and somebody has to run this again.
+[ $left = yes ] || remove -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 sync
+if [ $left = yes ]; then
+    echo "not sealed: what is told above could not be taken away. The SSH host keys stay until it is: run this again" >&2
+    exit 1
+fi
 echo "sealed: switch this machine off now, and copy its disk"

@@ -23,7 +23,7 @@ GONE = {
         path: f"mkdir -p {os.path.dirname(path)} && echo secret >{path}"
         for path in (
             "/var/lib/dhcp/dhclient.leases",
-            *("/var/lib/kubelet/pki/key", "/tmp/directory/file", "/tmp/.hidden"),
+            *("/var/lib/kubelet/pki/key", "/tmp/directory/file", "/tmp/.hidden", "/var/tmp/a-unix"),
         )
     },
     **{
@@ -75,6 +75,40 @@ def test_a_sealed_machine_has_nothing_of_its_own(lab: Lab, tmp_path: Path) -> No
         assert (node.root / "etc/machine-id").read_text() == ""
         assert [*(node.root / "etc/ssh").glob("ssh_host_*"), *(node.root / "var/log/journal").glob("*")] == []
         assert "".join((node.root / path.lstrip("/")).read_text() for path in KEPT.split()) == before
+    finally:
+        node.stop()
+
+
+def test_what_can_not_be_taken_away_is_told_and_the_rest_is_gone(lab: Lab) -> None:
+    node = lab.node("stubborn")
+    try:
+        put_seal(node)
+        node.put("/usr/local/bin/cloud-init", b"#!/bin/sh\necho no network; [ -e /run/willing ]\n", 0o755)
+        # Nobody can write to a program that runs, nor remove a mount point.
+        said = node.ssh(f"""
+            echo secret >/root/.bash_history; mount --bind /root/.bash_history /root/.bash_history
+            mkdir -p /var/lib/dhcp /var/log/many; echo secret >/var/lib/dhcp/dhclient.leases
+            for number in $(seq 50); do echo secret >/var/log/many/$number; done
+            cp /bin/sleep /var/log/many/auth.log; cp /bin/sleep /var/log/many/daemon.log
+            /var/log/many/auth.log 600 & first=$!
+            /var/log/many/daemon.log 600 & second=$!
+            sh {SEAL} 2>&1; echo "code $?"
+            find /var/log/many -type f -size +0 | sort; cat /etc/machine-id /var/lib/dhcp/*; ls /etc/ssh/*ed25519_key
+            kill $first $second; wait; umount /root/.bash_history; true >/run/willing
+            echo ---; sh {SEAL} 2>&1; echo "code $?"
+            echo ---; bash {SEAL} 2>&1; echo "code $?" """).stdout
+        first, *more = said.split("---\n")
+        told, _, left = first.partition("code 1\n")
+        for each in ("/var/log/many/auth.log", "/var/log/many/daemon.log", "/root/.bash_history", "no network"):
+            assert each in told
+        assert told.splitlines()[-1].startswith("not sealed: ")
+        # Who has to see to it can still log in.
+        stay = ["/var/log/many/auth.log", "/var/log/many/daemon.log", "/etc/ssh/ssh_host_ed25519_key"]
+        assert left.splitlines() == stay
+        assert more == ["sealed: switch this machine off now, and copy its disk\ncode 0\n"] * 2
+        assert not (node.root / "root/.bash_history").exists()
+        assert (node.root / "var/log/many/auth.log").read_bytes() == b""
+        assert [*(node.root / "etc/ssh").glob("ssh_host_*")] == []
     finally:
         node.stop()
 
