@@ -88,6 +88,8 @@ if [ -d /etc/ssh ] && ! command -v cloud-init >/dev/null 2>&1; then
 fi
 # Empty and not gone: systemd then makes a new one at boot. `true`, as a shell ends where `:` can't be redirected.
 true >/etc/machine-id || left=yes
+# Else it would write the seed again when the machine is switched off.
+systemctl stop systemd-random-seed.service 2>/dev/null
 remove -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 if command -v cloud-init >/dev/null 2>&1; then
     said=$(cloud-init clean --logs 2>&1) || {
@@ -96,14 +98,16 @@ if command -v cloud-init >/dev/null 2>&1; then
     }
 fi
 remove -rf /var/lib/cloud/instance /var/lib/cloud/instances
-remove -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease
-remove -f /var/lib/NetworkManager/secret_key
+# Leases, and what a DHCP client makes once and goes by. systemd-networkd makes that anew from the machine-id.
+remove -f /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease /var/lib/wicked/*.xml
+remove -f /var/lib/dhcpcd/*.lease* /var/lib/dhcpcd5/*.lease* /var/lib/NetworkManager/secret_key
+remove -f /var/lib/dhcpcd/duid /var/lib/dhcpcd/secret /etc/dhcpcd.duid /etc/dhcpcd.secret
 # What a kubelet proves with who it is.
 remove -rf /var/lib/kubelet/pki
 remove -f /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /var/lib/kubelet/kubeconfig
 remove -rf /var/lib/userns-node/previous /var/lib/userns-node/previous.2 /var/lib/userns-node/lock
 for home in /root /home/*; do
-    remove -f "$home/.bash_history" "$home/.ash_history" "$home/.viminfo" "$home/.ssh/known_hosts"
+    remove -f "$home/.bash_history" "$home/.ash_history" "$home/.viminfo"
 done
 # journald writes on into what it has open; a file that is gone is not on the disk that is copied.
 remove -rf /var/log/journal/*

@@ -22,7 +22,9 @@ GONE = {
     **{
         path: f"mkdir -p {os.path.dirname(path)} && echo secret >{path}"
         for path in (
-            "/var/lib/dhcp/dhclient.leases",
+            *("/var/lib/dhcp/dhclient.leases", "/var/lib/NetworkManager/secret_key"),
+            *("/var/lib/dhcpcd/duid", "/var/lib/dhcpcd/secret", "/var/lib/dhcpcd/eth0.lease", "/etc/dhcpcd.duid"),
+            *("/var/lib/dhcpcd/eth0-lab.lease6", "/var/lib/dhcpcd5/dhcpcd-eth0.lease", "/var/lib/wicked/duid.xml"),
             *("/var/lib/kubelet/pki/key", "/tmp/directory/file", "/tmp/.hidden", "/var/tmp/a-unix"),
         )
     },
@@ -32,10 +34,17 @@ GONE = {
     },
     "/var/lib/systemd/random-seed": "echo secret >/var/lib/systemd/random-seed",
 }
-KEPT = "/root/.ssh/authorized_keys /etc/hostname /etc/passwd /srv/logs/log"
+KEPT = "/root/.ssh/authorized_keys /root/.ssh/known_hosts /etc/hostname /etc/passwd /srv/logs/log"
 # Where the script is on the nodes of the tests below, which run it without pyinfra.
 SEAL = "/usr/local/lib/seal.sh"
 CTR = "/usr/local/bin/ctr"
+# As systemd's own, which containers do not run: it saves a seed when it is stopped, which is when a machine goes off.
+SEED = b"""[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/sh -c 'echo secret >/var/lib/systemd/random-seed'
+"""
 
 
 def put_seal(node: LabNode) -> None:
@@ -54,13 +63,17 @@ def switch_off(node: LabNode) -> None:
 def test_a_sealed_machine_has_nothing_of_its_own(lab: Lab, tmp_path: Path) -> None:
     node = lab.node("template")
     try:
+        node.put("/run/systemd/system/systemd-random-seed.service", SEED)
         node.put("/run/systemd/system/kubelet.service", b"[Service]\nExecStart=/bin/false\n")
         node.ssh(f"""
             set -e
-            systemctl start kubelet.service || true
+            systemctl daemon-reload
+            systemctl start systemd-random-seed.service kubelet.service
+            systemctl is-active systemd-random-seed.service
             until systemctl is-failed --quiet kubelet.service; do sleep 0.1; done
             mkdir -p /srv/logs '/var/log/an [app]' && echo kept >/srv/logs/log
             mount --bind /srv/logs '/var/log/an [app]'
+            echo kept >/root/.ssh/known_hosts
             {"; ".join(GONE.values())}""")
         before = node.ssh(f"cat {KEPT}").stdout
         operator = Operator(lab, tmp_path)
