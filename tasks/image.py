@@ -25,6 +25,8 @@ from tasks.telling import WarningCommand
 from userns.settings import mask
 
 SEAL_SECONDS = 300
+# What seal.sh is made of beside itself.
+SEALING = ("running.sh",)
 # The node's own, with what an image answers in the place of a running system between.
 ACTIVATION = (operations.ACTIVATION[0], "image.sh", *operations.ACTIVATION[1:])
 # Fetched once for all images of a run, by digest; a directory that the run takes with it.
@@ -118,7 +120,7 @@ def activation() -> str:
 @operation()
 def _seal() -> Generator[StringCommand, None, None]:
     """Take away what must not be cloned."""
-    yield WarningCommand(*run("seal.sh").bits)
+    yield WarningCommand(*run("seal.sh", parts=SEALING).bits)
 
 
 @contained()

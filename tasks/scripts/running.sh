@@ -1,4 +1,4 @@
-# running.sh: which containerd, shims and kubelet run here: for the node script and for the change-over. Functions only.
+# running.sh: which containerd, shims and kubelet run: for the node script, the change-over and seal.sh. Functions only.
 #
 # By process, and not by what containerd says: it may be down, and 1.7 does not know the shims of 2.x. A shim lives
 # for as long as one of its tasks (one for each pod under CRI), in whatever namespace of containerd's that is.

@@ -12,7 +12,7 @@ from tasks.files import ROOT, script
 from tasks.operations import ACTIVATION, activation
 from tests.conftest import unavailable
 
-ALONE = ("image-launch.sh", "launch.sh", "package.sh", "put.sh", "seal.sh", "text.sh")
+ALONE = ("image-launch.sh", "launch.sh", "package.sh", "put.sh", "text.sh")
 TEXTS = {
     "node": node.text(),
     "activation": activation(),
@@ -21,10 +21,11 @@ TEXTS = {
     "verify": "".join(script(name) for name in (*verify.PARTS, "verify.sh")),
     "fetch": script("unpack.sh") + script("fetch.sh"),
     "push": script("unpack.sh") + script("receive.sh"),
+    "seal": "".join(script(name) for name in (*image.SEALING, "seal.sh")),
     **{name: script(name) for name in ALONE},
 }
 PARTS = {*node.PARTS, *rollback.PARTS, "unpack.sh", "fetch.sh", "receive.sh", *verify.PARTS, "verify.sh"}
-PARTS |= {*ACTIVATION, *image.ACTIVATION}
+PARTS |= {*ACTIVATION, *image.ACTIVATION, *image.SEALING, "seal.sh"}
 OF_THE_CHECK = {"check-tell.sh"}  # tests/unit/test_check.py has the whole text looked at
 
 
