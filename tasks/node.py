@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import FactProcessError
@@ -27,9 +29,16 @@ PARTS = (
 )
 
 
+_COMMENTS = re.compile(r"^ *# .*\n", re.MULTILINE)
+
+
+@cache
 def text() -> str:
-    """The whole script: the probe, the parts, and the node script that calls them."""
-    return "".join(script(name) for name in PARTS)
+    """The whole script: the probe, the parts, and the node script that calls them.
+
+    Without its comments, a fifth of it: each connection would carry them, and each node's shell read them.
+    """
+    return _COMMENTS.sub("", "".join(script(name) for name in PARTS))
 
 
 def _root(setting: str) -> str:

@@ -221,6 +221,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "program", path, f"{binary.component} version {binary.version}"
     if node.snapshots is not None:
         yield "snapshots", "yes" if node.snapshots else "no"
+    yield from (("layers", place) for place in node.other_layers)
     if node.shims is not None:
         yield from (("shims", namespace, str(count)) for namespace, count in node.shims.items())
         yield ("shims-read",)

@@ -186,6 +186,7 @@ def any_node(draw: st.DrawFn) -> Node:
             )
         ),
         snapshots=draw(st.none() | st.booleans()),
+        other_layers=draw(st.sampled_from([(), ("/var/lib/docker/overlay2",)])),
         shims=draw(st.sampled_from([None, {}, {"k8s.io": 3, "default": 1}])),
         other_containerds=draw(
             st.sampled_from([(), (Process(pid=7, program="/opt/bin/containerd", unit="x.service", uses_root=True),)])

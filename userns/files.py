@@ -12,7 +12,7 @@ from userns import check, config, firstboot, paths, render, subids
 from userns.changes import RemoveFile, WriteFile
 from userns.findings import Finding, warning
 from userns.node import ConfLine, Node
-from userns.overlay import has_metacopy_option
+from userns.overlay import has_metacopy_option, held_layers
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -77,7 +77,7 @@ def wanted(
         whys[paths.MODPROBE] = (
             "metacopy=Y at every load of overlay: a layer chowned with it is unreadable without it"
             if metacopy
-            else "overlay_metacopy is False" + (", and no snapshot needs it" if node.snapshots is False else "")
+            else "overlay_metacopy is False" + ("" if held_layers(node) else ", and no snapshot needs it")
         )
     texts.update(_sysctl(node, policy, templates))
     whys[paths.SYSCTL] = f"{policy.max_pods} pods need more user namespaces than this node allows"

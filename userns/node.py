@@ -200,6 +200,8 @@ class Node(_Frozen):
     unproven: bool = False
     drop_ins: tuple[DropIn, ...] = ()
     snapshots: bool | None = None
+    # Where others (Docker, Podman, k3s) have overlays.
+    other_layers: tuple[str, ...] = ()
     # How many shims run in each of containerd's namespaces: one for each pod under CRI. None: it was not to be told.
     shims: dict[str, int] | None = None
     other_containerds: tuple[Process, ...] = ()

@@ -9,7 +9,7 @@ from userns import paths
 from userns.findings import Finding, blocker, note, warning
 from userns.node import ConfLine, Node
 
-__all__ = ["has_metacopy_option", "metacopy_conflicts", "metacopy_differs", "module_conflicts"]
+__all__ = ["has_metacopy_option", "held_layers", "metacopy_conflicts", "metacopy_differs", "module_conflicts"]
 
 _ON = ("y", "1", "on", "true", "")
 
@@ -55,14 +55,13 @@ def has_metacopy_option(node: Node) -> bool:
 
 def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
     """What is at odds with metacopy on, or off."""
-    if not metacopy and (node.overlay.metacopy == "Y" or has_metacopy_option(node)) and node.snapshots is not False:
+    if not metacopy and (node.overlay.metacopy == "Y" or has_metacopy_option(node)) and (held := held_layers(node)):
         since = "is on" if node.overlay.metacopy == "Y" else f"was turned on by {paths.MODPROBE}"
-        held = "holds snapshots" if node.snapshots else "may hold snapshots (that could not be read)"
         yield blocker(
             "metacopy-off-with-snapshots",
-            f"overlay_metacopy = False, but metacopy {since} and containerd {held}: each file whose owner was changed "
+            f"overlay_metacopy = False, but metacopy {since} and {held}: each file whose owner or mode was changed "
             'while it was on would give EPERM. Leave it on (True or "auto"), or drain the node and remove '
-            "containerd's containers and images first",
+            "the containers and images there first",
             "measured; containers/storage#815; Linux Documentation/filesystems/overlayfs.rst",
         )
     for each, kind, rest in _statements(node):
@@ -85,6 +84,14 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
             "overlay is built into this kernel, so that modprobe.d says nothing to it: containerd's pre-start hook "
             "sets metacopy at each boot. overlay.metacopy=Y on the kernel's command line does so for all mounts",
         )
+
+
+def held_layers(node: Node) -> str:
+    """Who has, or may have, layers that were written with metacopy; "" where nobody has."""
+    held = [f"there are layers in {place}" for place in node.other_layers]
+    if node.snapshots is not False:
+        held.insert(0, "containerd holds snapshots" if node.snapshots else "containerd may hold snapshots, unread")
+    return ", ".join(held)
 
 
 def metacopy_differs(value: str, other: str, group: str, others: str) -> Iterator[Finding]:

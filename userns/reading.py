@@ -290,6 +290,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "unproven": lambda by_kind: one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
     "snapshots": _snapshots,
+    "other_layers": _strings("layers"),
     "shims": _shims,
     "other_containerds": _other_containerds,
     "other_root": one("other-root"),

@@ -154,6 +154,18 @@ read_snapshots() {
     fi
 }
 
+# The overlays of others, which are mounted with the same metacopy: Docker's, Podman's, those of k3s and RKE2.
+read_other_layers() {
+    for path in var/lib/docker/overlay2/*/diff var/lib/containers/storage/overlay/*/diff \
+        var/lib/docker/containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots/* \
+        var/lib/rancher/*/agent/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*; do
+        if [ -e "$path" ] && [ "${path%/*/*}" != "${layers-}" ]; then
+            layers=${path%/*/*}
+            record layers "/$layers"
+        fi
+    done
+}
+
 # The root that containerd uses now, where it is another than the wanted one and holds snapshots or containers.
 read_other_root() {
     now=/var/lib/containerd

@@ -87,6 +87,7 @@ find_running
 read_kubelet
 read_files
 read_snapshots
+read_other_layers
 read_other_root
 read_gpu_hooks
 read_units

@@ -257,6 +257,19 @@ def test_whether_containerd_holds_a_snapshot(
     assert tree.read(shell).snapshots is (expected if ROOT or make else None)
 
 
+def test_the_layers_of_others_are_told_by_their_place(tree: Tree, shell: list[str]) -> None:
+    for place in (
+        "docker/overlay2/l",
+        "docker/overlay2/a/diff",
+        "docker/overlay2/b/diff",
+        "containers/storage/overlay/l",
+    ):
+        (tree.root / "var/lib" / place).mkdir(parents=True)
+    snapshots = "var/lib/rancher/k3s/agent/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+    (tree.root / snapshots / "1").mkdir(parents=True)
+    assert tree.read(shell).other_layers == ("/var/lib/docker/overlay2", f"/{snapshots.rpartition('/')[0]}")
+
+
 @pytest.mark.parametrize(
     ("config", "used", "told"),
     [

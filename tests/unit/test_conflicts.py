@@ -300,6 +300,13 @@ def test_metacopy_is_not_turned_off_under_snapshots(snapshots: bool | None, refu
     assert ("metacopy-off-with-snapshots" in some) is refused
 
 
+def test_metacopy_is_not_turned_off_under_the_layers_of_others() -> None:
+    there = node(snapshots=False, other_layers=("/var/lib/docker/overlay2",))
+    said = found(there, wants(metacopy=False))["metacopy-off-with-snapshots"]
+    assert "there are layers in /var/lib/docker/overlay2: each" in said.message
+    assert "metacopy-off-with-snapshots" not in found(there, wants(metacopy=None))
+
+
 @pytest.mark.parametrize("metacopy", ["", "N"])
 def test_metacopy_that_is_on_from_the_next_boot_counts_as_on(metacopy: Any) -> None:
     """As where overlay is not loaded yet, or where somebody turned it off by hand."""
