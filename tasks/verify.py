@@ -34,11 +34,17 @@ class ProofCommand(StringCommand):
     """Runs the proof and tells its result: an operation's output is otherwise shown only with -vvv."""
 
     def __init__(
-        self, command: StringCommand, ready: Readiness, handlers: tuple[str, ...], allow: tuple[str, ...]
+        self,
+        command: StringCommand,
+        ready: Readiness,
+        handlers: tuple[str, ...],
+        allow: tuple[str, ...],
+        snapshotter: str,
     ) -> None:
         super().__init__(*command.bits)
         self.ready = ready
         self.handlers = handlers
+        self.snapshotter = snapshotter
         self.allow = allow
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
@@ -72,7 +78,7 @@ class ProofCommand(StringCommand):
                 logger.info(f"{host.print_prefix}{each.handler}: its / is {each.mount}")
         judged = proof.judge(
             result,
-            self.ready.rootfs,
+            proof.rootfs_to_expect(self.ready.rootfs, self.snapshotter),
             self.handlers,
             volumes=self.ready.volumes,
             idmaps_volumes=self.ready.idmaps_volumes,
@@ -109,7 +115,7 @@ def start_containers(
         *(f"{name}={path}" for name, path in handlers.items()),
         parts=PARTS,
     )
-    yield ProofCommand(command, ready, tuple(handlers), tuple(allow))
+    yield ProofCommand(command, ready, tuple(handlers), tuple(allow), snapshotter)
     if of_a_change:  # not reached where the proof fails
         yield StringCommand("rm", "-f", UNPROVEN)
 

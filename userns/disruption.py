@@ -28,7 +28,7 @@ def of_plan(plan: Plan) -> tuple[str, ...]:
             ):
                 found += _downgrade(plan, version)
             case WriteFile(path=paths.SUBUID | paths.SUBGID as path):
-                if _has_range(plan, path):
+                if _range_changes(plan, path):
                     found.append(f"the kubelet's range in {path} changes: pods have user ids of the old one")
     return tuple(found)
 
@@ -46,7 +46,9 @@ def _downgrade(plan: Plan, version: str) -> list[str]:
     ]
 
 
-def _has_range(plan: Plan, path: str) -> bool:
+def _range_changes(plan: Plan, path: str) -> bool:
+    """And not only the file's mode, or a range that is there for the first time."""
     lines = plan.node.subuid if path == paths.SUBUID else plan.node.subgid
     owners = {"kubelet", plan.node.kubelet_user} - {""}
-    return any(owner in owners for owner, _, _ in ranges(lines))
+    has = {(start, count) for owner, start, count in ranges(lines) if owner in owners}
+    return bool(has) and has != {plan.policy.kubelet_id_range}

@@ -92,8 +92,8 @@ class Asked:
             yield warning(
                 _EXHAUSTED,
                 f"no user namespace could be made ({self.exhausted}), so nothing could be probed: {meaning.meaning}. "
-                "Where the setting is too low this run raises it and the next one probes; else see what holds so many "
-                "(lsns -t user)",
+                "Where the setting is too low, this run raises it and the next one probes, unless this one refuses the "
+                "node; where it is not, see what holds so many (lsns -t user)",
                 meaning.source,
             )
         if self.guesses:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from userns.findings import Finding, blocker, note, warning
 from userns.idrange import ID_BLOCK, MAX_PODS
 from userns.kubelet_range import does
 from userns.node import Node
-from userns.tables import GATES
+from userns.tables import GATES, Gate
 from userns.versions import parse
 
 __all__ = ["KubeletSettings", "contradictions", "gates", "running"]
@@ -39,9 +39,8 @@ def gates(
 
     Without `settings`, only what the version asks for. `told`: what the kubelet on the node has already.
     """
-    version = parse(kubernetes)
-    rows = [row for row in GATES if version in row.kubernetes]
-    gate = next((row.gate for row in rows if row.gate), "")
+    rows = _rows(kubernetes)
+    gate = _needed(rows)
     lines = tuple(_lines(kubernetes, gate, settings, told))
     findings = []
     for row in rows:
@@ -50,6 +49,16 @@ def gates(
             message += ". The configuration of each kubelet (KubeletConfiguration) needs these lines"
         findings.append(note("kubernetes-feature-gates", message, row.source, lines if row is rows[0] else ()))
     return findings
+
+
+def _rows(kubernetes: str) -> list[Gate]:
+    version = parse(kubernetes)
+    return [row for row in GATES if version in row.kubernetes]
+
+
+def _needed(rows: Sequence[Gate]) -> str:
+    """The gate that is off by default there, "" where none has to be set."""
+    return next((row.gate for row in rows if row.gate), "")
 
 
 def _lines(kubernetes: str, gate: str, settings: KubeletSettings | None, told: Mapping[str, str]) -> Iterator[str]:
@@ -100,8 +109,8 @@ def contradictions(kubernetes: str, settings: KubeletSettings, told: Mapping[str
         )
 
 
-def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
-    """Where the kubelet that runs is not the one that the settings are for."""
+def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]:
+    """Where the kubelet that runs, of the version `kubernetes`, is not the one that the settings are for."""
     kubelet = node.running_kubelet
     if kubelet is None:
         return
@@ -112,13 +121,7 @@ def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
             "probed and would be proven there says nothing of its pods. Set kubelet_root to the kubelet's --root-dir",
             "kubelet --root-dir",
         )
-    if node.kubelet_config.get(_GATE) == "false":
-        yield blocker(
-            "user-namespaces-gate-off",
-            f"the kubelet that runs here has {_GATE}: false: every pod with hostUsers: false fails on this node. Take "
-            "that out of its configuration, and restart it",
-            "KEP-127",
-        )
+    yield from _gate_off(node.kubelet_config, kubernetes)
     endpoint = node.kubelet_config.get("containerRuntimeEndpoint", "")
     if endpoint not in ("", "null", "~") and urlsplit(endpoint).path.removeprefix("/var") != _ENDPOINT:
         yield warning(
@@ -126,4 +129,26 @@ def running(node: Node, kubelet_root: str) -> Iterator[Finding]:
             f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "
             f"{_ENDPOINT}: until the kubelet is told to use that, no pod gets what this node is made ready for",
             "KubeletConfiguration containerRuntimeEndpoint, kubelet --container-runtime-endpoint",
+        )
+
+
+def _gate_off(told: Mapping[str, str], kubernetes: str) -> Iterator[Finding]:
+    """With the gate off a kubelet refuses pods in a user namespace (pkg/kubelet/userns/userns_manager.go)."""
+    needed = _needed(_rows(kubernetes))
+    if (off := needed or _GATE) in told and told[off] == "false":
+        yield blocker(
+            "user-namespaces-gate-off",
+            f"the kubelet that runs here has {off}: false: every pod with hostUsers: false fails on this node. "
+            + (f"Set {off}: true in" if needed else "Take that out of")
+            + " its configuration, and restart it",
+            "KEP-127",
+        )
+    elif needed and told.get(needed) != "true":
+        yield warning(
+            "user-namespaces-gate-off",
+            f"the kubelet that runs here is {kubernetes}, where {needed} is off by default, and neither its "
+            "configuration nor its flags turn it on, as far as they were read (AllAlpha and AllBeta are not): pods "
+            "with hostUsers: false fail here, and where the API server has it off too, they run without a user "
+            "namespace and nobody says so",
+            "KEP-127; kubernetes/kubernetes#126484",
         )

@@ -17,7 +17,10 @@ _OTHER_KUBERNETES = {
     "k3s-agent": "k3s",
     "rke2-server": "rke2",
     "rke2-agent": "rke2",
+    "snap.microk8s.daemon-kubelite": "MicroK8s",
 }
+# Where a product has the template of its containerd's configuration, if it is not called as k3s's.
+_TEMPLATES = {"MicroK8s": "containerd-template.toml"}
 
 
 def check(node: Node, wants: Wants) -> Iterator[Finding]:
@@ -117,11 +120,13 @@ def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
     for name, product in _OTHER_KUBERNETES.items():
         unit = node.units.get(name)
         if unit and unit.load == "loaded":
+            template = _TEMPLATES.get(product, "config.toml.tmpl")
             yield warning(
                 "kubernetes-brings-containerd",
                 f"{name}.service is here: {product} runs a containerd of its own, and what is configured here is not "
-                f"it. Configure {product}'s (config.toml.tmpl), or point it at this one (--container-runtime-endpoint)",
-                "k3s docs, advanced: using an existing container runtime",
+                f"it. Configure {product}'s ({template}), or point its kubelet at this one "
+                "(--container-runtime-endpoint)",
+                "k3s docs, advanced: using an existing container runtime; canonical/microk8s#4402",
             )
     crio = node.units.get("crio")
     if crio and crio.active == "active":

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from userns import cri
 from userns.findings import Finding, blocker, note
+from userns.paths import DROP_INS
 
 _POD = "tasks/scripts/pod.sh"
 # As far as a proof can go. The first one is a container that `ctr` started.
@@ -148,16 +149,20 @@ class Pods:
         ]
 
     def _unclaimed(self, handlers: list[str]) -> list[Finding]:
+        """The handlers of which containerd does not claim it; also the default one, where it is none of them."""
         claims = dict(self.status.handlers) if self.status else {}
+        unclaimed = {name: "" for name in handlers if claims.get(name) is False}
+        if not unclaimed and claims.get("") is False:
+            more = f". Another handler than default_runtime is the default one: look into {DROP_INS}"
+            unclaimed = {"pods without a RuntimeClass": more}
         return [
             blocker(
                 "proof-handler-unclaimed",
                 f"{name}: containerd does not say that it can do user namespaces: a kubelet (1.30 and later) refuses "
-                "the pods. containerd asks a runtime once, when it starts",
+                f"the pods. containerd asks a runtime once, when it starts{more}",
                 "kubernetes/kubernetes#123216",
             )
-            for name in handlers
-            if claims.get(name) is False
+            for name, more in unclaimed.items()
         ]
 
     def _level(self, handler: str, expected: int, asked: bool) -> str:

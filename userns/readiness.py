@@ -232,10 +232,9 @@ class _Judge:
             self._overlay_layers()
             self._because(f"the snapshotter {self.snapshotter} idmaps", source)
             return
-        if model == "own" or remaps:
+        if remaps:
             self.rootfs = "idmapped"
-            how = "declares remap-ids" if remaps else "maps IDs itself"
-            self._because(f"the snapshotter {self.snapshotter} {how}", source)
+            self._because(f"the snapshotter {self.snapshotter} declares remap-ids", source)
             return
         self.rootfs = "chown"
         consequence = (row or SNAPSHOTTERS["stargz"]).consequence.format(name=self.snapshotter)
@@ -315,7 +314,8 @@ class _Judge:
         self._blame(answer, id, message)
 
     def _blame(self, answer: Answer, id: str, message: str) -> None:
-        self._find(blocker(id, f"{answer.statement}. {message}", answer.source))
+        more = _RAISE_FIRST if self.asked.exhausted and answer.subject in self.asked.guesses else ""
+        self._find(blocker(id, f"{answer.statement}. {message}{more}", answer.source))
 
     def _find(self, finding: Finding) -> None:
         """Once an id: the first place where a kernel's lack shows says it all."""
@@ -323,6 +323,10 @@ class _Judge:
             self.findings.append(finding)
 
 
+_RAISE_FIRST = (
+    ". But nothing could be probed here: raise user.max_user_namespaces by hand first (sysctl -w "
+    "user.max_user_namespaces=16384), and run again"
+)
 _ROOT = (
     "containerd 2.x idmaps files below it into every pod with a user namespace, and slow_chown does not help there: "
     "put containerd_root on ext4, xfs or btrfs"

@@ -8,10 +8,11 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from userns.findings import Finding, Severity, blocker, warning
+from userns.idmap import release
 from userns.kubelet_config import KubeletSettings, contradictions, gates, running
 from userns.node import Node
 from userns.policy import Policy
-from userns.tables import NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
+from userns.tables import BOUNDARIES, NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
 from userns.versions import Version, parse
 
 __all__ = ["check", "gates", "of_policy", "stack"]
@@ -32,8 +33,10 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
         told=node.kubelet_config,
         kubelet_version=node.kubelet_version,
     )
-    found += contradictions(node.kubelet_version or policy.kubernetes_version, kubelet, node.kubelet_config)
-    return [*found, *running(node, policy.kubelet_root)]
+    found += _shared_memory(node, policy)
+    runs = node.kubelet_version or policy.kubernetes_version
+    found += contradictions(runs, kubelet, node.kubelet_config)
+    return [*found, *running(node, policy.kubelet_root, runs)]
 
 
 def check(
@@ -131,6 +134,19 @@ def _runtimes(shown: dict[str, str], versions: dict[str, Version], default_runti
             row.source,
         )
         yield _of_handler(finding, runtime, default_runtime)
+
+
+def _shared_memory(node: Node, policy: Policy) -> Iterator[Finding]:
+    """What no container of `ctr` has, and so no proof finds where a kubelet runs: the /dev/shm of a pod's sandbox."""
+    kernel, enough = release(node.kernel), BOUNDARIES["mount_setattr"].since
+    if policy.crun_version and policy.config_version == 2 and kernel is not None and kernel < enough:
+        finding = blocker(
+            "crun-cannot-mount-shm",
+            f"crun cannot give a pod with a user namespace its /dev/shm on Linux {node.kernel} with containerd "
+            f"{policy.containerd_version} (Permission denied): use runc, or a kernel from {enough} on",
+            "measured with crun 1.21 on 5.10: tests/vm/test_upstream_1_7.py",
+        )
+        yield _of_handler(finding, "crun", policy.default_runtime)
 
 
 def _of_handler(finding: Finding, runtime: str, default_runtime: str) -> Finding:

@@ -88,6 +88,7 @@ def test_a_clean_node_says_nothing() -> None:
         ({"units": unit(load="masked")}, "containerd-masked", "blocker"),
         ({"units": unit(load="loaded", enabled="masked")}, "containerd-masked", "blocker"),
         ({"units": {"k3s-agent": Unit(load="loaded")}}, "kubernetes-brings-containerd", "warning"),
+        ({"units": {"snap.microk8s.daemon-kubelite": Unit(load="loaded")}}, "kubernetes-brings-containerd", "warning"),
         ({"units": {"crio": Unit(load="loaded", active="active")}}, "crio-runs", "warning"),
         ({"units": {"docker": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
         ({"units": {"podman": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
@@ -201,6 +202,11 @@ def test_a_kubelet_with_other_requirements_is_a_blocker() -> None:
     said = found(node(kubelet_version="1.26.15"))["kubernetes-version-mismatch"]
     assert said.severity is Severity.BLOCKER
     assert 'kubernetes_version = "1.26"' in said.message
+
+
+def test_a_kubelet_that_the_tables_do_not_know_is_no_version_to_set() -> None:
+    said = found(node(kubelet_version="1.39.0"))["kubernetes-version-mismatch"]
+    assert said.message.endswith("For this kubelet, update userns-node")
 
 
 @pytest.mark.parametrize("version", ["", "1.36.9"])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests import nodes
-from userns import disruption
-from userns.changes import RestartService
+from userns import disruption, paths
+from userns.changes import RestartService, WriteFile
 from userns.node import Node, Unit
 
 
@@ -54,3 +54,12 @@ def test_another_range_of_the_kubelet_does_and_a_first_one_does_not() -> None:
     assert disrupts(ranged, **first) == ()
     found = disrupts(ranged, kubelet_id_range=(65536 * 200, 110 * 65536))
     assert ["/etc/subuid" in found[0], "/etc/subgid" in found[1]] == [True, True]
+
+
+def test_a_mode_that_is_mended_disturbs_nobody() -> None:
+    settings: dict[str, Any] = {"kubelet_id_range": (65536, 110 * 65536)}
+    node = nodes.converged(**settings)
+    loose = node.files[paths.SUBUID].model_copy(update={"mode": "600"})
+    plan = nodes.plan(node.model_copy(update={"files": {**node.files, paths.SUBUID: loose}}), **settings)
+    assert [each.path for each in plan.changes if isinstance(each, WriteFile)] == [paths.SUBUID]
+    assert disruption.of_plan(plan) == ()

@@ -172,6 +172,25 @@ def test_a_gate_that_is_off_blocks_where_the_kubelet_runs() -> None:
     assert "user-namespaces-gate-off" not in {each.id for each in nodes.plan(node).findings}
 
 
+@pytest.mark.parametrize(
+    ("version", "told", "severity"),
+    [
+        ("1.32.4", {}, Severity.WARNING),
+        ("1.32.4", {"UserNamespacesSupport": "true"}, None),
+        ("1.27.1", {}, Severity.WARNING),
+        ("1.27.1", {"UserNamespacesStatelessPodsSupport": "false"}, Severity.BLOCKER),
+        ("1.33.0", {}, None),
+    ],
+)
+def test_a_gate_that_is_off_by_default_is_asked_for(
+    version: str, told: dict[str, str], severity: Severity | None
+) -> None:
+    node = nodes.bare(kubelet_version=version, kubelet_config=told, running_kubelet=RunningKubelet())
+    minor = version.rpartition(".")[0]
+    plan = nodes.plan(node, kubernetes_version=minor, containerd_version="1.7.34" if minor < "1.30" else "2.3.4")
+    assert {each.severity for each in plan.findings if each.id == "user-namespaces-gate-off"} == {severity} - {None}
+
+
 def test_the_gates_are_those_of_the_kubelet_that_is_there() -> None:
     plan = nodes.plan(nodes.bare(kubelet_version="1.32.4"), kubernetes_version="1.36")
     told = [each for each in plan.findings if each.id == "kubernetes-feature-gates"]

@@ -389,3 +389,13 @@ def test_what_cannot_be_written_is_an_error_that_names_no_value() -> None:
     with pytest.raises(config.ConfigError) as error:
         plan(nodes.bare(), policy, templates())
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "default", "severity"),
+    [("5.10.0-33-amd64", "crun", "blocker"), ("5.10.0-33-amd64", "runc", "warning"), ("5.15.0", "crun", None)],
+)
+def test_crun_gives_pods_no_shm_before_idmapped_mounts(kernel: str, default: str, severity: str | None) -> None:
+    settings = {"containerd_version": "1.7.34", "kubernetes_version": "1.26", "crun_version": "1.17"}
+    found = nodes.plan(nodes.bare(kernel=kernel), **settings, default_runtime=default)
+    assert {each.severity.value for each in found.findings if each.id == "crun-cannot-mount-shm"} == {severity} - {None}

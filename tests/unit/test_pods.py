@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
+from cri_api.v1 import api_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +127,26 @@ def test_a_handler_that_containerd_does_not_vouch_for_is_refused_by_kubelets() -
     status = "cri\t" + "AAAAAA4aDAoEcnVuYxIECAEQAA=="  # runc, without user namespaces
     found = [each.id for each in judge(parse(text(row(), status, WHOLE)), "idmapped")]
     assert found == ["proof-handler-unclaimed", "proof-level"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ({"runc": True, "": True}, None),
+        ({"runc": True, "runsc": False, "": False}, "pods without a RuntimeClass: "),
+        ({"runc": False, "": False}, "runc: "),
+    ],
+)
+def test_the_handler_of_pods_without_a_runtime_class_is_judged_too(claims: dict[str, bool], said: str | None) -> None:
+    """A drop-in may have made another one the default."""
+    handlers = [
+        pb.RuntimeHandler(name=name, features=pb.RuntimeHandlerFeatures(user_namespaces=claimed))
+        for name, claimed in claims.items()
+    ]
+    message = pb.StatusResponse(runtime_handlers=handlers).SerializeToString()
+    status = "cri\t" + b64encode(b"\0" + len(message).to_bytes(4, "big") + message).decode()
+    found = [each for each in judge(parse(text(row(), status, WHOLE)), "idmapped") if each.id != "proof-level"]
+    assert [each.message.startswith(said or "-") for each in found] == ([True] if said else [])
 
 
 @pytest.mark.parametrize(

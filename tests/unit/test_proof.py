@@ -155,7 +155,7 @@ def test_text_that_is_no_whole_proof_says_what_is_wrong(broken: str, words: str)
 
 
 def test_an_unknown_expectation_is_refused_with_its_value() -> None:
-    with pytest.raises(ValueError, match="'chowned', expected one of idmapped, chown, none"):
+    with pytest.raises(ValueError, match="'chowned', expected one of idmapped, chown, remapped, none"):
         judge(parse(text(row())), "chowned")
 
 

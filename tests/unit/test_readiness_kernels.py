@@ -204,6 +204,15 @@ def test_user_namespaces_used_up_are_cured_by_a_sysctl_and_refuse_nothing() -> N
     assert not blockers(found)
 
 
+def test_where_they_are_used_up_an_old_version_number_refuses_and_says_what_to_do_first() -> None:
+    """RHEL 9, whose kernel is no 5.14 in this: its hardening allows none, and a refused node is not changed."""
+    none = dict.fromkeys(ALL_OK, cannot("ENOSPC", "unshare"))
+    found = ready("5.14.0-503.el9_5.x86_64", probes=none)
+    assert blockers(found) == {"kernel-lacks-tmpfs-idmap"}
+    assert "by hand first (sysctl -w user.max_user_namespaces=16384)" in message(found, "kernel-lacks-tmpfs-idmap")
+    assert "by hand first" not in message(ready("5.14", probes={}), "kernel-lacks-tmpfs-idmap")
+
+
 @pytest.mark.parametrize(
     ("os_id", "os_version", "kernel", "said"),
     [

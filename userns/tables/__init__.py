@@ -176,7 +176,7 @@ class Snapshotter(_Row):
     """What a snapshotter does with a pod's ID mapping."""
 
     names: tuple[str, ...]
-    model: Literal["overlay", "remap", "chown", "proxy", "own"]
+    model: Literal["overlay", "remap", "chown", "proxy"]
     since: Exactly | None = None
     consequence: str
 
