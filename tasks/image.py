@@ -19,6 +19,7 @@ from pyinfra.context import ctx_host
 
 from tasks import operations
 from tasks.files import base64, run, script
+from tasks.hiding import hidden
 from tasks.image_connector import ImageConnector
 from tasks.refusal import contained, refuse
 from tasks.telling import WarningCommand
@@ -69,7 +70,7 @@ def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[s
     atexit.register(home.cleanup)
     into = Path(home.name) / "fetched" / sha256
     members = [f"{member}={name}" for member, name in programs.items()]
-    command = run("fetch.sh", str(into), mask(url), sha256, *members, parts=operations.UNPACK)
+    command = run("fetch.sh", str(into), mask(hidden(url)), sha256, *members, parts=operations.UNPACK)
     fetched, output = connector.local.run_shell_command(command, _stdin=url)
     if not fetched:
         raise PyinfraError(f"on this build host: {output.stderr}")

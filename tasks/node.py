@@ -29,7 +29,7 @@ PARTS = (
 )
 
 
-_COMMENTS = re.compile(r"^ *# .*\n", re.MULTILINE)
+_COMMENTS = re.compile(r"^ *#( .*)?\n", re.MULTILINE)
 
 
 @cache

@@ -32,7 +32,7 @@ def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Genera
     `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
     """
     members = (f"{member}={name}" for member, name in programs.items())
-    yield run("fetch.sh", stage, hidden(mask(url)), sha256, *members, parts=UNPACK, stdin=url)
+    yield run("fetch.sh", stage, mask(hidden(url)), sha256, *members, parts=UNPACK, stdin=url)
 
 
 @operation()

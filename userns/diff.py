@@ -23,6 +23,8 @@ _MARK = re.compile(r"<secret \d+>")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 # Up to the last "@", because a password may hold one; the query, because it may be a signature.
 _USERINFO = re.compile(r"(?<=://)()([^\s\"'<>]+)(?=@)")
+# A proxy is also taken without a scheme. Not an image by its tag and digest.
+_BARE_USERINFO = re.compile(r"(?<![\w/@:])()([^\s\"'=/@:,]+:[^\s\"'/@]+)(?=@(?!sha\d)[\w\[])")
 _QUERY = re.compile(r"(://[^\s\"'<>?]*\?)([^\s\"'<>]+)")
 # A shorter secret would turn up inside of other words.
 _LONG = 8
@@ -53,7 +55,7 @@ class Mask:
         text = "".join(self._lines(text))
         for secret in sorted((each for each in self._marks if len(each) >= _LONG), key=len, reverse=True):
             text = text.replace(secret, self._marks[secret])
-        for pattern in (_USERINFO, _QUERY):
+        for pattern in (_USERINFO, _BARE_USERINFO, _QUERY):
             text = pattern.sub(lambda match: match[1] + self._mark(match[2]), text)
         return text
 

@@ -82,7 +82,7 @@ class Policy(BaseModel):
     @property
     def safe_release_url(self) -> str:
         """`release_url` for people and logs: a user and password are masked."""
-        return hide(mask(self.release_url), self.secrets)
+        return mask(hide(self.release_url, self.secrets))  # first whole: masked, it is not the text that was wrapped
 
     def url(self, asset: Asset) -> str:
         """Where to fetch an asset. May hold the mirror's password: not for messages."""

@@ -21,7 +21,8 @@ SHOWN = "<secret>"
 
 # A name with such a word in it names a secret, and so do all names in a table of such a name.
 NAMES = re.compile(
-    "pass|pwd|secret|token|auth|credential|cookie|bearer|header|signature|(private|api|access|signing|client)[-_ ]?key",
+    "pass|pwd|secret|token|auth|credential|cookie|bearer|header|signature|"
+    "(private|api|access|signing|client|encrypt|encryption)[-_ ]?key",
     re.I,
 )
 # In a table of such a name, too, this is none.
@@ -69,7 +70,7 @@ def texts(data: Mapping[str, Any]) -> Iterator[str]:
 def _in(value: object, *, ours: bool, named: bool) -> Iterator[str]:
     match value:
         case Secret():
-            yield value.value
+            yield from dict.fromkeys((value.value, value.value.rstrip("/")))  # as release_url is used
         case str() if ours or named:
             if named and len(value) >= _LONG:
                 yield value

@@ -14,18 +14,24 @@ fail() {
     echo "could not download $show" >&2
     exit 1
 }
+# A mirror may send without an end, or one byte a second: no more than 1 GiB (in blocks of 512 bytes), within an hour.
+bounded() (
+    ulimit -f 2097152
+    if command -v timeout >/dev/null 2>&1; then exec timeout -k 5 3600 "$@"; fi
+    "$@"
+)
 if command -v curl >/dev/null 2>&1; then
     printf 'url = "%s"\n' "$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')" |
-        curl --fail --silent --show-error --location --retry 3 --retry-delay 1 --connect-timeout 15 \
+        bounded curl --fail --silent --show-error --globoff --location --retry 3 --retry-delay 1 --connect-timeout 15 \
             --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
 elif wget --version 2>/dev/null | grep -q '^GNU Wget'; then
-    printf '%s\n' "$url" | wget -q -T 30 -t 3 -O "$asset" -i - || fail
+    printf '%s\n' "$url" | bounded wget -q -T 30 -t 3 -O "$asset" -i - || fail
 elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone
     [ "$url" = "$show" ] || {
         echo "this node's wget would show the password of release_url to its users: install curl" >&2
         exit 1
     }
-    wget -q -T 30 -O "$asset" -- "$url" </dev/null || fail
+    bounded wget -q -T 30 -O "$asset" -- "$url" </dev/null || fail
 else
     echo "neither curl nor wget is on this node; install one, or use install_from = \"package\" or \"bundle\"" >&2
     exit 1

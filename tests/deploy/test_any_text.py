@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import operations, verify
-from tasks.files import script, templates
+from tasks.files import templates
 from tasks.node import Node
+from tasks.node import text as whole
 from tasks.stage import Stage
 from tests import nodes
 from userns import check, files, readiness, secret
@@ -114,7 +115,7 @@ def test_a_path_is_one_word_of_the_command_that_reads_a_node(here: Path, root: s
         command = Node().command(policy.containerd_root, policy.kubelet_root).get_raw_value()
         flag, text, *words = shell(here, command)
         assert (flag, words) == ("-c", ["node.sh", root, kubelet, "no"])
-        assert text.startswith(script("probe.sh"))
+        assert text == whole()
 
 
 @given(root=PATHS)

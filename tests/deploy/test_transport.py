@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,6 +130,13 @@ class Mirror(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.seen.append(self.path)
         wanted = "Basic " + b64encode(f"robot:{PASSWORD}".encode()).decode()
+        if self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(ASSET)
+            return
         if self.path.startswith("/open") or self.headers.get("Authorization") == wanted:
             self.send_response(200)
             self.send_header("Content-Length", str(len(ASSET)))
@@ -225,7 +234,7 @@ def test_a_wrong_password_is_told_without_it(programs: Programs, mirror: str, tm
     assert "hunter2" not in done.stderr + programs.arguments
 
 
-@pytest.mark.parametrize("path", ['/open/"quoted"', "/open/back\\slash", "/open/$(touch canary)", "/open/`x`;touch x"])
+@pytest.mark.parametrize("path", ['/open/"quoted"', "/open/back\\slash", "/open/$(touch canary)", "/open/{a,b}[1-2]"])
 def test_a_hostile_path_is_a_path(path: str, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     url = f"http://{mirror}{path.replace(' ', '%20')}"
@@ -233,6 +242,19 @@ def test_a_hostile_path_is_a_path(path: str, mirror: str, tmp_path: Path, monkey
     assert (done.returncode, done.stderr) == (0, "")
     assert Mirror.seen == [path.replace(" ", "%20")]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["arguments", "bin", "stage"]
+
+
+@pytest.mark.parametrize("text", ["2097152", "3600"])
+def test_a_mirror_that_never_ends_fills_no_disk_and_holds_no_run_up(
+    programs: Programs, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """With less than what is allowed on a node: 1 MiB, or a second."""
+    less = {"2097152": "2048", "3600": "1"}[text]
+    whole = script
+    monkeypatch.setattr(sys.modules[__name__], "script", lambda name: whole(name).replace(text, less))
+    done = fetch(programs, tmp_path / "stage", f"http://{mirror}/endless", "the mirror")
+    assert done.returncode == 1
+    assert not (tmp_path / "stage").exists()
 
 
 def test_what_the_lock_does_not_pin_is_not_taken(shell: list[str], mirror: str, tmp_path: Path) -> None:

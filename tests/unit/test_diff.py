@@ -21,6 +21,8 @@ SPLIT = "two\nlines-of-it"
 @pytest.mark.parametrize(
     "text",
     [
+        "Environment=HTTPS_PROXY=robot:hunter2@proxy:3128",
+        'encryption_key = "hunter2"',
         f'password = "{SECRET}"',
         f"password = '{SECRET}'",
         f'registry_token="{SECRET}"',

@@ -85,6 +85,13 @@ def test_a_policy_shows_none_of_them() -> None:
     assert set(policy.secrets) == {CANARY, "neutral-name-secret", "https://m.example/s3cr3t-path"}
 
 
+@pytest.mark.parametrize("url", ["https://m.example/s3cr3t/", "https://robot:pw@m.example/s3cr3t"])
+def test_a_wrapped_url_is_shown_nowhere_whatever_else_in_it_is_masked(url: str) -> None:
+    policy = load({"release_url": Secret(url)}, LOCK)
+    assert "s3cr3t" not in policy.safe_release_url
+    assert "s3cr3t" not in hide(policy.url(LOCK.asset("runc", "1.4.3", "amd64")), policy.secrets)
+
+
 @pytest.mark.parametrize("setting", ["containerd_root", "sandbox_image", "snapshotter", "artifact_lock"])
 def test_another_setting_takes_none(setting: str) -> None:
     said = refusal(**{setting: Secret(CANARY)})
