@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ from fleet.records import FinishedBadly, Record, Status, exit_code, totals
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
+from userns.diff import Mask
 
 __all__ = ["GROUP_DATA", "Options", "apply"]
 
@@ -258,8 +261,11 @@ class Applying:
                 self.outcome = "interrupted: the nodes in flight were finished"
             except KeyboardInterrupt:
                 self.outcome = "interrupted: nodes were left in flight"
-            except Exception as error:  # whatever it is, nodes were changed, and somebody has to know of them
+            except (BrokenOff, CannotRun, OSError, sqlite3.Error) as error:
                 self.outcome = f"stopped: {error}"
+            except Exception as error:  # a bug, but nodes were changed, and somebody has to know of them
+                tell(Mask()(traceback.format_exc()))
+                self.outcome = f"stopped: {type(error).__name__}: {Mask()(str(error))}"
             finally:
                 progress.end()
 

@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 
+from fleet.apply import Options
+from fleet.apply import apply as roll_out
+from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
+from fleet.history import History
+from fleet.records import Record, Status
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, PROVE, READ, Fleet, Run
@@ -321,6 +326,31 @@ def test_what_breaks_in_the_middle_is_no_run_that_did_not_begin(tmp_path: Path) 
     (run,) = seen(fleet, "history")
     assert run["outcome"].startswith("stopped: ")
     assert apply(slow(tmp_path, 0), "--resume").code == 0
+
+
+def test_an_error_that_nobody_foresaw_is_told_with_where_and_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The canary is told of; then of a node that nobody knows."""
+    names = ("n1", "https://ops:hunter2@n3")
+
+    @contextmanager
+    def events_of(request: Request, verbose: bool) -> Iterator[Iterator[Event]]:
+        status = Status.CHANGES if request.action == "plan" else Status.CHANGED
+        told = names[:1] if request.action == "plan" else names
+        inventory = InventoryEvent(hosts=(HostEvent(name="n1", groups=("all",)),), sizes={"all": 1}, data={"all": {}})
+        yield iter([inventory, *(RecordEvent(record=Record(name=each, status=status)) for each in told)])
+
+    history = History(tmp_path / "history.db")
+    request = Request(action="plan", inventory=str(tmp_path / "hosts.py"))
+    roll_out(request, Options(yes=True), history, events_of=events_of)
+    (run,) = history.runs()
+    history.close()
+    assert run.outcome == "stopped: KeyError: 'https://<secret 1>@n3'"
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err
+    assert "in _change" in captured.err
+    assert "hunter2" not in captured.out + captured.err
 
 
 def test_a_second_ctrl_c_leaves(tmp_path: Path) -> None:
