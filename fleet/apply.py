@@ -15,10 +15,11 @@ import click
 
 from fleet import child, text
 from fleet.away import Away
+from fleet.checkout import inputs
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, inputs, seal, sealed_as
+from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, seal, sealed_as
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen

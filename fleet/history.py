@@ -21,10 +21,11 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet.checkout import inputs
 from fleet.child import ROOT
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs", "seal", "sealed_as"]
+__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
@@ -231,20 +232,6 @@ def default_path() -> Path:
     return Path(state) / "userns-node" / "history.db"
 
 
-def inputs(inventory: str) -> str:
-    """A digest of what decides about nodes: the inventory's file, the groups' data beside it, and our own code."""
-    file = Path(inventory)
-    files = {file, *file.parent.glob("group_data/*.py"), *Path.cwd().glob("group_data/*.py")}
-    files |= {ROOT / "deploy.py", *(each for code in _CODE for each in (ROOT / code).rglob("*") if _is_code(each))}
-    digest = sha256(inventory.encode() if not file.is_file() else b"")
-    for each in sorted(path.resolve() for path in files if path.is_file()):
-        digest.update(f"{each}\0{sha256(each.read_bytes()).hexdigest()}\0".encode())
-    return digest.hexdigest()
-
-
-_CODE = ("tasks", "userns", "templates", "artifacts")
-
-
 def seal(data: Mapping[str, object]) -> str:
     """Tells whether two runs had the same data, "" where there is none: a slow digest, as a value may be a password."""
     return _sealed(data, os.urandom(16).hex()) if data else ""
@@ -258,10 +245,6 @@ def sealed_as(data: Mapping[str, object], sealed: str) -> bool:
 def _sealed(data: Mapping[str, object], salt: str) -> str:
     text = json.dumps(data, sort_keys=True, default=str)
     return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
-
-
-def _is_code(file: Path) -> bool:
-    return file.suffix in (".py", ".sh", ".j2", ".toml", ".yaml")
 
 
 def _absolute(inventory: str) -> str:
