@@ -345,7 +345,7 @@ class Applying:
     def _settle(self, record: Record, wave: Wave) -> None:
         record = record.model_copy(update={"drained": record.name in self.away.hosts})
         self.records[record.name] = record
-        self.history.put(self.run, [record], wave.number)
+        self.history.settle(self.run, record, wave.number)
 
     # --- after ---------------------------------------------------------------------------------------------------
 

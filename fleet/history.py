@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import scrypt, sha256
@@ -113,37 +113,23 @@ class History:
         with self._db.conn:
             return int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
 
-    def put(self, run: int, records: Sequence[Record], wave: int | None = None) -> None:
-        """What is known of these nodes now."""
+    def put(self, run: int, records: Iterable[Record]) -> None:
+        """The nodes of a run in its order, with what is known of them now. What was known before is replaced."""
         bodies, rows = {}, []
         for position, record in enumerate(records):
-            body = record.model_dump_json(exclude={*_OWN, "diffs"})
-            digest = sha256(body.encode()).hexdigest()[:32]
-            bodies[digest] = body
-            rows.append(
-                {
-                    "run": run,
-                    "name": record.name,
-                    "position": position,
-                    "status": str(record.status),
-                    "wave": wave,
-                    "at": _now(),
-                    "groups": json.dumps(record.groups),
-                    "reasons": json.dumps(record.reasons),
-                    "proof": json.dumps(record.proof),
-                    "body": digest,
-                }
-            )
+            body, columns = _stored(record)
+            bodies[body["digest"]] = body
+            rows.append({"run": run, "name": record.name, "position": position, "wave": None, **columns})
         with self._db.conn:
-            self._db.table("bodies").insert_all(
-                [{"digest": digest, "body": body} for digest, body in bodies.items()], pk="digest", ignore=True
-            )
-            if len(rows) > 1 or wave is None:
-                self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
-            else:
-                (row,) = rows
-                del row["position"], row["run"], row["name"]
-                self._db.table("nodes").update((run, records[0].name), row)
+            self._keep(bodies.values())
+            self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
+
+    def settle(self, run: int, record: Record, wave: int) -> None:
+        """What became of a node of the run in its wave. It keeps its place in the order."""
+        body, columns = _stored(record)
+        with self._db.conn:
+            self._keep([body])
+            self._db.table("nodes").update((run, record.name), {"wave": wave, **columns})
 
     def in_flight(self, run: int, names: Iterable[str], wave: int) -> None:
         """These nodes are being changed: from now on, until more is known, nobody knows what they are."""
@@ -205,6 +191,9 @@ class History:
         """The runs of this kind that have not ended, as far as can be seen from here."""
         return [each for each in self.runs(kind=kind) if not each.outcome]
 
+    def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
+        self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)
+
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
         return Run(
@@ -222,6 +211,21 @@ class History:
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
         )
+
+
+def _stored(record: Record) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """A record as the row of its body, and the columns of a node's row that say what became of it."""
+    body = record.model_dump_json(exclude={*_OWN, "diffs"})
+    digest = sha256(body.encode()).hexdigest()[:32]
+    columns = {
+        "status": str(record.status),
+        "at": _now(),
+        "groups": json.dumps(record.groups),
+        "reasons": json.dumps(record.reasons),
+        "proof": json.dumps(record.proof),
+        "body": digest,
+    }
+    return {"digest": digest, "body": body}, columns
 
 
 def default_path() -> Path:
