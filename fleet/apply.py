@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
-from fleet import child, text
+from fleet import child, outcome, text
 from fleet.away import Away
 from fleet.checkout import inputs
-from fleet.child import BrokenOff, CannotRun, Events
+from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, seal, sealed_as
+from fleet.history import SEAL, History, Run, seal, sealed_as
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
@@ -34,10 +34,12 @@ __all__ = ["GROUP_DATA", "Options", "apply"]
 
 # What a group's data may say to a rollout.
 GROUP_DATA = ("max_unavailable",)
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
+
+_OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +83,55 @@ class Applying:
         self.inputs = inputs(self.request.inventory)
         earlier = self._earlier() if self.options.resume else None
         done = self._done_in(earlier) if earlier else {}
-        with _as_history(self):
+        with self._written_down():
             inventory = self._read(done, earlier or next(iter(self._runs()), None))
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
             if not rollout.waiting:
-                self.outcome = "done"
+                self.outcome = outcome.DONE
             elif self._agreed():
                 self._roll_out(rollout)
             else:
-                self.outcome = "declined"
+                self.outcome = outcome.DECLINED
         return self._report()
+
+    @contextmanager
+    def _written_down(self) -> Iterator[None]:
+        """The run's row in the history: begun with the context, and ended with it, whatever happens."""
+        options = {
+            name: getattr(self.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
+        }
+        options |= chosen(self.request) | {SEAL: seal(self.request.data)}
+        self.run = self.history.begin("apply", self.request.inventory, options)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.outcome = self.outcome or outcome.INTERRUPTED_BEFORE
+            raise
+        except BaseException as error:
+            self.outcome = self.outcome or f"{outcome.NOT_BEGUN}: {in_words(error)}"
+            raise
+        finally:
+            self.history.finish(self.run, self.outcome, self._exit_code())
+
+    def _exit_code(self) -> int:
+        if self.outcome.startswith(outcome.INTERRUPTED):
+            return EXIT_INTERRUPTED
+        if self.outcome.startswith((outcome.NOT_BEGUN, outcome.STOPPED)):
+            return 1
+        return exit_code(self._ended())
+
+    def _ended(self) -> list[Record]:
+        """The records as they are where no wave follows."""
+        return [_waiting(each) for each in self.records.values()]
 
     # --- before --------------------------------------------------------------------------------------------------
 
     def _earlier(self) -> Run:
         runs = self._runs()
-        if not runs or runs[0].outcome in ("", "done"):
-            why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
+        if not runs or runs[0].goes_on or runs[0].outcome == outcome.DONE:
+            why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if runs[0].goes_on else 'is done'}"
             raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
         self._refuse_others(runs[0])
         return runs[0]
@@ -107,7 +139,7 @@ class Applying:
     def _runs(self) -> list[Run]:
         """The earlier runs that may have changed something, the latest first."""
         every = (each for each in self.history.runs(self.request.inventory, "apply") if each.id != self.run)
-        return [each for each in every if not each.outcome.startswith(WITHOUT_A_CHANGE)]
+        return [each for each in every if not each.changed_nothing]
 
     def _refuse_others(self, earlier: Run) -> None:
         """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
@@ -154,7 +186,7 @@ class Applying:
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         if earlier:
             self._look_for_drained(earlier)
-        self.history.put(self.run, [_waiting(each) for each in self.records.values()])
+        self.history.put(self.run, self._ended())
         return inventory
 
     def _look_for_drained(self, earlier: Run) -> None:
@@ -250,23 +282,20 @@ class Applying:
                 while not interrupt.wanted:
                     wave = rollout.next()
                     if isinstance(wave, Stop):
-                        self.outcome = f"stopped: {wave.reason}" if wave.reason else "done"
+                        self.outcome = f"{outcome.STOPPED}: {wave.reason}" if wave.reason else outcome.DONE
                         return
                     if inputs(self.request.inventory) != self.inputs:
-                        self.outcome = (
-                            "stopped: the inventory, its data or the code is not what was planned with any more"
-                        )
+                        self.outcome = f"{outcome.STOPPED}: {_OTHERWISE}"
                         return
                     results = self._wave(wave, progress)
                     rollout.settle(results)
-                self.outcome = "interrupted: the nodes in flight were finished"
+                self.outcome = f"{outcome.INTERRUPTED}: the nodes in flight were finished"
             except KeyboardInterrupt:
-                self.outcome = "interrupted: nodes were left in flight"
-            except (BrokenOff, CannotRun, OSError, sqlite3.Error) as error:
-                self.outcome = f"stopped: {error}"
-            except Exception as error:  # a bug, but nodes were changed, and somebody has to know of them
-                tell(Mask()(traceback.format_exc()))
-                self.outcome = f"stopped: {type(error).__name__}: {Mask()(str(error))}"
+                self.outcome = f"{outcome.INTERRUPTED}: nodes were left in flight"
+            except Exception as error:  # whatever it is, nodes were changed, and somebody has to know of them
+                if not isinstance(error, FORESEEN):
+                    tell(Mask()(traceback.format_exc()))
+                self.outcome = f"{outcome.STOPPED}: {in_words(error)}"
             finally:
                 progress.end()
 
@@ -350,8 +379,7 @@ class Applying:
     # --- after ---------------------------------------------------------------------------------------------------
 
     def _report(self) -> int:
-        records = [_waiting(each) for each in self.records.values()]
-        code = INTERRUPTED if self.outcome.startswith("interrupted") else exit_code(records)
+        records, code = self._ended(), self._exit_code()
         if self.options.json:
             told = {"run": self.run, "inventory": self.request.inventory, "outcome": self.outcome, "exit_code": code}
             told |= {"totals": totals(records), "waves": self.waves, "nodes": nodes_as_json(records)}
@@ -369,30 +397,6 @@ class Applying:
 
     def _say(self, line: str) -> None:
         tell(f"fleet: {line}")
-
-
-class _as_history:
-    """The run's row in the history: begun with the context, and ended with it, whatever happens."""
-
-    def __init__(self, applying: Applying) -> None:
-        self._applying = applying
-
-    def __enter__(self) -> None:
-        applying = self._applying
-        options = {
-            name: getattr(applying.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
-        }
-        options |= chosen(applying.request) | {SEAL: seal(applying.request.data)}
-        applying.run = applying.history.begin("apply", applying.request.inventory, options)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        applying = self._applying
-        records = [_waiting(each) for each in applying.records.values()]
-        code = 1 if error else exit_code(records)
-        outcome = f"did not begin: {error}" if error else applying.outcome
-        if outcome.startswith("interrupted") or isinstance(error, KeyboardInterrupt):
-            code, outcome = INTERRUPTED, outcome if not error else "interrupted before anything was changed"
-        applying.history.finish(applying.run, outcome, code)
 
 
 def apply(

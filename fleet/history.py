@@ -23,16 +23,15 @@ from sqlite_utils.db import NotFoundError
 
 from fleet.checkout import inputs
 from fleet.child import ROOT
+from fleet.outcome import BROKEN_OFF, DECLINED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
+__all__ = ["SEAL", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
 # The option that tells whether two runs had the same --data, and not what it was.
 SEAL = "data_seal"
-# How the outcomes of runs that changed nothing begin; those of the first kind did not read their nodes either.
-WITHOUT_A_CHANGE = ("did not begin", "declined", "interrupted before")
 _SCHEMA = """
 create table if not exists runs (
     id integer primary key, kind text not null, inventory text not null, inputs text not null, commit_id text not null,
@@ -57,7 +56,7 @@ class NoSuchRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `outcome` is "" while it goes on, and "broken off" where its process ended without a word."""
+    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
 
     id: int
     kind: str
@@ -72,6 +71,21 @@ class Run:
     outcome: str
     exit_code: int | None
     totals: Mapping[str, int]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended, as far as can be seen from here."""
+        return not self.outcome
+
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether it ended before its first wave."""
+        return self.outcome.startswith((NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
+
+    @property
+    def knows_its_nodes(self) -> bool:
+        """Whether it has read them: one that did not begin has at most their names."""
+        return bool(self.totals) and not self.outcome.startswith(NOT_BEGUN)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -189,7 +203,7 @@ class History:
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""
-        return [each for each in self.runs(kind=kind) if not each.outcome]
+        return [each for each in self.runs(kind=kind) if each.goes_on]
 
     def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
         self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)
@@ -207,7 +221,7 @@ class History:
             options=json.loads(row["options"]),
             started=row["started"],
             ended=row["ended"] or "",
-            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else "broken off"),
+            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
         )

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import WITHOUT_A_CHANGE, History, NoSuchRun, Run
+from fleet.history import History, NoSuchRun, Run
 from fleet.plan import nodes_as_json
 from fleet.records import Record
 from fleet.report import About, as_json, make
@@ -89,11 +89,11 @@ def report(
     if number is not None:
         run = past.run(number)
     else:
-        runs = [each for each in past.runs(inventory) if _knows_its_nodes(each)]
+        runs = [each for each in past.runs(inventory) if each.knows_its_nodes]
         if not runs:
             raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
         run = runs[0]
-    before = next((each for each in past.runs(run.inventory) if each.id < run.id and _knows_its_nodes(each)), None)
+    before = next((each for each in past.runs(run.inventory) if each.id < run.id and each.knows_its_nodes), None)
     about = About(
         run=run.id,
         kind=run.kind,
@@ -117,10 +117,6 @@ def report(
             _write(file, forms[form](fleet))
             print(f"fleet: run {run.id} as {form}: {file}", file=sys.stderr)
     return 0
-
-
-def _knows_its_nodes(run: Run) -> bool:
-    return bool(run.totals) and not run.outcome.startswith(WITHOUT_A_CHANGE[:1])
 
 
 def _write(file: Path, text: str) -> None:
@@ -154,4 +150,4 @@ def _counts(run: Run) -> str:
 
 
 def _outcome(run: Run) -> str:
-    return run.outcome.splitlines()[0] if run.outcome else "goes on"
+    return "goes on" if run.goes_on else run.outcome.splitlines()[0]

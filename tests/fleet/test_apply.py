@@ -343,7 +343,7 @@ def test_an_error_that_nobody_foresaw_is_told_with_where_and_no_secret(
 
     history = History(tmp_path / "history.db")
     request = Request(action="plan", inventory=str(tmp_path / "hosts.py"))
-    roll_out(request, Options(yes=True), history, events_of=events_of)
+    assert roll_out(request, Options(yes=True), history, events_of=events_of) == 1
     (run,) = history.runs()
     history.close()
     assert run.outcome == "stopped: KeyError: 'https://<secret 1>@n3'"
