@@ -261,7 +261,10 @@ class Applying:
             return True
         if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
             raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
-        return click.confirm("Change these nodes?", err=True)
+        try:
+            return click.confirm("Change these nodes?", err=True)
+        except click.Abort:  # Ctrl-C, or Ctrl-D
+            raise KeyboardInterrupt from None
 
     def _refuse_undecided(self) -> None:
         disturbed = [each.name for each in self.records.values() if each.status is Status.CHANGES and each.disrupts]

@@ -87,33 +87,52 @@ def test_in_a_pipe_there_is_a_line_for_each_wave_and_no_bar(rolled_out: Run) -> 
     assert not {"\r", "\x1b", "%"} & set(rolled_out.stderr)
 
 
-def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
-    fleet = played(tmp_path, 1)
+def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
+    """The exit code of a rollout on a terminal where somebody answers its question so, and all that it showed."""
     controller, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, FLEET, "apply", fleet.inventory],
         cwd=REPO,
-        env=environment(tmp_path),
+        env=environment(fleet.directory),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
     ) as process:
         os.close(terminal)
-        seen = b""
-        while b"Change these nodes? [y/N]" not in seen:
-            seen += os.read(controller, 4096)
-        os.write(controller, b"y\n")
+        shown = b""
+        while b"Change these nodes? [y/N]" not in shown:
+            shown += os.read(controller, 4096)
+        os.write(controller, answer)
         try:
             while chunk := os.read(controller, 4096):
-                seen += chunk
+                shown += chunk
         except OSError:  # the other end is closed
             pass
         os.close(controller)
-        assert process.wait(timeout=60) == 0
-    assert b"reading" in seen
-    assert b"changing" in seen
-    assert b"1/1" in seen
-    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in seen
+        return process.wait(timeout=60), shown
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
+    code, shown = answered(played(tmp_path, 1), b"y\n")
+    assert code == 0
+    assert b"reading" in shown
+    assert b"changing" in shown
+    assert b"1/1" in shown
+    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "outcome"),
+    [(b"n\n", 1, "declined"), (b"\x04", 130, "interrupted before anything was changed")],
+    ids=["no", "Ctrl-D"],
+)
+def test_whoever_does_not_agree_changes_nothing(tmp_path: Path, answer: bytes, code: int, outcome: str) -> None:
+    fleet = played(tmp_path, 1)
+    ended, shown = answered(fleet, answer)
+    assert ended == code
+    assert b"Traceback" not in shown
+    (run,) = seen(fleet, "history")
+    assert (run["outcome"], run["exit_code"], run["totals"]) == (outcome, code, {"waiting": 1})
 
 
 # --- what stops it ------------------------------------------------------------------------------------------------
