@@ -13,18 +13,18 @@ from typing import Any
 
 import click
 
-from fleet import child, outcome, text
+from fleet import child, outcome, resume, text
 from fleet.away import Away
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, History, Run, seal, sealed_as
+from fleet.history import SEAL, History, Run, seal
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
-from fleet.records import FinishedBadly, Record, Status, exit_code, totals
+from fleet.records import UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
@@ -81,10 +81,12 @@ class Applying:
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
         self.inputs = inputs(self.request.inventory)
-        earlier = self._earlier() if self.options.resume else None
-        done = self._done_in(earlier) if earlier else {}
+        latest, done = resume.latest(self.history, self.request.inventory), {}
+        if self.options.resume:
+            earlier = resume.accepted(latest, self.request, self._chosen(), self._say)
+            done = resume.done_in(self.history, earlier, self.inputs, self._say)
         with self._written_down():
-            inventory = self._read(done, earlier or next(iter(self._runs()), None))
+            inventory = self._read(done, latest)
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
@@ -99,10 +101,7 @@ class Applying:
     @contextmanager
     def _written_down(self) -> Iterator[None]:
         """The run's row in the history: begun with the context, and ended with it, whatever happens."""
-        options = {
-            name: getattr(self.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
-        }
-        options |= chosen(self.request) | {SEAL: seal(self.request.data)}
+        options = self._chosen() | {SEAL: seal(self.request.data)}
         self.run = self.history.begin("apply", self.request.inventory, options)
         try:
             yield
@@ -114,6 +113,10 @@ class Applying:
             raise
         finally:
             self.history.finish(self.run, self.outcome, self._exit_code())
+
+    def _chosen(self) -> dict[str, Any]:
+        names = ("max_unavailable", "max_failures", "canary", "resume")
+        return {name: getattr(self.options, name) for name in names} | chosen(self.request)
 
     def _exit_code(self) -> int:
         if self.outcome.startswith(outcome.INTERRUPTED):
@@ -127,44 +130,6 @@ class Applying:
         return [_waiting(each) for each in self.records.values()]
 
     # --- before --------------------------------------------------------------------------------------------------
-
-    def _earlier(self) -> Run:
-        runs = self._runs()
-        if not runs or runs[0].goes_on or runs[0].outcome == outcome.DONE:
-            why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if runs[0].goes_on else 'is done'}"
-            raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
-        self._refuse_others(runs[0])
-        return runs[0]
-
-    def _runs(self) -> list[Run]:
-        """The earlier runs that may have changed something, the latest first."""
-        every = (each for each in self.history.runs(self.request.inventory, "apply") if each.id != self.run)
-        return [each for each in every if not each.changed_nothing]
-
-    def _refuse_others(self, earlier: Run) -> None:
-        """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
-        then, now = earlier.options, chosen(self.request)
-        left_out = set(then.get("exclude", ())) - set(now["exclude"])
-        if then.get("data") == now["data"] and not sealed_as(self.request.data, str(then.get(SEAL, ""))):
-            raise CannotRun(f"run {earlier.id} was begun with other values of --data: give the same with --resume")
-        if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
-            raise CannotRun(
-                f"run {earlier.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
-                "command with --resume, or another one without it"
-            )
-        for name in ("max_unavailable", "max_failures"):
-            if then.get(name) and not getattr(self.options, name):
-                self._say(f"run {earlier.id} had --{name.replace('_', '-')} {then[name]}, and this one has the default")
-
-    def _done_in(self, earlier: Run) -> dict[str, Record]:
-        """What an earlier run has done with, if it did it with the same settings and the same code."""
-        if self.inputs != earlier.inputs:
-            self._say(f"run {earlier.id} was made with another inventory or other code: every node is read again")
-            return {}
-        kept = (Status.CHANGED, Status.READY)
-        done = {each.name: each for each in self.history.records(earlier.id) if each.status in kept}
-        self._say(f"resuming run {earlier.id}: {len(done)} nodes are done with and are not read again")
-        return done
 
     def _read(self, done: Mapping[str, Record], earlier: Run | None) -> InventoryEvent:
         """Plan for all nodes but those that are done with, and write it down."""
@@ -233,7 +198,7 @@ class Applying:
                 limits[group] = limit(wanted, size)
             except LimitError as error:
                 raise CannotRun(f"max_unavailable of {group}: {error}") from error
-        away = {each.name for each in self.records.values() if each.status in FinishedBadly}
+        away = {each.name for each in self.records.values() if each.status in UNAVAILABLE}
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
@@ -408,12 +373,6 @@ def apply(
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
     request = request.model_copy(update={"group_data": GROUP_DATA})
     return Applying(request, options, history, guard or Guard(), events_of)()
-
-
-def _told(options: Mapping[str, Any]) -> str:
-    """Which nodes somebody chose, in the words of the command line."""
-    words = [f"--{name} {each}" for name in ("limit", "exclude", "data") for each in options.get(name, ())]
-    return " ".join(words) or "the whole inventory"
 
 
 def _waiting(record: Record) -> Record:

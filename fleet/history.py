@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import scrypt, sha256
@@ -160,15 +160,15 @@ class History:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> list[Run]:
-        """The runs, the latest first."""
+    def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> Iterator[Run]:
+        """The runs, the latest first. The nodes of a run are counted when it is asked for."""
         where, values = ["1"], []
         for column, value in (("inventory", inventory and _absolute(inventory)), ("kind", kind)):
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
         found = self._db.table("runs").rows_where(" and ".join(where), values, order_by="id desc", limit=count)
-        return [self._run(row) for row in found]
+        return map(self._run, [*found])  # all rows at once: no transaction is left open
 
     def run(self, number: int) -> Run:
         """The run of this number. Raises NoSuchRun."""
@@ -203,7 +203,8 @@ class History:
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""
-        return [each for each in self.runs(kind=kind) if each.goes_on]
+        unfinished = self._db.table("runs").rows_where("kind = ? and outcome is null", [kind], order_by="id desc")
+        return [each for each in map(self._run, [*unfinished]) if each.goes_on]
 
     def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
         self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)

@@ -24,7 +24,7 @@ __all__ = ["differences", "history", "report", "show"]
 
 def history(past: History, inventory: str | None, count: int, json_: bool) -> int:
     """List the runs, the latest first."""
-    runs = past.runs(inventory, count=count)
+    runs = [*past.runs(inventory, count=count)]
     if json_:
         print(json.dumps([each.as_json() for each in runs], indent=1, ensure_ascii=False))
         return 0
@@ -64,12 +64,11 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     """Tell what is otherwise between two runs; of one run, since the run before it over the same inventory."""
     new = past.run(numbers[-1])
     if len(numbers) > 1:
-        old = past.run(numbers[0])
+        old: Run | None = past.run(numbers[0])
     else:
-        earlier = [each for each in past.runs(new.inventory) if each.id < new.id and each.totals]
-        if not earlier:
-            raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
-        old = earlier[0]
+        old = next((each for each in past.runs(new.inventory) if each.id < new.id and each.totals), None)
+    if old is None:
+        raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
     found = drift.between(past.records(old.id), past.records(new.id))
     if json_:
         told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
@@ -87,12 +86,11 @@ def report(
 ) -> int:
     """Write the report on a run, else on the last one over an inventory that knew its nodes, in the forms asked for."""
     if number is not None:
-        run = past.run(number)
+        run: Run | None = past.run(number)
     else:
-        runs = [each for each in past.runs(inventory) if each.knows_its_nodes]
-        if not runs:
-            raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
-        run = runs[0]
+        run = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
+    if run is None:
+        raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
     before = next((each for each in past.runs(run.inventory) if each.id < run.id and each.knows_its_nodes), None)
     about = About(
         run=run.id,
