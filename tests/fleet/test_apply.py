@@ -159,7 +159,7 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
     run = apply(broken, "--max-unavailable", "2")
     assert run.code == 1
     assert waves(run) == [["n1"], ["n2", "n3"]]
-    assert run.json["outcome"] == "stopped: 1 failed (@fake/n2) and none may (--max-failures)"
+    assert run.json["outcome"] == "stopped: 1 node failed (@fake/n2); --max-failures allows 0"
     assert of(run, "waiting") == ["n4", "n5", "n6"]
 
     # The operator repairs it. The nodes that are done with are not even read: they could not be.
@@ -198,7 +198,7 @@ def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> N
 def test_a_canary_that_failed_goes_alone_again(tmp_path: Path) -> None:
     fleet = played(tmp_path, n1=BROKEN)
     fleet.add("done", nodes.converged())
-    assert apply(fleet, "--max-unavailable", "100%").json["outcome"].startswith("stopped: 1 failed (@fake/n1)")
+    assert apply(fleet, "--max-unavailable", "100%").json["outcome"] == "stopped: the canary failed: @fake/n1"
     repaired = played(tmp_path)
     repaired.add("done", nodes.converged())
     again = apply(repaired, "--max-unavailable", "100%", "--resume")
