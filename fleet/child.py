@@ -94,7 +94,7 @@ def running(request: Request, verbose: bool = False, cwd: Path | None = None) ->
 
 
 def inventory_of(found: Iterator[Event]) -> InventoryEvent:
-    """The first event. Raises CannotRun."""
+    """The first event. Raises CannotRun, or BrokenOff where it is not the inventory's."""
     first = next(found)
     if not isinstance(first, InventoryEvent):
         raise BrokenOff(f"pyinfra began with {first!r}")
