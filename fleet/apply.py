@@ -184,7 +184,7 @@ class Applying:
             if shared := sorted(theirs & {each.name for each in ours}):
                 raise CannotRun(
                     f"run {other.id} of {other.user} on {other.host}, since {other.started}, goes on over "
-                    f"{text.names(shared)}: wait for it, or stop it"
+                    f"{text.names(shared)}: {other.way_out}"
                 )
 
     def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:

@@ -23,10 +23,10 @@ from sqlite_utils.db import NotFoundError
 
 from fleet.checkout import inputs
 from fleet.child import ROOT
-from fleet.outcome import BROKEN_OFF, DECLINED, INTERRUPTED_BEFORE, NOT_BEGUN
+from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
+__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
@@ -54,6 +54,10 @@ class NoSuchRun(Exception):
     """There is no run of this number, or none that would do."""
 
 
+class CannotEnd(Exception):
+    """A run cannot be marked as ended, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
@@ -76,6 +80,12 @@ class Run:
     def goes_on(self) -> bool:
         """Whether it has not ended, as far as can be seen from here."""
         return not self.outcome
+
+    @property
+    def way_out(self) -> str:
+        """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
+        gone = f"; where it is gone with that host: fleet.py history --end {self.id}"
+        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
 
     @property
     def changed_nothing(self) -> bool:
@@ -118,7 +128,7 @@ class History:
             "inventory": _absolute(inventory),
             "inputs": inputs(inventory),
             "commit_id": _commit(),
-            "user": os.environ.get("SUDO_USER") or getpass.getuser(),
+            "user": _user(),
             "host": socket.gethostname(),
             "process": _process(os.getpid()),
             "options": json.dumps(options),
@@ -157,6 +167,27 @@ class History:
         """The run has ended."""
         with self._db.conn:
             self._db.table("runs").update(run, {"ended": _now(), "outcome": outcome, "exit_code": exit_code})
+
+    def end(self, number: int) -> Run:
+        """Mark a run as ended that did not say so itself. Where it lives after all, it says more when it ends.
+
+        Raises NoSuchRun, and CannotEnd where it has ended, or its process lives on this host.
+        """
+        run, here = self.run(number), socket.gethostname()
+        if run.goes_on and run.host == here:
+            raise CannotEnd(f"run {number} goes on, and its process lives on this host: stop that")
+        was = "going on, as far as could be seen" if run.goes_on else run.outcome
+        row = {"ended": _now(), "outcome": f"{ENDED_BY_HAND} by {_user()} on {here}, it was {was}", "exit_code": 1}
+        with self._db.conn:
+            changed = self._db.conn.execute(
+                "update runs set ended = :ended, outcome = :outcome, exit_code = :exit_code "
+                "where id = :id and outcome is null",
+                row | {"id": number},
+            )
+        run = self.run(number)
+        if not changed.rowcount:
+            raise CannotEnd(f"run {number} has ended: {run.outcome}")
+        return run
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -264,6 +295,10 @@ def sealed_as(data: Mapping[str, object], sealed: str) -> bool:
 def _sealed(data: Mapping[str, object], salt: str) -> str:
     text = json.dumps(data, sort_keys=True, default=str)
     return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
+
+
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def _absolute(inventory: str) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["BROKEN_OFF", "DECLINED", "DONE", "INTERRUPTED", "INTERRUPTED_BEFORE", "NOT_BEGUN", "STOPPED"]
+__all__ = [
+    "BROKEN_OFF",
+    "DECLINED",
+    "DONE",
+    "ENDED_BY_HAND",
+    "INTERRUPTED",
+    "INTERRUPTED_BEFORE",
+    "NOT_BEGUN",
+    "STOPPED",
+]
 
 DONE = "done"
 DECLINED = "declined"
@@ -11,3 +20,4 @@ INTERRUPTED_BEFORE = "interrupted before anything was changed"
 INTERRUPTED = "interrupted"
 STOPPED = "stopped"
 BROKEN_OFF = "broken off"
+ENDED_BY_HAND = "ended by hand"

@@ -19,7 +19,7 @@ from fleet.plan import nodes_as_json
 from fleet.records import Record
 from fleet.report import About, as_json, make
 
-__all__ = ["differences", "history", "report", "show"]
+__all__ = ["differences", "end", "history", "report", "show"]
 
 
 def history(past: History, inventory: str | None, count: int, json_: bool) -> int:
@@ -34,6 +34,12 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
     ]
     headers = ["run", "started", "what", "inventory", "by", "commit", "nodes", "outcome"]
     print(tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True) if rows else "no run yet")
+    return 0
+
+
+def end(past: History, number: int) -> int:
+    """Mark a run as ended that went away without a word."""
+    print(f"run {number}: {past.end(number).outcome}")
     return 0
 
 

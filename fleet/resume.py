@@ -24,9 +24,13 @@ def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Cal
 
     Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine.
     """
-    if run is None or run.goes_on or run.outcome == DONE:
-        why = "there is none" if run is None else f"run {run.id} {'goes on' if run.goes_on else 'is done'}"
-        raise CannotRun(f"nothing to resume: of the runs of apply over {request.inventory}, {why}")
+    nothing = f"nothing to resume: of the runs of apply over {request.inventory}"
+    if run is None:
+        raise CannotRun(f"{nothing}, there is none")
+    if run.goes_on:
+        raise CannotRun(f"{nothing}, run {run.id} on {run.host} goes on: {run.way_out}")
+    if run.outcome == DONE:
+        raise CannotRun(f"{nothing}, run {run.id} is done")
     then = run.options
     left_out = set(then.get("exclude", ())) - set(now["exclude"])
     if then.get("data") == now["data"] and not sealed_as(request.data, str(then.get(SEAL, ""))):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from fleet.history import CannotEnd, History
+from fleet.records import Record, Status
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
-from tests.fleet.runs import apply, begun, fleet_py, hanging, seen
+from tests.fleet.runs import apply, begun, fleet_py, hanging, played, seen, statuses
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +103,56 @@ def test_a_run_that_is_killed_leaves_a_history_that_says_so(tmp_path: Path) -> N
     runs = {each["id"]: each for each in seen(fleet, "history")}
     assert runs[run["id"]]["outcome"] == "broken off"
     assert runs[run["id"]]["totals"] == {"unknown": 1, "waiting": 1}
+    # Another host that has this history would see it go on.
+    assert fleet_py("history", "--end", str(run["id"]), home=tmp_path).stdout.endswith(", it was broken off\n")
     told = seen(fleet, "show", str(run["id"]))
     assert told["nodes"]["@fake/n1"] | {"status": "unknown", "wave": 1} == told["nodes"]["@fake/n1"]
     deadline = time.monotonic() + 30
     while _runners_of(fleet) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert _runners_of(fleet) == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """A run over a node that went on when it was last heard of, on a host that is gone; and one that goes on here."""
+    fleet = played(tmp_path, 1)
+    past = History(tmp_path / "userns-node/history.db")
+    past.begin("apply", "another", {})
+    monkeypatch.setattr(socket, "gethostname", lambda: "gone.example")
+    run = past.begin("apply", str(fleet.inventory), {"data": []})
+    past.put(run, [Record(name="@fake/n1", status=Status.WAITING)])
+    past.in_flight(run, ["@fake/n1"], 1)
+    monkeypatch.undo()
+    past.close()
+    return fleet
+
+
+def test_a_run_that_is_gone_with_its_host_is_ended_by_hand_and_resumed(elsewhere: Fleet) -> None:
+    for options in ((), ("--resume",)):
+        run = apply(elsewhere, *options)
+        assert run.code == 1
+        assert "wait for it, or stop it; where it is gone with that host: fleet.py history --end 2" in run.stderr
+    assert fleet_py("history", "--end", "2", home=elsewhere.directory).code == 0
+    ended = seen(elsewhere, "show", "2")
+    assert ended["outcome"].startswith("ended by hand by ")
+    assert ended["outcome"].endswith(", it was going on, as far as could be seen")
+    assert (bool(ended["ended"]), ended["exit_code"], ended["totals"]) == (True, 1, {"unknown": 1})
+    run = apply(elsewhere, "--resume")
+    assert (run.code, statuses(run)) == (0, {"@fake/n1": "changed"})
+
+
+def test_a_run_that_lives_here_or_has_ended_is_not_ended_by_hand(elsewhere: Fleet) -> None:
+    past = History(elsewhere.directory / "userns-node/history.db")
+    with pytest.raises(CannotEnd, match="run 1 goes on, and its process lives on this host"):
+        past.end(1)
+    past.finish(2, "done", 0)
+    past.close()
+    for number, why in ((2, "run 2 has ended: done"), (3, "there is no run 3 in ")):
+        run = fleet_py("history", "--end", str(number), home=elsewhere.directory)
+        assert (run.code, run.stdout) == (1, "")
+        assert why in run.stderr
+    assert [each["outcome"] for each in seen(elsewhere, "history")] == ["done", ""]
 
 
 def _runners_of(fleet: Fleet) -> list[str]:
