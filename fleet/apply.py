@@ -5,35 +5,41 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
-from fleet import child, text
+from fleet import child, outcome, resume, text
 from fleet.away import Away
-from fleet.child import BrokenOff, CannotRun, Events
+from fleet.checkout import inputs
+from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, WITHOUT_A_CHANGE, History, Run, inputs, seal, sealed_as
+from fleet.history import SEAL, History, Run, seal
 from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
-from fleet.records import FinishedBadly, Record, Status, exit_code, totals
+from fleet.records import UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
+from userns.diff import Mask
 
 __all__ = ["GROUP_DATA", "Options", "apply"]
 
 # What a group's data may say to a rollout.
 GROUP_DATA = ("max_unavailable",)
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
+
+_OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,60 +81,55 @@ class Applying:
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
         self.inputs = inputs(self.request.inventory)
-        earlier = self._earlier() if self.options.resume else None
-        done = self._done_in(earlier) if earlier else {}
-        with _as_history(self):
-            inventory = self._read(done, earlier or next(iter(self._runs()), None))
+        latest, done = resume.latest(self.history, self.request.inventory), {}
+        if self.options.resume:
+            earlier = resume.accepted(latest, self.request, self._chosen(), self._say)
+            done = resume.done_in(self.history, earlier, self.inputs, self._say)
+        with self._written_down():
+            inventory = self._read(done, latest)
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
             if not rollout.waiting:
-                self.outcome = "done"
+                self.outcome = outcome.DONE
             elif self._agreed():
                 self._roll_out(rollout)
             else:
-                self.outcome = "declined"
+                self.outcome = outcome.DECLINED
         return self._report()
 
+    @contextmanager
+    def _written_down(self) -> Iterator[None]:
+        """The run's row in the history: begun with the context, and ended with it, whatever happens."""
+        options = self._chosen() | {SEAL: seal(self.request.data)}
+        self.run = self.history.begin("apply", self.request.inventory, options)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.outcome = self.outcome or outcome.INTERRUPTED_BEFORE
+            raise
+        except BaseException as error:
+            self.outcome = self.outcome or f"{outcome.NOT_BEGUN}: {in_words(error)}"
+            raise
+        finally:
+            self.history.finish(self.run, self.outcome, self._exit_code())
+
+    def _chosen(self) -> dict[str, Any]:
+        names = ("max_unavailable", "max_failures", "canary", "resume")
+        return {name: getattr(self.options, name) for name in names} | chosen(self.request)
+
+    def _exit_code(self) -> int:
+        if self.outcome.startswith(outcome.INTERRUPTED):
+            return EXIT_INTERRUPTED
+        if self.outcome.startswith((outcome.NOT_BEGUN, outcome.STOPPED)):
+            return 1
+        return exit_code(self._ended())
+
+    def _ended(self) -> list[Record]:
+        """The records as they are where no wave follows."""
+        return [_waiting(each) for each in self.records.values()]
+
     # --- before --------------------------------------------------------------------------------------------------
-
-    def _earlier(self) -> Run:
-        runs = self._runs()
-        if not runs or runs[0].outcome in ("", "done"):
-            why = "there is none" if not runs else f"run {runs[0].id} {'goes on' if not runs[0].outcome else 'is done'}"
-            raise CannotRun(f"nothing to resume: of the runs of apply over {self.request.inventory}, {why}")
-        self._refuse_others(runs[0])
-        return runs[0]
-
-    def _runs(self) -> list[Run]:
-        """The earlier runs that may have changed something, the latest first."""
-        every = (each for each in self.history.runs(self.request.inventory, "apply") if each.id != self.run)
-        return [each for each in every if not each.outcome.startswith(WITHOUT_A_CHANGE)]
-
-    def _refuse_others(self, earlier: Run) -> None:
-        """Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine."""
-        then, now = earlier.options, chosen(self.request)
-        left_out = set(then.get("exclude", ())) - set(now["exclude"])
-        if then.get("data") == now["data"] and not sealed_as(self.request.data, str(then.get(SEAL, ""))):
-            raise CannotRun(f"run {earlier.id} was begun with other values of --data: give the same with --resume")
-        if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
-            raise CannotRun(
-                f"run {earlier.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
-                "command with --resume, or another one without it"
-            )
-        for name in ("max_unavailable", "max_failures"):
-            if then.get(name) and not getattr(self.options, name):
-                self._say(f"run {earlier.id} had --{name.replace('_', '-')} {then[name]}, and this one has the default")
-
-    def _done_in(self, earlier: Run) -> dict[str, Record]:
-        """What an earlier run has done with, if it did it with the same settings and the same code."""
-        if self.inputs != earlier.inputs:
-            self._say(f"run {earlier.id} was made with another inventory or other code: every node is read again")
-            return {}
-        kept = (Status.CHANGED, Status.READY)
-        done = {each.name: each for each in self.history.records(earlier.id) if each.status in kept}
-        self._say(f"resuming run {earlier.id}: {len(done)} nodes are done with and are not read again")
-        return done
 
     def _read(self, done: Mapping[str, Record], earlier: Run | None) -> InventoryEvent:
         """Plan for all nodes but those that are done with, and write it down."""
@@ -150,7 +151,7 @@ class Applying:
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         if earlier:
             self._look_for_drained(earlier)
-        self.history.put(self.run, [_waiting(each) for each in self.records.values()])
+        self.history.put(self.run, self._ended())
         return inventory
 
     def _look_for_drained(self, earlier: Run) -> None:
@@ -183,7 +184,7 @@ class Applying:
             if shared := sorted(theirs & {each.name for each in ours}):
                 raise CannotRun(
                     f"run {other.id} of {other.user} on {other.host}, since {other.started}, goes on over "
-                    f"{text.names(shared)}: wait for it, or stop it"
+                    f"{text.names(shared)}: {other.way_out}"
                 )
 
     def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:
@@ -197,7 +198,7 @@ class Applying:
                 limits[group] = limit(wanted, size)
             except LimitError as error:
                 raise CannotRun(f"max_unavailable of {group}: {error}") from error
-        away = {each.name for each in self.records.values() if each.status in FinishedBadly}
+        away = {each.name for each in self.records.values() if each.status in UNAVAILABLE}
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
@@ -225,7 +226,10 @@ class Applying:
             return True
         if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
             raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
-        return click.confirm("Change these nodes?", err=True)
+        try:
+            return click.confirm("Change these nodes?", err=True)
+        except click.Abort:  # Ctrl-C, or Ctrl-D
+            raise KeyboardInterrupt from None
 
     def _refuse_undecided(self) -> None:
         disturbed = [each.name for each in self.records.values() if each.status is Status.CHANGES and each.disrupts]
@@ -246,20 +250,20 @@ class Applying:
                 while not interrupt.wanted:
                     wave = rollout.next()
                     if isinstance(wave, Stop):
-                        self.outcome = f"stopped: {wave.reason}" if wave.reason else "done"
+                        self.outcome = f"{outcome.STOPPED}: {wave.reason}" if wave.reason else outcome.DONE
                         return
                     if inputs(self.request.inventory) != self.inputs:
-                        self.outcome = (
-                            "stopped: the inventory, its data or the code is not what was planned with any more"
-                        )
+                        self.outcome = f"{outcome.STOPPED}: {_OTHERWISE}"
                         return
                     results = self._wave(wave, progress)
                     rollout.settle(results)
-                self.outcome = "interrupted: the nodes in flight were finished"
+                self.outcome = f"{outcome.INTERRUPTED}: the nodes in flight were finished"
             except KeyboardInterrupt:
-                self.outcome = "interrupted: nodes were left in flight"
+                self.outcome = f"{outcome.INTERRUPTED}: nodes were left in flight"
             except Exception as error:  # whatever it is, nodes were changed, and somebody has to know of them
-                self.outcome = f"stopped: {error}"
+                if not isinstance(error, FORESEEN):
+                    tell(Mask()(traceback.format_exc()))
+                self.outcome = f"{outcome.STOPPED}: {in_words(error)}"
             finally:
                 progress.end()
 
@@ -338,13 +342,12 @@ class Applying:
     def _settle(self, record: Record, wave: Wave) -> None:
         record = record.model_copy(update={"drained": record.name in self.away.hosts})
         self.records[record.name] = record
-        self.history.put(self.run, [record], wave.number)
+        self.history.settle(self.run, record, wave.number)
 
     # --- after ---------------------------------------------------------------------------------------------------
 
     def _report(self) -> int:
-        records = [_waiting(each) for each in self.records.values()]
-        code = INTERRUPTED if self.outcome.startswith("interrupted") else exit_code(records)
+        records, code = self._ended(), self._exit_code()
         if self.options.json:
             told = {"run": self.run, "inventory": self.request.inventory, "outcome": self.outcome, "exit_code": code}
             told |= {"totals": totals(records), "waves": self.waves, "nodes": nodes_as_json(records)}
@@ -364,42 +367,12 @@ class Applying:
         tell(f"fleet: {line}")
 
 
-class _as_history:
-    """The run's row in the history: begun with the context, and ended with it, whatever happens."""
-
-    def __init__(self, applying: Applying) -> None:
-        self._applying = applying
-
-    def __enter__(self) -> None:
-        applying = self._applying
-        options = {
-            name: getattr(applying.options, name) for name in ("max_unavailable", "max_failures", "canary", "resume")
-        }
-        options |= chosen(applying.request) | {SEAL: seal(applying.request.data)}
-        applying.run = applying.history.begin("apply", applying.request.inventory, options)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        applying = self._applying
-        records = [_waiting(each) for each in applying.records.values()]
-        code = 1 if error else exit_code(records)
-        outcome = f"did not begin: {error}" if error else applying.outcome
-        if outcome.startswith("interrupted") or isinstance(error, KeyboardInterrupt):
-            code, outcome = INTERRUPTED, outcome if not error else "interrupted before anything was changed"
-        applying.history.finish(applying.run, outcome, code)
-
-
 def apply(
     request: Request, options: Options, history: History, guard: Guard | None = None, events_of: Events = child.events
 ) -> int:
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
     request = request.model_copy(update={"group_data": GROUP_DATA})
     return Applying(request, options, history, guard or Guard(), events_of)()
-
-
-def _told(options: Mapping[str, Any]) -> str:
-    """Which nodes somebody chose, in the words of the command line."""
-    words = [f"--{name} {each}" for name in ("limit", "exclude", "data") for each in options.get(name, ())]
-    return " ".join(words) or "the whole inventory"
 
 
 def _waiting(record: Record) -> Record:

@@ -1,6 +1,8 @@
-"""What has to be equal on all machines that work on one fleet: this project's code, and the inventory.
+"""What decides about nodes: this project's code, and the inventory.
 
-Digests without the paths at which machines keep the two. The values that they are of never leave their machine.
+It has to be equal on all machines that work on one fleet, from a plan to its last wave, and between a run and the one
+that resumes it. Digests without the paths at which machines keep the two. The values that they are of never leave their
+machine.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fleet.child import ROOT
 
-__all__ = ["MISSING", "Checkout", "differences", "here", "portable"]
+__all__ = ["MISSING", "Checkout", "differences", "here", "inputs", "portable"]
 
 MISSING = "missing"
 _CODE = ("fleet", "tasks", "userns", "templates", "artifacts")
@@ -50,6 +52,12 @@ def here(inventory: str, directory: Path = ROOT) -> Checkout:
     return Checkout(code=digest.hexdigest(), inventory=_inventory(inventory, directory))
 
 
+def inputs(inventory: str) -> str:
+    """Both digests for who stands here, in one string by which runs are compared."""
+    found = here(inventory, Path.cwd())
+    return f"{found.code} {found.inventory}"
+
+
 def differences(wanted: Checkout, found: Checkout, inventory: str) -> str:
     """What of another machine's is not as it is wanted, in words; "" where all is."""
     if found.code != wanted.code:
@@ -74,7 +82,8 @@ def _inventory(inventory: str, directory: Path) -> str:
     digest = sha256(b"" if file.is_file() else inventory.encode())
     beside = file.parent if file.is_file() else directory
     files = {f"beside/{each.name}": each for each in beside.glob("group_data/*.py")}
-    files |= {f"here/{each.name}": each for each in directory.glob("group_data/*.py")}
+    if directory.resolve() != beside.resolve():
+        files |= {f"here/{each.name}": each for each in directory.glob("group_data/*.py")}
     if file.is_file():
         files[file.name] = file
     _add(digest, files)
@@ -83,4 +92,6 @@ def _inventory(inventory: str, directory: Path) -> str:
 
 def _add(digest: object, files: dict[str, Path]) -> None:
     for name, file in sorted(files.items()):
+        if not file.is_file():  # an editor's lock beside group_data is a link to nowhere
+            continue
         digest.update(f"{name}\0{sha256(file.read_bytes()).hexdigest()}\0".encode())  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from fleet.events import Ended, Event, InventoryEvent, Problem, Request, parse
 from userns.diff import Mask
 
-__all__ = ["BrokenOff", "CannotRun", "Child", "Events", "events", "running"]
+__all__ = ["FORESEEN", "BrokenOff", "CannotRun", "Child", "Events", "events", "in_words", "running"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 30
@@ -26,6 +27,15 @@ class CannotRun(Exception):
 
 class BrokenOff(Exception):
     """pyinfra's process ended before it had told all, with the last lines that it printed."""
+
+
+# Errors that say all that there is to say.
+FORESEEN = (CannotRun, BrokenOff, OSError, sqlite3.Error)
+
+
+def in_words(error: BaseException) -> str:
+    """What to tell of an error: of one that nobody foresaw its type too, and no secret."""
+    return str(error) if isinstance(error, FORESEEN) else f"{type(error).__name__}: {Mask()(str(error))}"
 
 
 # Who runs a request, here or elsewhere: its events as they come. Raises CannotRun, or BrokenOff, from the iterator.
@@ -84,7 +94,7 @@ def running(request: Request, verbose: bool = False, cwd: Path | None = None) ->
 
 
 def inventory_of(found: Iterator[Event]) -> InventoryEvent:
-    """The first event. Raises CannotRun."""
+    """The first event. Raises CannotRun, or BrokenOff where it is not the inventory's."""
     first = next(found)
     if not isinstance(first, InventoryEvent):
         raise BrokenOff(f"pyinfra began with {first!r}")

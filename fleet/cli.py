@@ -16,7 +16,7 @@ from fleet.apply import Options, apply
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
-from fleet.history import History, NoSuchRun, default_path
+from fleet.history import CannotEnd, History, NoSuchRun, default_path
 from fleet.shards import SHARD
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (CannotRun, BrokenOff, NoSuchRun) as error:
+    except (CannotRun, BrokenOff, NoSuchRun, CannotEnd) as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -152,6 +152,9 @@ def _looking_back(commands: Any) -> None:
     listing = commands.add_parser("history", help="list the runs")
     listing.add_argument("inventory", nargs="?", metavar="INVENTORY", help="only those over this one")
     listing.add_argument("-n", "--count", type=_count, default=20, help="how many (20)")
+    listing.add_argument(
+        "--end", type=_count, metavar="RUN", help="mark this run as ended, whose process is gone with another host"
+    )
     showing = commands.add_parser("show", help="tell what became of each node in a run")
     showing.add_argument("number", type=_count, metavar="RUN")
     showing.add_argument("nodes", nargs="*", metavar="NODE", help="only these, in full")
@@ -174,6 +177,8 @@ def _looking_back(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     with _opened(options) as history:
+        if options.end is not None:
+            return past.end(history, options.end)
         return past.history(history, options.inventory, options.count, options.json)
 
 

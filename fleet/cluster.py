@@ -27,7 +27,8 @@ from fleet.where import Settings
 __all__ = ["Cluster", "Settings"]
 
 TICK_SECONDS = 0.25
-# Longer than any step of a node may take by its own limits: an hour of them is half over.
+# Longer than any step of a node may take, for its beginning and its end are news: READ_SECONDS of tasks.assess (120 s)
+# in a plan, CHANGE_SECONDS of tasks.containerd and PROVE_SECONDS of tasks.verify (1800 s each) in a change.
 SLOW_SECONDS = {"plan": 300.0, "apply": 2000.0}
 # How long one that is there may take to answer at the beginning: later, patience is longer.
 LOOK_SECONDS = 30.0

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import scrypt, sha256
@@ -21,17 +21,17 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet.checkout import inputs
 from fleet.child import ROOT
+from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "WITHOUT_A_CHANGE", "History", "NoSuchRun", "Run", "default_path", "inputs", "seal", "sealed_as"]
+__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
 # The option that tells whether two runs had the same --data, and not what it was.
 SEAL = "data_seal"
-# How the outcomes of runs that changed nothing begin; those of the first kind did not read their nodes either.
-WITHOUT_A_CHANGE = ("did not begin", "declined", "interrupted before")
 _SCHEMA = """
 create table if not exists runs (
     id integer primary key, kind text not null, inventory text not null, inputs text not null, commit_id text not null,
@@ -54,9 +54,13 @@ class NoSuchRun(Exception):
     """There is no run of this number, or none that would do."""
 
 
+class CannotEnd(Exception):
+    """A run cannot be marked as ended, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `outcome` is "" while it goes on, and "broken off" where its process ended without a word."""
+    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
 
     id: int
     kind: str
@@ -71,6 +75,27 @@ class Run:
     outcome: str
     exit_code: int | None
     totals: Mapping[str, int]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended, as far as can be seen from here."""
+        return not self.outcome
+
+    @property
+    def way_out(self) -> str:
+        """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
+        gone = f"; where it is gone with that host: fleet.py history --end {self.id}"
+        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
+
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether it ended before its first wave."""
+        return self.outcome.startswith((NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
+
+    @property
+    def knows_its_nodes(self) -> bool:
+        """Whether it has read them: one that did not begin has at most their names."""
+        return bool(self.totals) and not self.outcome.startswith(NOT_BEGUN)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -103,7 +128,7 @@ class History:
             "inventory": _absolute(inventory),
             "inputs": inputs(inventory),
             "commit_id": _commit(),
-            "user": os.environ.get("SUDO_USER") or getpass.getuser(),
+            "user": _user(),
             "host": socket.gethostname(),
             "process": _process(os.getpid()),
             "options": json.dumps(options),
@@ -112,37 +137,23 @@ class History:
         with self._db.conn:
             return int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
 
-    def put(self, run: int, records: Sequence[Record], wave: int | None = None) -> None:
-        """What is known of these nodes now."""
+    def put(self, run: int, records: Iterable[Record]) -> None:
+        """The nodes of a run in its order, with what is known of them now. What was known before is replaced."""
         bodies, rows = {}, []
         for position, record in enumerate(records):
-            body = record.model_dump_json(exclude={*_OWN, "diffs"})
-            digest = sha256(body.encode()).hexdigest()[:32]
-            bodies[digest] = body
-            rows.append(
-                {
-                    "run": run,
-                    "name": record.name,
-                    "position": position,
-                    "status": str(record.status),
-                    "wave": wave,
-                    "at": _now(),
-                    "groups": json.dumps(record.groups),
-                    "reasons": json.dumps(record.reasons),
-                    "proof": json.dumps(record.proof),
-                    "body": digest,
-                }
-            )
+            body, columns = _stored(record)
+            bodies[body["digest"]] = body
+            rows.append({"run": run, "name": record.name, "position": position, "wave": None, **columns})
         with self._db.conn:
-            self._db.table("bodies").insert_all(
-                [{"digest": digest, "body": body} for digest, body in bodies.items()], pk="digest", ignore=True
-            )
-            if len(rows) > 1 or wave is None:
-                self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
-            else:
-                (row,) = rows
-                del row["position"], row["run"], row["name"]
-                self._db.table("nodes").update((run, records[0].name), row)
+            self._keep(bodies.values())
+            self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
+
+    def settle(self, run: int, record: Record, wave: int) -> None:
+        """What became of a node of the run in its wave. It keeps its place in the order."""
+        body, columns = _stored(record)
+        with self._db.conn:
+            self._keep([body])
+            self._db.table("nodes").update((run, record.name), {"wave": wave, **columns})
 
     def in_flight(self, run: int, names: Iterable[str], wave: int) -> None:
         """These nodes are being changed: from now on, until more is known, nobody knows what they are."""
@@ -157,17 +168,38 @@ class History:
         with self._db.conn:
             self._db.table("runs").update(run, {"ended": _now(), "outcome": outcome, "exit_code": exit_code})
 
+    def end(self, number: int) -> Run:
+        """Mark a run as ended that did not say so itself. Where it lives after all, it says more when it ends.
+
+        Raises NoSuchRun, and CannotEnd where it has ended, or its process lives on this host.
+        """
+        run, here = self.run(number), socket.gethostname()
+        if run.goes_on and run.host == here:
+            raise CannotEnd(f"run {number} goes on, and its process lives on this host: stop that")
+        was = "going on, as far as could be seen" if run.goes_on else run.outcome
+        row = {"ended": _now(), "outcome": f"{ENDED_BY_HAND} by {_user()} on {here}, it was {was}", "exit_code": 1}
+        with self._db.conn:
+            changed = self._db.conn.execute(
+                "update runs set ended = :ended, outcome = :outcome, exit_code = :exit_code "
+                "where id = :id and outcome is null",
+                row | {"id": number},
+            )
+        run = self.run(number)
+        if not changed.rowcount:
+            raise CannotEnd(f"run {number} has ended: {run.outcome}")
+        return run
+
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> list[Run]:
-        """The runs, the latest first."""
+    def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> Iterator[Run]:
+        """The runs, the latest first. The nodes of a run are counted when it is asked for."""
         where, values = ["1"], []
         for column, value in (("inventory", inventory and _absolute(inventory)), ("kind", kind)):
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
         found = self._db.table("runs").rows_where(" and ".join(where), values, order_by="id desc", limit=count)
-        return [self._run(row) for row in found]
+        return map(self._run, [*found])  # all rows at once: no transaction is left open
 
     def run(self, number: int) -> Run:
         """The run of this number. Raises NoSuchRun."""
@@ -202,7 +234,11 @@ class History:
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""
-        return [each for each in self.runs(kind=kind) if not each.outcome]
+        unfinished = self._db.table("runs").rows_where("kind = ? and outcome is null", [kind], order_by="id desc")
+        return [each for each in map(self._run, [*unfinished]) if each.goes_on]
+
+    def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
+        self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)
 
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
@@ -217,10 +253,25 @@ class History:
             options=json.loads(row["options"]),
             started=row["started"],
             ended=row["ended"] or "",
-            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else "broken off"),
+            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
         )
+
+
+def _stored(record: Record) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """A record as the row of its body, and the columns of a node's row that say what became of it."""
+    body = record.model_dump_json(exclude={*_OWN, "diffs"})
+    digest = sha256(body.encode()).hexdigest()[:32]
+    columns = {
+        "status": str(record.status),
+        "at": _now(),
+        "groups": json.dumps(record.groups),
+        "reasons": json.dumps(record.reasons),
+        "proof": json.dumps(record.proof),
+        "body": digest,
+    }
+    return {"digest": digest, "body": body}, columns
 
 
 def default_path() -> Path:
@@ -229,20 +280,6 @@ def default_path() -> Path:
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "userns-node" / "history.db"
-
-
-def inputs(inventory: str) -> str:
-    """A digest of what decides about nodes: the inventory's file, the groups' data beside it, and our own code."""
-    file = Path(inventory)
-    files = {file, *file.parent.glob("group_data/*.py"), *Path.cwd().glob("group_data/*.py")}
-    files |= {ROOT / "deploy.py", *(each for code in _CODE for each in (ROOT / code).rglob("*") if _is_code(each))}
-    digest = sha256(inventory.encode() if not file.is_file() else b"")
-    for each in sorted(path.resolve() for path in files if path.is_file()):
-        digest.update(f"{each}\0{sha256(each.read_bytes()).hexdigest()}\0".encode())
-    return digest.hexdigest()
-
-
-_CODE = ("tasks", "userns", "templates", "artifacts")
 
 
 def seal(data: Mapping[str, object]) -> str:
@@ -260,8 +297,8 @@ def _sealed(data: Mapping[str, object], salt: str) -> str:
     return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
 
 
-def _is_code(file: Path) -> bool:
-    return file.suffix in (".py", ".sh", ".j2", ".toml", ".yaml")
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def _absolute(inventory: str) -> str:

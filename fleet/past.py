@@ -14,17 +14,17 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import WITHOUT_A_CHANGE, History, NoSuchRun, Run
+from fleet.history import History, NoSuchRun, Run
 from fleet.plan import nodes_as_json
 from fleet.records import Record
 from fleet.report import About, as_json, make
 
-__all__ = ["differences", "history", "report", "show"]
+__all__ = ["differences", "end", "history", "report", "show"]
 
 
 def history(past: History, inventory: str | None, count: int, json_: bool) -> int:
     """List the runs, the latest first."""
-    runs = past.runs(inventory, count=count)
+    runs = [*past.runs(inventory, count=count)]
     if json_:
         print(json.dumps([each.as_json() for each in runs], indent=1, ensure_ascii=False))
         return 0
@@ -34,6 +34,12 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
     ]
     headers = ["run", "started", "what", "inventory", "by", "commit", "nodes", "outcome"]
     print(tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True) if rows else "no run yet")
+    return 0
+
+
+def end(past: History, number: int) -> int:
+    """Mark a run as ended that went away without a word."""
+    print(f"run {number}: {past.end(number).outcome}")
     return 0
 
 
@@ -64,12 +70,11 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     """Tell what is otherwise between two runs; of one run, since the run before it over the same inventory."""
     new = past.run(numbers[-1])
     if len(numbers) > 1:
-        old = past.run(numbers[0])
+        old: Run | None = past.run(numbers[0])
     else:
-        earlier = [each for each in past.runs(new.inventory) if each.id < new.id and each.totals]
-        if not earlier:
-            raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
-        old = earlier[0]
+        old = next((each for each in past.runs(new.inventory) if each.id < new.id and each.totals), None)
+    if old is None:
+        raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
     found = drift.between(past.records(old.id), past.records(new.id))
     if json_:
         told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
@@ -87,13 +92,12 @@ def report(
 ) -> int:
     """Write the report on a run, else on the last one over an inventory that knew its nodes, in the forms asked for."""
     if number is not None:
-        run = past.run(number)
+        run: Run | None = past.run(number)
     else:
-        runs = [each for each in past.runs(inventory) if _knows_its_nodes(each)]
-        if not runs:
-            raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
-        run = runs[0]
-    before = next((each for each in past.runs(run.inventory) if each.id < run.id and _knows_its_nodes(each)), None)
+        run = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
+    if run is None:
+        raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
+    before = next((each for each in past.runs(run.inventory) if each.id < run.id and each.knows_its_nodes), None)
     about = About(
         run=run.id,
         kind=run.kind,
@@ -117,10 +121,6 @@ def report(
             _write(file, forms[form](fleet))
             print(f"fleet: run {run.id} as {form}: {file}", file=sys.stderr)
     return 0
-
-
-def _knows_its_nodes(run: Run) -> bool:
-    return bool(run.totals) and not run.outcome.startswith(WITHOUT_A_CHANGE[:1])
 
 
 def _write(file: Path, text: str) -> None:
@@ -154,4 +154,4 @@ def _counts(run: Run) -> str:
 
 
 def _outcome(run: Run) -> str:
-    return run.outcome.splitlines()[0] if run.outcome else "goes on"
+    return "goes on" if run.goes_on else run.outcome.splitlines()[0]

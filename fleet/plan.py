@@ -8,9 +8,10 @@ from typing import Any
 from pydantic_core import to_json
 
 from fleet import child, text
-from fleet.child import Events
+from fleet.child import Events, in_words
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
+from fleet.outcome import DONE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
 
@@ -55,10 +56,10 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     try:
         _, records = gather(request, Progress("reading"), verbose, events_of=events_of)
     except Exception as error:
-        history.finish(number, f"did not begin: {error}", 1)
+        history.finish(number, f"{NOT_BEGUN}: {in_words(error)}", 1)
         raise
     history.put(number, records)
-    history.finish(number, "done", exit_code(records))
+    history.finish(number, DONE, exit_code(records))
     if as_json_:
         # Not by json: with an indentation it is pure Python, and takes longer than all else that is done here.
         print(to_json(as_json(request.inventory, records), indent=1).decode())

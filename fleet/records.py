@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ATTENTION", "FindingRecord", "FinishedBadly", "Record", "Status", "Versions", "exit_code", "totals"]
+__all__ = ["ATTENTION", "UNAVAILABLE", "FindingRecord", "Record", "Status", "Versions", "exit_code", "totals"]
 
 
 class Status(StrEnum):
@@ -23,7 +23,8 @@ class Status(StrEnum):
     UNKNOWN = "unknown"  # the run broke off while it was in flight
 
 
-FinishedBadly = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE)
+# What counts against how many of a group may be away.
+UNAVAILABLE = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE)
 # In this order they are what an operator wants to see first.
 ATTENTION = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE, Status.REFUSED)
 

@@ -103,7 +103,7 @@ class Leases:
                 self._granted[attempt] = now
 
     def withdraw(self, attempt: str) -> None:
-        """Never again."""
+        """Grant it never again. It is over a lease after its last grant."""
         with self._lock:
             self._beats[attempt] = WITHDRAWN
 
@@ -119,7 +119,7 @@ class Leases:
             return attempt in self._granted
 
     def grants(self) -> Grants:
-        """As they stand."""
+        """By the id of each attempt that was granted: its last such beat, or WITHDRAWN where it has to end."""
         with self._lock:
             return {each: beat for each, beat in self._beats.items() if beat}
 
@@ -166,7 +166,7 @@ class Board:
         return [each for each in workers if self.resting.get(each.token, now) <= now]
 
     def heard(self, attempt: str, now: float) -> None:
-        """It had news."""
+        """Set when the attempt last had news to `now`."""
         if known := self.attempts.get(attempt):
             known.heard = now
 

@@ -55,8 +55,8 @@ class Rollout:
     """A rollout as far as it has come.
 
     `waiting` are the nodes to change, in order. `groups` are the groups of each node, `limits` how many of a group may
-    be away at a time. `unavailable` are the nodes that are: those that could not be reached, and those
-    that failed. `canary` goes first and alone; None: it has gone.
+    be away at a time. `unavailable` are the nodes that are: those that could not be reached, and those that failed.
+    `canary` goes first and alone; None: it has gone.
     """
 
     waiting: list[str]
@@ -70,18 +70,18 @@ class Rollout:
 
     def next(self) -> Wave | Stop:
         """The next wave, or why there is none. Its nodes wait no longer."""
-        if len(self.failed) > self.max_failures:
-            budget = "none may" if self.max_failures == 0 else f"{self.max_failures} may"
-            return Stop(f"{len(self.failed)} failed ({', '.join(self.failed)}) and {budget} (--max-failures)")
         if self.failed and len(self.waves) == 1 and self.waves[0].canary:
             return Stop(f"the canary failed: {self.failed[0]}")
+        if len(self.failed) > self.max_failures:
+            count = f"{len(self.failed)} node{'s' if len(self.failed) > 1 else ''}"
+            return Stop(f"{count} failed ({', '.join(self.failed)}); --max-failures allows {self.max_failures}")
         if not self.waiting:
             return Stop()
-        canary = not self.waves and self.canary is not None
-        nodes = self._share([self.canary] if canary and self.canary else self.waiting)
+        canary = None if self.waves else self.canary
+        nodes = self._share(self.waiting if canary is None else [canary])
         if not nodes:
             return Stop(self._why_nobody())
-        wave = Wave(len(self.waves) + 1, tuple(nodes), canary)
+        wave = Wave(len(self.waves) + 1, tuple(nodes), canary is not None)
         self.waves.append(wave)
         gone = set(nodes)
         self.waiting = [each for each in self.waiting if each not in gone]

@@ -124,7 +124,7 @@ def _seal() -> Generator[StringCommand, None, None]:
     yield WarningCommand(*run("seal.sh", parts=SEALING).bits)
 
 
-@contained()
+@contained("tasks.image.seal --dry")
 def seal() -> None:
     """Before a running machine's disk is copied: `pyinfra INVENTORY tasks.image.seal`. It takes away who it is."""
     if isinstance(ctx_host.get().connector, ImageConnector):

@@ -21,6 +21,7 @@ from pyinfra.context import ctx_host, ctx_state
 from userns.diff import Mask
 
 NO_HOSTS = "No hosts remaining!"
+DEPLOY = "deploy.py --dry"
 
 
 def refuse(reasons: Iterable[str]) -> None:
@@ -43,10 +44,11 @@ def refuse(reasons: Iterable[str]) -> None:
 
 
 @contextmanager
-def contained() -> Iterator[None]:
+def contained(command: str = DEPLOY) -> Iterator[None]:
     """Contain whatever goes wrong inside to the current host: one host's trouble is that host's.
 
-    Also a decorator, `@contained()`: the function then returns None where its host was failed.
+    Also a decorator, `@contained()`: the function then returns None where its host was failed. `command` is what
+    pyinfra was given to come here, and changes nothing: an error that nobody foresaw is told with it.
     """
     try:
         yield
@@ -56,14 +58,14 @@ def contained() -> Iterator[None]:
         elif str(error) != NO_HOSTS:  # --fail-percent: the whole run is to end
             raise
     except Exception as error:
-        refuse([f"refused: {unexpected(error)}"])
+        refuse([f"refused: {unexpected(error, command)}"])
 
 
-def unexpected(error: Exception) -> str:
-    """What to tell of an error that nobody foresaw; `--debug` shows where it came from."""
+def unexpected(error: Exception, command: str) -> str:
+    """What to tell of an error that nobody foresaw, and how to see where: by pyinfra, as fleet.py has no --debug."""
     logger.debug(Mask()("".join(traceback.format_exception(error))))
-    told = Mask()(str(error))
-    return f"unexpected {type(error).__name__}: {told} (a bug in userns-node: run with --debug and report it)"
+    bug = f"a bug in userns-node: `pyinfra INVENTORY {command} --debug --limit HOST` shows where; please report it"
+    return f"unexpected {type(error).__name__}: {Mask()(str(error))} ({bug})"
 
 
 def ask_late(state: State) -> None:

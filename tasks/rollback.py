@@ -46,13 +46,13 @@ class KeptSets(FactBase[rollback.Kept]):
             raise FactProcessError(str(error)) from error
 
 
-@contained()
+@contained("tasks.rollback.previous_set --dry")
 def previous_set() -> None:
     """Bring back the set from before the last change, and keep the present one in its place."""
     _bring_back(rollback.PREVIOUS)
 
 
-@contained()
+@contained("tasks.rollback.older_set --dry")
 def older_set() -> None:
     """Bring back the older one of the two kept sets."""
     _bring_back(rollback.PREVIOUS_2)

@@ -22,6 +22,7 @@ from userns.readiness import Readiness
 
 # The script bounds each step by itself; this is for a connection that died.
 PROVE_SECONDS = 1800
+ALONE = "tasks.verify.user_namespace"
 
 # What the kernel said on the hosts that were proven in this run (or whose proof `allow` accepts), in words, by host.
 proven: dict[str, tuple[str, ...]] = {}
@@ -57,7 +58,7 @@ class ProofCommand(StringCommand):
             logger.error(f"{host.print_prefix}{error}")
             return False, output
         except Exception as error:  # pyinfra would end the run of all hosts
-            logger.error(f"{host.print_prefix}{unexpected(error)}")
+            logger.error(f"{host.print_prefix}{unexpected(error, ALONE)}")
             return False, output
         allowed = any(each.allowed for each in findings)
         good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or allowed)
@@ -146,7 +147,7 @@ def prove(plan: Plan, *, of_a_change: bool = False) -> None:
     )
 
 
-@contained()
+@contained(ALONE)
 def user_namespace() -> None:
     """The proof alone, on a node as it is: `pyinfra INVENTORY tasks.verify.user_namespace`. Changes nothing."""
     plan = assess.plan()

@@ -271,7 +271,8 @@ def test_an_error_that_nobody_foresaw_stays_with_its_host(tmp_path: Path, option
         assert run.operations(good)
     for host, error in buggy.items():
         assert run.refused(host)[0].startswith(f"unexpected {error.partition('(')[0]}: ")
-        assert "run with --debug and report it" in "\n".join(run.said(host))
+        how = "`pyinfra INVENTORY deploy.py --dry --debug --limit HOST` shows where; please report it"
+        assert how in "\n".join(run.said(host))
         assert "--json" not in options or run.operations(host) == []
 
 
@@ -343,7 +344,9 @@ def test_an_error_in_judging_a_proof_does_not_end_the_run_of_all(tmp_path: Path)
     )
     run = pyinfra(made.inventory, tmp_path / "broken.py", "-y", "--json")
     assert run.json["results"]["failed_hosts"] == [host]
-    assert "unexpected TypeError: " in "\n".join(run.said(host))
+    said = "\n".join(run.said(host))
+    assert "unexpected TypeError: " in said
+    assert "`pyinfra INVENTORY tasks.verify.user_namespace --debug --limit HOST` shows where" in said
     assert "nothing to do" in run.said(done)
 
 

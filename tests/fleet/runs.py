@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lab.paths import REPO
-from tests.deploy.fleet import Run
+from tests.deploy.fleet import Fleet, Run
 
 FLEET = REPO / "fleet.py"
 SECONDS = 600
@@ -56,27 +58,70 @@ def begun(
         text=True,
     ) as process:
         assert process.stderr
-        seen = ""
-        while after not in seen:
+        said = ""
+        while after not in said:
             line = process.stderr.readline()
-            assert line, seen
-            seen += line
-        yield process, seen
+            assert line, said
+            said += line
+        yield process, said
 
 
 def interrupted(
     *arguments: str | Path, home: Path, after: str, signals: Iterable[signal.Signals] = (signal.SIGINT,)
 ) -> Run:
     """Run it, and send it signals once its standard error has a line with `after`: the next one a second later each."""
-    with begun(*arguments, home=home, after=after) as (process, seen):
+    with begun(*arguments, home=home, after=after) as (process, said):
         for number, one in enumerate(signals):
             if number:
                 time.sleep(1)
             process.send_signal(one)
         stdout, stderr = process.communicate(timeout=SECONDS)
-    return Run(process.returncode, stdout, seen + stderr)
+    return Run(process.returncode, stdout, said + stderr)
 
 
 def statuses(run: Run) -> dict[str, str]:
     """What a run with --json says of each node."""
     return {name: record["status"] for name, record in run.json["nodes"].items()}
+
+
+def played(directory: Path, count: int = 4, **of: dict[str, Any]) -> Fleet:
+    """Nodes n1, n2, … of one group; `of` has more about some of them."""
+    directory.mkdir(exist_ok=True)
+    fleet = Fleet(directory)
+    for number in range(1, count + 1):
+        fleet.add(f"n{number}", **of.get(f"n{number}", {}))
+    return fleet
+
+
+def apply(fleet: Fleet, *options: str, **how: Any) -> Run:
+    """Roll out to all of them, without a question."""
+    return fleet_py("apply", fleet.inventory, "-y", "--json", *options, home=fleet.directory, **how)
+
+
+def seen(fleet: Fleet, *arguments: str) -> Any:
+    """What a command that looks back says, as JSON values."""
+    run = fleet_py(*arguments, "--json", home=fleet.directory)
+    assert run.code == 0, run.text
+    return json.loads(run.stdout)
+
+
+def hanging(directory: Path) -> Fleet:
+    """Nodes that answer at once when they are read, and then hang for as long as a file says so."""
+    fleet = played(directory, 2)
+    text = fleet.inventory.read_text()
+    gate = directory / "hang"
+    # Loaded by each process: the plan's finds no file yet; the first wave's finds it.
+    (directory / "fleet.py").write_text(
+        text + f"\n_gate = Path({str(gate)!r})\n"
+        "for _host in nodes[0]:\n    _host[1]['fake_delay'] = 60 if _gate.exists() else 0\n"
+        "_gate.touch()\n"
+    )
+    return Frozen(directory, fleet.hosts)
+
+
+class Frozen(Fleet):
+    """A fleet whose inventory was written by hand."""
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "fleet.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import signal
@@ -16,25 +15,17 @@ from typing import Any
 
 import pytest
 
+from fleet.apply import Options
+from fleet.apply import apply as roll_out
+from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
+from fleet.history import History
+from fleet.records import Record, Status
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, PROVE, READ, Fleet, Run
-from tests.fleet.runs import FLEET, begun, environment, fleet_py, interrupted, statuses
+from tests.fleet.runs import FLEET, apply, begun, environment, fleet_py, hanging, interrupted, played, seen, statuses
 
 BROKEN = {"answers": {CHANGE: {"success": False, "stderr": "error: containerd did not answer"}}}
-
-
-def played(directory: Path, count: int = 4, **of: dict[str, Any]) -> Fleet:
-    """Nodes n1, n2, … of one group; `of` has more about some of them."""
-    directory.mkdir(exist_ok=True)
-    fleet = Fleet(directory)
-    for number in range(1, count + 1):
-        fleet.add(f"n{number}", **of.get(f"n{number}", {}))
-    return fleet
-
-
-def apply(fleet: Fleet, *options: str, **how: Any) -> Run:
-    return fleet_py("apply", fleet.inventory, "-y", "--json", *options, home=fleet.directory, **how)
 
 
 def waves(run: Run) -> list[list[str]]:
@@ -82,33 +73,52 @@ def test_in_a_pipe_there_is_a_line_for_each_wave_and_no_bar(rolled_out: Run) -> 
     assert not {"\r", "\x1b", "%"} & set(rolled_out.stderr)
 
 
-def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
-    fleet = played(tmp_path, 1)
+def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
+    """The exit code of a rollout on a terminal where somebody answers its question so, and all that it showed."""
     controller, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, FLEET, "apply", fleet.inventory],
         cwd=REPO,
-        env=environment(tmp_path),
+        env=environment(fleet.directory),
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
     ) as process:
         os.close(terminal)
-        seen = b""
-        while b"Change these nodes? [y/N]" not in seen:
-            seen += os.read(controller, 4096)
-        os.write(controller, b"y\n")
+        shown = b""
+        while b"Change these nodes? [y/N]" not in shown:
+            shown += os.read(controller, 4096)
+        os.write(controller, answer)
         try:
             while chunk := os.read(controller, 4096):
-                seen += chunk
+                shown += chunk
         except OSError:  # the other end is closed
             pass
         os.close(controller)
-        assert process.wait(timeout=60) == 0
-    assert b"reading" in seen
-    assert b"changing" in seen
-    assert b"1/1" in seen
-    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in seen
+        return process.wait(timeout=60), shown
+
+
+def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
+    code, shown = answered(played(tmp_path, 1), b"y\n")
+    assert code == 0
+    assert b"reading" in shown
+    assert b"changing" in shown
+    assert b"1/1" in shown
+    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "outcome"),
+    [(b"n\n", 1, "declined"), (b"\x04", 130, "interrupted before anything was changed")],
+    ids=["no", "Ctrl-D"],
+)
+def test_whoever_does_not_agree_changes_nothing(tmp_path: Path, answer: bytes, code: int, outcome: str) -> None:
+    fleet = played(tmp_path, 1)
+    ended, shown = answered(fleet, answer)
+    assert ended == code
+    assert b"Traceback" not in shown
+    (run,) = seen(fleet, "history")
+    assert (run["outcome"], run["exit_code"], run["totals"]) == (outcome, code, {"waiting": 1})
 
 
 # --- what stops it ------------------------------------------------------------------------------------------------
@@ -135,7 +145,7 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
     run = apply(broken, "--max-unavailable", "2")
     assert run.code == 1
     assert waves(run) == [["n1"], ["n2", "n3"]]
-    assert run.json["outcome"] == "stopped: 1 failed (@fake/n2) and none may (--max-failures)"
+    assert run.json["outcome"] == "stopped: 1 node failed (@fake/n2); --max-failures allows 0"
     assert of(run, "waiting") == ["n4", "n5", "n6"]
 
     # The operator repairs it. The nodes that are done with are not even read: they could not be.
@@ -174,7 +184,7 @@ def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> N
 def test_a_canary_that_failed_goes_alone_again(tmp_path: Path) -> None:
     fleet = played(tmp_path, n1=BROKEN)
     fleet.add("done", nodes.converged())
-    assert apply(fleet, "--max-unavailable", "100%").json["outcome"].startswith("stopped: 1 failed (@fake/n1)")
+    assert apply(fleet, "--max-unavailable", "100%").json["outcome"] == "stopped: the canary failed: @fake/n1"
     repaired = played(tmp_path)
     repaired.add("done", nodes.converged())
     again = apply(repaired, "--max-unavailable", "100%", "--resume")
@@ -257,12 +267,6 @@ def slow(directory: Path, seconds: float) -> Fleet:
     return fleet
 
 
-def seen(fleet: Fleet, *arguments: str) -> Any:
-    run = fleet_py(*arguments, "--json", home=fleet.directory)
-    assert run.code == 0, run.text
-    return json.loads(run.stdout)
-
-
 def test_ctrl_c_finishes_the_nodes_in_flight_and_reports(tmp_path: Path) -> None:
     fleet = slow(tmp_path, 0.5)
     run = interrupted(
@@ -323,6 +327,31 @@ def test_what_breaks_in_the_middle_is_no_run_that_did_not_begin(tmp_path: Path) 
     assert apply(slow(tmp_path, 0), "--resume").code == 0
 
 
+def test_an_error_that_nobody_foresaw_is_told_with_where_and_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The canary is told of; then of a node that nobody knows."""
+    names = ("n1", "https://ops:hunter2@n3")
+
+    @contextmanager
+    def events_of(request: Request, verbose: bool) -> Iterator[Iterator[Event]]:
+        status = Status.CHANGES if request.action == "plan" else Status.CHANGED
+        told = names[:1] if request.action == "plan" else names
+        inventory = InventoryEvent(hosts=(HostEvent(name="n1", groups=("all",)),), sizes={"all": 1}, data={"all": {}})
+        yield iter([inventory, *(RecordEvent(record=Record(name=each, status=status)) for each in told)])
+
+    history = History(tmp_path / "history.db")
+    request = Request(action="plan", inventory=str(tmp_path / "hosts.py"))
+    assert roll_out(request, Options(yes=True), history, events_of=events_of) == 1
+    (run,) = history.runs()
+    history.close()
+    assert run.outcome == "stopped: KeyError: 'https://<secret 1>@n3'"
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err
+    assert "in _change" in captured.err
+    assert "hunter2" not in captured.out + captured.err
+
+
 def test_a_second_ctrl_c_leaves(tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     hang.mkdir()
@@ -336,142 +365,3 @@ def test_a_second_ctrl_c_leaves(tmp_path: Path) -> None:
     assert run.json["outcome"] == "interrupted: nodes were left in flight"
     assert of(run, "unknown") == ["n1"]
     assert "finishes or undoes itself" in run.json["nodes"]["@fake/n1"]["reasons"][0]
-
-
-def hanging(directory: Path) -> Fleet:
-    """Nodes that answer at once when they are read, and then hang for as long as a file says so."""
-    fleet = played(directory, 2)
-    text = fleet.inventory.read_text()
-    gate = directory / "hang"
-    # Loaded by each process: the plan's finds no file yet; the first wave's finds it.
-    (directory / "fleet.py").write_text(
-        text + f"\n_gate = Path({str(gate)!r})\n"
-        "for _host in nodes[0]:\n    _host[1]['fake_delay'] = 60 if _gate.exists() else 0\n"
-        "_gate.touch()\n"
-    )
-    return Frozen(directory, fleet.hosts)
-
-
-class Frozen(Fleet):
-    """A fleet whose inventory was written by hand."""
-
-    @property
-    def inventory(self) -> Path:
-        return self.directory / "fleet.py"
-
-
-def test_a_run_that_is_killed_leaves_a_history_that_says_so(tmp_path: Path) -> None:
-    fleet = hanging(tmp_path)
-    with subprocess.Popen(
-        [sys.executable, FLEET, "apply", fleet.inventory, "-y"],
-        cwd=REPO,
-        env=environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr
-        while "wave 1" not in process.stderr.readline():
-            pass
-        (run,) = seen(fleet, "history")
-        assert run["outcome"] == ""
-        # Another one over the same nodes is refused while this one goes on.
-        other = apply(fleet)
-        assert other.code == 1
-        assert f"run {run['id']} of " in other.stderr
-        assert "goes on over @fake/n1, @fake/n2" in other.stderr
-        process.kill()
-        process.wait()
-    runs = {each["id"]: each for each in seen(fleet, "history")}
-    assert runs[run["id"]]["outcome"] == "broken off"
-    assert runs[run["id"]]["totals"] == {"unknown": 1, "waiting": 1}
-    told = seen(fleet, "show", str(run["id"]))
-    assert told["nodes"]["@fake/n1"] | {"status": "unknown", "wave": 1} == told["nodes"]["@fake/n1"]
-    deadline = time.monotonic() + 30
-    while _runners_of(fleet) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert _runners_of(fleet) == []
-
-
-def _runners_of(fleet: Fleet) -> list[str]:
-    """The processes that run pyinfra with this history's home in their environment."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"XDG_STATE_HOME={fleet.directory}".encode() in environ.read_bytes():
-                found.append(environ.parent.name)
-        except OSError:
-            continue
-    return found
-
-
-# --- the history --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """Two plans and an apply over a node that drifts between them."""
-    directory = tmp_path_factory.mktemp("past")
-    fleet = Fleet(directory)
-    fleet.add("n1", nodes.converged())
-    fleet.add("n2", nodes.converged())
-    assert fleet_py("plan", fleet.inventory, "--data", "ssh_password=hunter2hunter2", home=directory).code == 0
-    fleet.hosts.clear()
-    fleet.add("n1", nodes.converged(nodes.bare(kernel="6.13.0")))
-    fleet.add("n3", nodes.bare())
-    assert fleet_py("plan", fleet.inventory, home=directory).code == 2
-    assert apply(fleet).code == 0
-    return fleet
-
-
-def test_runs_are_listed_with_who_when_from_which_commit_and_outcome(past: Fleet) -> None:
-    runs = seen(past, "history")
-    assert [each["kind"] for each in runs] == ["apply", "plan", "plan"]
-    assert [each["exit_code"] for each in runs] == [0, 2, 0]
-    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    for each in runs:
-        assert each["commit"].rstrip("+") == commit.stdout.strip()
-        assert each["user"]
-        assert each["started"] <= each["ended"]
-        assert each["outcome"] == "done"
-    assert seen(past, "history", "no/such/inventory") == []
-    assert len(fleet_py("history", home=past.directory).stdout.splitlines()) == 4
-
-
-def test_no_value_of_the_command_line_is_written_down(past: Fleet) -> None:
-    files = list((past.directory / "userns-node").iterdir())
-    assert files
-    assert not any(b"hunter2" in each.read_bytes() for each in files)
-    assert seen(past, "history")[2]["options"]["data"] == ["ssh_password"]
-
-
-def test_drift_is_told_node_by_node(past: Fleet) -> None:
-    drift = {each["name"]: each["what"] for each in seen(past, "drift", "1", "2")["drift"]}
-    assert drift["@fake/n1"][0] == "kernel 6.12.48+deb13-amd64 -> 6.13.0"
-    assert drift["@fake/n3"] == ["new: changes"]
-    assert drift["@fake/n2"] == ["gone: it was ready"]
-    assert seen(past, "drift", "2")["from"]["id"] == 1
-    assert "no node is otherwise" in fleet_py("drift", "1", "1", home=past.directory).stdout
-
-
-def test_a_run_is_shown_whole_and_a_node_in_full(past: Fleet) -> None:
-    assert list(seen(past, "show", "3")["nodes"]) == ["@fake/n1", "@fake/n3"]
-    text = fleet_py("show", "3", "@fake/n3", home=past.directory).stdout
-    assert "wave 1: @fake/n3" in text
-    assert "runc: proven: root is host uid 65536" in text
-
-
-@pytest.mark.parametrize("arguments", [["show", "99"], ["show", "1", "n9"], ["drift", "1"]], ids=" ".join)
-def test_what_is_not_in_the_history_is_1(past: Fleet, arguments: list[str]) -> None:
-    run = fleet_py(*arguments, home=past.directory)
-    assert run.code == 1
-    assert run.stderr.startswith("fleet: ")
-    assert "Traceback" not in run.stderr
-
-
-def test_a_history_that_cannot_be_opened_is_1_and_says_so(tmp_path: Path) -> None:
-    (tmp_path / "no.db").write_text("this is no database, and long enough for that to show\n" * 99)
-    run = fleet_py("history", "--history", tmp_path / "no.db", home=tmp_path)
-    assert run.code == 1
-    assert "cannot be opened" in run.stderr

@@ -68,8 +68,9 @@ def test_a_node_of_two_groups_counts_in_both() -> None:
     assert all_well(one) == [("n1", "n2"), ("n3",)]
 
 
-def test_a_canary_that_fails_ends_it_whatever_the_budget() -> None:
-    one = rollout({"a": ["a1", "a2"]}, {"a": 2}, canary="a1", max_failures=9)
+@pytest.mark.parametrize("budget", [0, 9])
+def test_a_canary_that_fails_ends_it_whatever_the_budget(budget: int) -> None:
+    one = rollout({"a": ["a1", "a2"]}, {"a": 2}, canary="a1", max_failures=budget)
     one.settle(dict.fromkeys(nodes(one.next()), BAD))
     assert why(one.next()) == "the canary failed: a1"
 
@@ -81,7 +82,7 @@ def test_one_failure_more_than_the_budget_ends_it() -> None:
     second = nodes(one.next())
     assert len(second) == 2  # the failed one is away
     one.settle({second[0]: Status.UNKNOWN, second[1]: GOOD})
-    assert why(one.next()) == f"2 failed ({first[0]}, {second[0]}) and 1 may (--max-failures)"
+    assert why(one.next()) == f"2 nodes failed ({first[0]}, {second[0]}); --max-failures allows 1"
     assert len(one.waiting) == 4
 
 

@@ -1,0 +1,63 @@
+"""`fleet.py apply --resume`: which earlier run goes on, whether it may, and what need not be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet.child import CannotRun
+from fleet.events import Request
+from fleet.history import SEAL, History, Run, sealed_as
+from fleet.outcome import DONE
+from fleet.records import Record, Status
+
+__all__ = ["accepted", "done_in", "latest"]
+
+
+def latest(history: History, inventory: str) -> Run | None:
+    """The last run of apply over this inventory that may have changed something."""
+    return next((each for each in history.runs(inventory, "apply") if not each.changed_nothing), None)
+
+
+def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Callable[[str], None]) -> Run:
+    """This run, where a command with the options `now` may go on with it. Raises CannotRun.
+
+    Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine.
+    """
+    nothing = f"nothing to resume: of the runs of apply over {request.inventory}"
+    if run is None:
+        raise CannotRun(f"{nothing}, there is none")
+    if run.goes_on:
+        raise CannotRun(f"{nothing}, run {run.id} on {run.host} goes on: {run.way_out}")
+    if run.outcome == DONE:
+        raise CannotRun(f"{nothing}, run {run.id} is done")
+    then = run.options
+    left_out = set(then.get("exclude", ())) - set(now["exclude"])
+    if then.get("data") == now["data"] and not sealed_as(request.data, str(then.get(SEAL, ""))):
+        raise CannotRun(f"run {run.id} was begun with other values of --data: give the same with --resume")
+    if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
+        raise CannotRun(
+            f"run {run.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
+            "command with --resume, or another one without it"
+        )
+    for name in ("max_unavailable", "max_failures"):
+        if then.get(name) and not now[name]:
+            say(f"run {run.id} had --{name.replace('_', '-')} {then[name]}, and this one has the default")
+    return run
+
+
+def done_in(history: History, run: Run, inputs: str, say: Callable[[str], None]) -> dict[str, Record]:
+    """What a run has done with, by name: nothing, where it had other inputs (the settings, the code)."""
+    if inputs != run.inputs:
+        say(f"run {run.id} was made with another inventory or other code: every node is read again")
+        return {}
+    kept = (Status.CHANGED, Status.READY)
+    done = {each.name: each for each in history.records(run.id) if each.status in kept}
+    say(f"resuming run {run.id}: {len(done)} nodes are done with and are not read again")
+    return done
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """Which nodes somebody chose, in the words of the command line."""
+    words = [f"--{name} {each}" for name in ("limit", "exclude", "data") for each in options.get(name, ())]
+    return " ".join(words) or "the whole inventory"

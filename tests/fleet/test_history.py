@@ -1,0 +1,167 @@
+"""The history: what is written down of runs, what is told of it, and what differs between two of them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.history import CannotEnd, History
+from fleet.records import Record, Status
+from lab.paths import REPO
+from tests import nodes
+from tests.deploy.fleet import Fleet
+from tests.fleet.runs import apply, begun, fleet_py, hanging, played, seen, statuses
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Two plans and an apply over a node that drifts between them."""
+    directory = tmp_path_factory.mktemp("past")
+    fleet = Fleet(directory)
+    fleet.add("n1", nodes.converged())
+    fleet.add("n2", nodes.converged())
+    assert fleet_py("plan", fleet.inventory, "--data", "ssh_password=hunter2hunter2", home=directory).code == 0
+    fleet.hosts.clear()
+    fleet.add("n1", nodes.converged(nodes.bare(kernel="6.13.0")))
+    fleet.add("n3", nodes.bare())
+    assert fleet_py("plan", fleet.inventory, home=directory).code == 2
+    assert apply(fleet).code == 0
+    return fleet
+
+
+def test_runs_are_listed_with_who_when_from_which_commit_and_outcome(past: Fleet) -> None:
+    runs = seen(past, "history")
+    assert [each["kind"] for each in runs] == ["apply", "plan", "plan"]
+    assert [each["exit_code"] for each in runs] == [0, 2, 0]
+    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    for each in runs:
+        assert each["commit"].rstrip("+") == commit.stdout.strip()
+        assert each["user"]
+        assert each["started"] <= each["ended"]
+        assert each["outcome"] == "done"
+    assert seen(past, "history", "no/such/inventory") == []
+    assert len(fleet_py("history", home=past.directory).stdout.splitlines()) == 4
+
+
+def test_no_value_of_the_command_line_is_written_down(past: Fleet) -> None:
+    files = list((past.directory / "userns-node").iterdir())
+    assert files
+    assert not any(b"hunter2" in each.read_bytes() for each in files)
+    assert seen(past, "history")[2]["options"]["data"] == ["ssh_password"]
+
+
+def test_drift_is_told_node_by_node(past: Fleet) -> None:
+    drift = {each["name"]: each["what"] for each in seen(past, "drift", "1", "2")["drift"]}
+    assert drift["@fake/n1"][0] == "kernel 6.12.48+deb13-amd64 -> 6.13.0"
+    assert drift["@fake/n3"] == ["new: changes"]
+    assert drift["@fake/n2"] == ["gone: it was ready"]
+    assert seen(past, "drift", "2")["from"]["id"] == 1
+    assert "no node is otherwise" in fleet_py("drift", "1", "1", home=past.directory).stdout
+
+
+def test_a_run_is_shown_whole_and_a_node_in_full(past: Fleet) -> None:
+    assert list(seen(past, "show", "3")["nodes"]) == ["@fake/n1", "@fake/n3"]
+    text = fleet_py("show", "3", "@fake/n3", home=past.directory).stdout
+    assert "wave 1: @fake/n3" in text
+    assert "runc: proven: root is host uid 65536" in text
+
+
+@pytest.mark.parametrize("arguments", [["show", "99"], ["show", "1", "n9"], ["drift", "1"]], ids=" ".join)
+def test_what_is_not_in_the_history_is_1(past: Fleet, arguments: list[str]) -> None:
+    run = fleet_py(*arguments, home=past.directory)
+    assert run.code == 1
+    assert run.stderr.startswith("fleet: ")
+    assert "Traceback" not in run.stderr
+
+
+def test_a_history_that_cannot_be_opened_is_1_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("this is no database, and long enough for that to show\n" * 99)
+    run = fleet_py("history", "--history", tmp_path / "no.db", home=tmp_path)
+    assert run.code == 1
+    assert "cannot be opened" in run.stderr
+
+
+# --- of one that did not end by itself ---------------------------------------------------------------------------
+
+
+def test_a_run_that_is_killed_leaves_a_history_that_says_so(tmp_path: Path) -> None:
+    fleet = hanging(tmp_path)
+    with begun("apply", fleet.inventory, "-y", home=tmp_path, after="wave 1") as (process, _):
+        (run,) = seen(fleet, "history")
+        assert run["outcome"] == ""
+        # Another one over the same nodes is refused while this one goes on.
+        other = apply(fleet)
+        assert other.code == 1
+        assert f"run {run['id']} of " in other.stderr
+        assert "goes on over @fake/n1, @fake/n2" in other.stderr
+        process.kill()
+        process.wait()
+    runs = {each["id"]: each for each in seen(fleet, "history")}
+    assert runs[run["id"]]["outcome"] == "broken off"
+    assert runs[run["id"]]["totals"] == {"unknown": 1, "waiting": 1}
+    # Another host that has this history would see it go on.
+    assert fleet_py("history", "--end", str(run["id"]), home=tmp_path).stdout.endswith(", it was broken off\n")
+    told = seen(fleet, "show", str(run["id"]))
+    assert told["nodes"]["@fake/n1"] | {"status": "unknown", "wave": 1} == told["nodes"]["@fake/n1"]
+    deadline = time.monotonic() + 30
+    while _runners_of(fleet) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _runners_of(fleet) == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """A run over a node that went on when it was last heard of, on a host that is gone; and one that goes on here."""
+    fleet = played(tmp_path, 1)
+    past = History(tmp_path / "userns-node/history.db")
+    past.begin("apply", "another", {})
+    monkeypatch.setattr(socket, "gethostname", lambda: "gone.example")
+    run = past.begin("apply", str(fleet.inventory), {"data": []})
+    past.put(run, [Record(name="@fake/n1", status=Status.WAITING)])
+    past.in_flight(run, ["@fake/n1"], 1)
+    monkeypatch.undo()
+    past.close()
+    return fleet
+
+
+def test_a_run_that_is_gone_with_its_host_is_ended_by_hand_and_resumed(elsewhere: Fleet) -> None:
+    for options in ((), ("--resume",)):
+        run = apply(elsewhere, *options)
+        assert run.code == 1
+        assert "wait for it, or stop it; where it is gone with that host: fleet.py history --end 2" in run.stderr
+    assert fleet_py("history", "--end", "2", home=elsewhere.directory).code == 0
+    ended = seen(elsewhere, "show", "2")
+    assert ended["outcome"].startswith("ended by hand by ")
+    assert ended["outcome"].endswith(", it was going on, as far as could be seen")
+    assert (bool(ended["ended"]), ended["exit_code"], ended["totals"]) == (True, 1, {"unknown": 1})
+    run = apply(elsewhere, "--resume")
+    assert (run.code, statuses(run)) == (0, {"@fake/n1": "changed"})
+
+
+def test_a_run_that_lives_here_or_has_ended_is_not_ended_by_hand(elsewhere: Fleet) -> None:
+    past = History(elsewhere.directory / "userns-node/history.db")
+    with pytest.raises(CannotEnd, match="run 1 goes on, and its process lives on this host"):
+        past.end(1)
+    past.finish(2, "done", 0)
+    past.close()
+    for number, why in ((2, "run 2 has ended: done"), (3, "there is no run 3 in ")):
+        run = fleet_py("history", "--end", str(number), home=elsewhere.directory)
+        assert (run.code, run.stdout) == (1, "")
+        assert why in run.stderr
+    assert [each["outcome"] for each in seen(elsewhere, "history")] == ["done", ""]
+
+
+def _runners_of(fleet: Fleet) -> list[str]:
+    """The processes that run pyinfra with this history's home in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"XDG_STATE_HOME={fleet.directory}".encode() in environ.read_bytes():
+                found.append(environ.parent.name)
+        except OSError:
+            continue
+    return found
