@@ -24,7 +24,7 @@ from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from tasks import hiding, image_connector, open_files, speed
+from tasks import connecting, hiding, image_connector, open_files, speed
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -45,6 +45,7 @@ def _end(reason: str, code: int = 1) -> NoReturn:
 config.PARALLEL = max(1, min(200, MAX_PARALLEL))
 
 speed.install()
+connecting.install()
 
 # --- What is said ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
 import traceback
@@ -24,7 +25,7 @@ from fleet.interrupt import Interrupt
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
-from fleet.records import UNAVAILABLE, Record, Status, exit_code, totals
+from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
@@ -91,7 +92,9 @@ class Applying:
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
             if not rollout.waiting:
-                self.outcome = outcome.DONE
+                bad = [each.name for each in self.records.values() if each.status in ATTENTION]
+                why = f"{outcome.STOPPED}: there was nothing to change but what needs attention: {text.names(bad)}"
+                self.outcome = why if bad else outcome.DONE
             elif self._agreed():
                 self._roll_out(rollout)
             else:
@@ -112,7 +115,10 @@ class Applying:
             self.outcome = self.outcome or f"{outcome.NOT_BEGUN}: {in_words(error)}"
             raise
         finally:
-            self.history.finish(self.run, self.outcome, self._exit_code())
+            try:
+                self.history.finish(self.run, self.outcome, self._exit_code())
+            except sqlite3.Error as error:  # a full disk must not cost the report of what was changed
+                self._say(f"the history {self.history.path} cannot be written ({error}): --resume knows less than this")
 
     def _chosen(self) -> dict[str, Any]:
         names = ("max_unavailable", "max_failures", "canary", "resume")

@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CannotRun, BrokenOff, NoSuchRun, CannotEnd) as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1
+    except sqlite3.Error as error:
+        print(f"fleet: the history {options.history or default_path()}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("fleet: stopped; no node was changed", file=sys.stderr)
         return 130
@@ -157,7 +160,7 @@ def _looking_back(commands: Any) -> None:
     )
     showing = commands.add_parser("show", help="tell what became of each node in a run")
     showing.add_argument("number", type=_count, metavar="RUN")
-    showing.add_argument("nodes", nargs="*", metavar="NODE", help="only these, in full")
+    showing.add_argument("nodes", nargs="*", default=[], metavar="NODE", help="only these, in full")
     showing.add_argument("-v", "--verbose", action="store_true", help="show notes")
     drifting = commands.add_parser("drift", help="tell what is otherwise between two runs")
     drifting.add_argument("before", type=_count, metavar="RUN")
@@ -176,20 +179,20 @@ def _looking_back(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with _opened(options) as history:
+    with _opened(options, makes=False) as history:
         if options.end is not None:
             return past.end(history, options.end)
         return past.history(history, options.inventory, options.count, options.json)
 
 
 def _show(options: argparse.Namespace) -> int:
-    with _opened(options) as history:
+    with _opened(options, makes=False) as history:
         return past.show(history, options.number, options.nodes, options.json, options.verbose)
 
 
 def _drift(options: argparse.Namespace) -> int:
     numbers = [each for each in (options.before, options.after) if each is not None]
-    with _opened(options) as history:
+    with _opened(options, makes=False) as history:
         return past.differences(history, numbers, options.json)
 
 
@@ -197,13 +200,17 @@ def _report(options: argparse.Namespace) -> int:
     files = {form: getattr(options, form) for form in ("html", "json", "prometheus")}
     if not any(files.values()):
         raise CannotRun("say what to write: --html FILE, --json FILE, --prometheus FILE, or several of them")
-    with _opened(options) as history:
+    if [str(file) for file in files.values()].count("-") > 1:
+        raise CannotRun("only one of --html, --json and --prometheus can go to standard output (-)")
+    with _opened(options, makes=False) as history:
         return past.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
 
 
 @contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[History]:
+def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[History]:
     path = options.history or default_path()
+    if not makes and options.history and not path.exists():
+        raise CannotRun(f"there is no history {path}")
     try:
         history = History(path)
     except (OSError, sqlite3.Error) as error:

@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ __all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "default_path", "
 BUSY_SECONDS = 60
 # The option that tells whether two runs had the same --data, and not what it was.
 SEAL = "data_seal"
+# Of the tables, in the file itself: a later one may hold what is not known here.
+_VERSION = 1
 _SCHEMA = """
 create table if not exists runs (
     id integer primary key, kind text not null, inventory text not null, inputs text not null, commit_id text not null,
@@ -112,8 +115,11 @@ class History:
         self.path = path
         self._db = Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
+        if (written := self._db.conn.execute("pragma user_version").fetchone()[0]) > _VERSION:
+            self._db.close()
+            raise sqlite3.DatabaseError(f"it was written by a newer userns-node (version {written} of its tables)")
         self._db.enable_wal()
-        self._db.conn.executescript(_SCHEMA)
+        self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
 
     def close(self) -> None:
         """Close the file."""

@@ -34,7 +34,7 @@ from pyinfra.api.exceptions import NoGroupError, PyinfraError
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
-from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
+from pyinfra_cli.exceptions import CliError, UnexpectedExternalError  # type: ignore[import-untyped]
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_arg  # type: ignore[import-untyped]
 
@@ -42,6 +42,7 @@ from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, Recor
 from fleet.observed import of_plan
 from fleet.part import only
 from fleet.records import Record, Status, Versions
+from fleet.slip import slip
 from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT
@@ -111,8 +112,11 @@ class Run(BaseStateCallback):
         self.told: set[str] = set()
 
     def __call__(self) -> None:
-        """Do what is asked for. Raises NothingToRun, or whatever pyinfra raises."""
-        self._load()
+        """Do what is asked for. Raises NothingToRun, also for a slip in an inventory, or whatever pyinfra raises."""
+        try:
+            self._load()
+        except (UnexpectedExternalError, PyinfraError, SyntaxError, OSError, ValueError, TypeError) as error:
+            raise NothingToRun(slip(error, self.request.inventory)) from error
         if not self.state.initialised:
             return
         self._connect()
@@ -137,8 +141,12 @@ class Run(BaseStateCallback):
         ctx_config.set(config)
         exec_file(str(ROOT / "config.py"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides about that
+        if not request.inventory.strip(", "):
+            raise NothingToRun("no inventory: name a file, or hosts with commas")
         if request.inventory.endswith(".py") and not Path(request.inventory).exists():
             raise NothingToRun(f"no such inventory: {request.inventory}")
+        if Path(request.inventory).is_dir():
+            raise NothingToRun(f"{request.inventory} is a directory: name an inventory's file, or hosts with commas")
         data = {key: parse_cli_arg(value) for key, value in request.data.items()}
         with only(request.hosts) if request.until and request.hosts else nullcontext():  # the part of a worker
             self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from fleet.records import Record, Status
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
-from tests.fleet.runs import apply, begun, fleet_py, hanging, played, seen, statuses
+from tests.fleet.runs import FLEET, apply, begun, environment, fleet_py, hanging, played, seen, statuses
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +168,42 @@ def _runners_of(fleet: Fleet) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_what_only_looks_makes_no_history(tmp_path: Path) -> None:
+    run = fleet_py("history", "--history", tmp_path / "typo/history.db", home=tmp_path)
+    assert (run.code, run.stderr) == (1, f"fleet: there is no history {tmp_path}/typo/history.db\n")
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoils", "says"),
+    [
+        ("pragma user_version = 99", "it was written by a newer userns-node"),
+        ("drop table runs; create table runs (other)", "no such column"),
+    ],
+)
+def test_a_history_that_cannot_be_read_is_one_line(tmp_path: Path, spoils: str, says: str) -> None:
+    path = tmp_path / "history.db"
+    History(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(spoils)
+    run = fleet_py("history", "--history", path, home=tmp_path)
+    assert run.code == 1
+    assert run.stderr.startswith(f"fleet: the history {path}")
+    assert says in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "inventory.py").write_text('workers = ["127.0.0.1"], {"ssh_port": 1}\n')
+    fleet_py("plan", tmp_path / "inventory.py", home=tmp_path)
+    command = f"'{sys.executable}' '{FLEET}' show 1; echo $? >&2"
+    pipe = subprocess.run(
+        ["sh", "-c", f"{{ {command}; }} | true"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert pipe.stderr == "141\n"

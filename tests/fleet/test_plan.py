@@ -171,6 +171,31 @@ def test_an_inventory_that_cannot_be_loaded_is_1_and_says_why(tmp_path: Path) ->
     inventory.write_text("nodes = [\n")
     run = fleet_py("plan", inventory, home=tmp_path)
     assert run.code == 1
-    assert "SyntaxError" in run.stderr
+    assert f"{inventory} line 1: " in run.stderr
     inventory.write_text("nodes = []\n")
     assert fleet_py("plan", inventory, home=tmp_path).code == 1
+
+
+SLIPS = {
+    "workers = [nodename]\n": " line 1: NameError: name 'nodename' is not defined",
+    "\nworkers = [\n": " line 2: '[' was never closed",
+    "import nowhere_at_all\n": " line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
+    'workers = [("a", 5)]\n': ": TypeError: 'int' object is not iterable",
+    'workers = ["@nonsense/x"]\n': ": NoConnectorError: Invalid connector: nonsense",
+}
+
+
+@pytest.mark.parametrize("text", SLIPS)
+def test_a_slip_in_an_inventory_is_one_line_that_says_where(tmp_path: Path, text: str) -> None:
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(text)
+    run = fleet_py("plan", inventory, home=tmp_path)
+    assert (run.code, run.stdout, run.stderr) == (1, "", f"fleet: {inventory}{SLIPS[text]}\n")
+
+
+def test_a_key_that_is_not_there_fails_its_host_alone_and_is_named(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text('workers = ["127.0.0.1", ("127.0.0.2", {"ssh_key": "/none/id_typo"})], {"ssh_port": 1}\n')
+    run = fleet_py("plan", inventory, "--json", home=tmp_path)
+    assert statuses(run) == {"127.0.0.1": "unreachable", "127.0.0.2": "unreachable"}
+    assert run.json["nodes"]["127.0.0.2"]["reasons"] == ["No such SSH key: /none/id_typo"]
