@@ -248,7 +248,7 @@ def test_the_virtual_environment_is_made_when_its_lock_file_changed(node: Node, 
     assert node.pull(PULL_WHEELS="/srv/wheels of ours").returncode == 0
     assert node.ran == ["1", "1", "2"]
     last = (node.home / "pip").read_text().splitlines()[-1]
-    assert "--require-hashes --no-deps --no-index --find-links /srv/wheels of ours -r " in last
+    assert "--require-hashes --no-deps --only-binary=:all: --no-index --find-links /srv/wheels of ours -r " in last
     assert len(list(node.state.glob("venv-*"))) == 1
 
 

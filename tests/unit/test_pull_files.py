@@ -103,3 +103,12 @@ def test_it_is_plain_sh(shell: str) -> None:
         unavailable(f"needs {shell}")
     words = [shell, "sh"] if shell == "busybox" else [shell]
     subprocess.run([*words, "-n", str(SCRIPT)], check=True)
+
+
+def test_wherever_hashes_are_required_only_wheels_are_installed() -> None:
+    """pip takes what it builds a source archive with from the index, without a hash."""
+    places = [ROOT / "Makefile", SCRIPT, *(ROOT / "docs").rglob("*.md")]
+    places += [path for top in ("artifacts", "bench", "fleet", "lab", "tasks") for path in (ROOT / top).rglob("*.py")]
+    lines = [line for path in places for line in path.read_text("utf-8").splitlines() if "--require-hashes" in line]
+    assert len(lines) >= 7
+    assert [line for line in lines if "--only-binary=:all:" not in line] == []
