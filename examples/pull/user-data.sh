@@ -9,10 +9,11 @@ if [ $# != 2 ] || [ ! -s "$1" ] || [ ! -s "$2" ]; then
 fi
 here=$(dirname "$0")
 
-# file PATH MODE SOURCE
+# file PATH MODE SOURCE. A last line without its end would run into the next path.
 file() {
     printf '  - path: %s\n    permissions: "%s"\n    content: |\n' "$1" "$2"
     sed 's/^/      /' "$3"
+    [ -z "$(tail -c 1 "$3")" ] || echo
 }
 
 cat <<'YAML'

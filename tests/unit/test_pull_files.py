@@ -51,6 +51,18 @@ def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
     assert files["/usr/local/sbin/userns-node-pull"]["permissions"] == "0755"
 
 
+def test_an_input_without_a_last_newline_arrives_with_one(tmp_path: Path) -> None:
+    conf, signers = tmp_path / "pull.conf", tmp_path / "allowed_signers"
+    conf.write_text(CONF.read_text().rstrip("\n"))
+    signers.write_text("release@example.internal ssh-ed25519 AAAA")
+    command = ["sh", str(PULL / "user-data.sh"), str(conf), str(signers)]
+    parsed = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    files = {each["path"]: each["content"] for each in parsed["write_files"]}
+    assert len(files) == 5
+    assert files["/etc/userns-node/pull.conf"] == CONF.read_text()
+    assert files["/etc/userns-node/allowed_signers"] == "release@example.internal ssh-ed25519 AAAA\n"
+
+
 def test_it_fits_into_what_clouds_take_and_begins_as_cloud_init_asks(printed: str) -> None:
     assert printed.startswith("#cloud-config\n")
     assert len(printed.encode()) <= 16 * 1024  # EC2's limit, the smallest of the large ones
