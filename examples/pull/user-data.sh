@@ -25,7 +25,7 @@ packages:
   - python3-venv
 write_files:
 YAML
-file /etc/userns-node/pull.conf 0644 "$1"
+file /etc/userns-node/pull.conf 0600 "$1"
 file /etc/userns-node/allowed_signers 0644 "$2"
 file /usr/local/sbin/userns-node-pull 0755 "$here/userns-node-pull"
 file /etc/systemd/system/userns-node-pull.service 0644 "$here/userns-node-pull.service"
