@@ -33,7 +33,15 @@ file /etc/systemd/system/userns-node-pull.timer 0644 "$here/userns-node-pull.tim
 cat <<'YAML'
 runcmd:
   - [systemctl, daemon-reload]
+  # The first run. A repository that is not reached yet (3) and another run (75) may pass; nothing else does.
+  - |
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+      code=0
+      /usr/local/sbin/userns-node-pull || code=$?
+      case $code in 3 | 75) sleep 30 ;; *) break ;; esac
+    done
+    # Only where it is proven what makes this machine a node: put your own command here.
+    [ "$code" != 0 ] || echo 'this node is ready to join'
+  # After that: a run of the timer's would have the lock, and this machine would not join.
   - [systemctl, enable, --now, userns-node-pull.timer]
-  # The first run, and only where it is proven what makes this machine a node: put your own command behind it.
-  - "/usr/local/sbin/userns-node-pull && echo 'this node is ready to join'"
 YAML
