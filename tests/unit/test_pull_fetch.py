@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.unit.pull_place import Node, Repository, make_key
+from tests.unit.pull_place import TAG, Node, Repository, make_key
 
 
 @pytest.fixture
@@ -16,6 +18,17 @@ def node(tmp_path: Path) -> Node:
     made = Node(tmp_path / "node", repository)
     made.create()
     return made
+
+
+def objects(node: Node) -> int:
+    """How many git objects the node keeps, each as often as it was fetched."""
+    said = subprocess.run(
+        ["git", f"--git-dir={node.state}/repository.git", "count-objects", "-v"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return sum(int(number) for number in re.findall(r"(?m)^(?:count|in-pack): (\d+)$", said.stdout))
 
 
 @pytest.mark.parametrize("lock", ["refs/pulled/candidate.lock", "packed-refs.lock", "shallow.lock", "HEAD.lock"])
@@ -28,3 +41,35 @@ def test_a_lock_that_a_killed_git_left_stops_no_later_run(node: Node, lock: str)
     assert done.returncode == 0, done.stdout + done.stderr
     assert node.status["converged"]["commit"] == newest
     assert list((node.state / "repository.git").rglob("*.lock")) == []
+
+
+def test_a_fetch_that_git_rejects_and_calls_well_is_none(node: Node, tmp_path: Path) -> None:
+    node.repository.release()
+    first = node.repository.release()
+    assert node.pull().returncode == 0
+    before = node.status["converged"]
+    node.repository.release()
+    # A mirror with a part of the history: git does not take the tag from it, and ends with 0.
+    mirror = tmp_path / "mirror"
+    node.repository.git("clone", "--quiet", "--bare", "--depth=1", node.repository.home.as_uri(), str(mirror))
+    node.repository.git("push", "--quiet", str(mirror), TAG)
+    done = node.pull(PULL_REPOSITORY=mirror.as_uri())
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert (node.status["result"], node.status["converged"]) == ("unreachable", before)
+    assert before["commit"] == first
+
+
+def test_what_was_accepted_is_not_fetched_again(node: Node, tmp_path: Path) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    node.repository.home.rename(tmp_path / "away")
+    assert node.pull().returncode == 3
+    (tmp_path / "away").rename(node.repository.home)
+    node.repository.release()
+    before = objects(node)
+    assert node.pull().returncode == 0
+    brought = objects(node) - before
+    # A tag, a commit, its tree and `version`, and what git makes their differences from: less than the first release.
+    assert 4 <= brought < before
+    assert node.pull().returncode == 0
+    assert objects(node) == before + brought
