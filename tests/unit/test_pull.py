@@ -292,6 +292,8 @@ def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None
         ({"PULL_REF": "--upload-pack=touch"}, "write it in full"),
         ({"PULL_STATE": "state"}, "absolute paths"),
         ({"PULL_SIGNERS": "/nowhere"}, "pins no key"),
+        ({"PULL_MEBIBYTES": "0"}, "no number above 0"),
+        ({"PULL_MEBIBYTES": "1+1"}, "no number above 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(node: Node, settings: dict[str, str], why: str) -> None:

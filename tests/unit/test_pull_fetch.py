@@ -1,14 +1,17 @@
-"""What a node that pulls fetches: nothing that is left from before, or that somebody can push, keeps it from going on."""
+"""What a node that pulls fetches: nothing that was left behind, or that somebody can push, keeps it from going on."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.unit.pull_place import TAG, Node, Repository, make_key
+from tests.unit.pull_place import BRANCH, TAG, Node, Repository, make_key
+
+MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture
@@ -73,3 +76,58 @@ def test_what_was_accepted_is_not_fetched_again(node: Node, tmp_path: Path) -> N
     assert 4 <= brought < before
     assert node.pull().returncode == 0
     assert objects(node) == before + brought
+
+
+def push_a_large_file(repository: Repository, mebibytes: int) -> None:
+    """By somebody who cannot sign."""
+    (repository.home / "large").write_bytes(os.urandom(mebibytes * MEBIBYTE))
+    repository.commit(sign=False)
+
+
+def kept(node: Node) -> int:
+    """The size of the node's copy."""
+    return sum(path.stat().st_size for path in (node.state / "repository.git").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["on a fresh node", "on a node that has run one"])
+def test_nothing_of_what_was_refused_is_kept(node: Node, before: bool) -> None:
+    first = node.repository.release()
+    if before:
+        assert node.pull(PULL_REF=BRANCH).returncode == 0
+    push_a_large_file(node.repository, 2)
+    assert node.pull(PULL_REF=BRANCH).returncode == 4
+    assert kept(node) == 0
+    # And it finds its way back.
+    node.repository.git("reset", "--quiet", "--hard", first)
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+
+
+def test_a_fetch_has_a_limit_and_leaves_nothing_half(node: Node) -> None:
+    first = node.repository.release()
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+    before = kept(node)
+    push_a_large_file(node.repository, 2)
+    done = node.pull(PULL_REF=BRANCH, PULL_MEBIBYTES="1")
+    assert (done.returncode, "File too large" in done.stderr) == (3, True), done.stderr
+    assert kept(node) < before + MEBIBYTE / 16
+    node.repository.git("reset", "--quiet", "--hard", first)
+    assert node.pull(PULL_REF=BRANCH, PULL_MEBIBYTES="1").returncode == 0
+
+
+def test_many_small_files_are_measured_as_one(node: Node) -> None:
+    node.repository.release()
+    for number in range(4):
+        (node.repository.home / f"file-{number}").write_bytes(os.urandom(MEBIBYTE // 2))
+    node.repository.release()
+    assert node.pull(PULL_MEBIBYTES="1").returncode == 3
+    assert kept(node) < MEBIBYTE / 16
+    assert node.pull(PULL_MEBIBYTES="3").returncode == 0
+
+
+def test_half_a_pack_of_a_run_that_was_killed_goes(node: Node) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    half = node.state / "repository.git/objects/pack/tmp_pack_AbCdEf"
+    half.touch()
+    assert node.pull().returncode == 0
+    assert not half.exists()
