@@ -131,3 +131,24 @@ def test_half_a_pack_of_a_run_that_was_killed_goes(node: Node) -> None:
     half.touch()
     assert node.pull().returncode == 0
     assert not half.exists()
+
+
+@pytest.mark.parametrize("ref", [TAG, BRANCH])
+def test_a_fresh_node_runs_nothing_older_than_it_is_told(node: Node, ref: str) -> None:
+    first = node.repository.release()
+    second = node.repository.release()
+    node.repository.git("reset", "--quiet", "--hard", first)
+    node.repository.tag()
+    done = node.pull(PULL_REF=ref, PULL_SINCE=second)
+    assert (done.returncode, node.ran) == (4, [])
+    assert f"does not follow {second}, PULL_SINCE" in node.status["message"]
+    node.repository.git("reset", "--quiet", "--hard", second)
+    node.repository.tag()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
+    # From here on what ran last counts.
+    third = node.repository.release()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
+    node.repository.git("reset", "--quiet", "--hard", second)
+    node.repository.tag()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 4
+    assert f"does not follow {third}, which ran last" in node.status["message"]
