@@ -20,14 +20,15 @@ help:
 	@echo "make bench       speed: bakes of an image, and a fleet on this machine beside Ansible"
 	@echo "make clean       remove build/ and .venv"
 
+# Wheels alone: what a source archive is built with would come without a digest.
 .venv: .venv/run.stamp
 .venv/run.stamp: requirements/run.txt requirements/fleet.txt
 	@sh lab/install-packages.sh venv "$(PYTHON)"
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/run.txt -r requirements/fleet.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r requirements/run.txt -r requirements/fleet.txt
 	@touch $@
 .venv/test.stamp: requirements/test.txt requirements/browser.txt requirements/docs.txt requirements/dask.txt .venv/run.stamp
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(addprefix -r ,$(filter %.txt,$^))
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: $(addprefix -r ,$(filter %.txt,$^))
 	@touch $@
 
 packages:

@@ -61,7 +61,7 @@ def install() -> None:
         "--quiet",
         "--disable-pip-version-check",
     ]
-    subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", LOCKED], check=True)
+    subprocess.run([*pip, "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", LOCKED], check=True)
     stamp.write_text(LOCKED.read_text())
 
 

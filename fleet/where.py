@@ -55,7 +55,7 @@ def events_of(scheduler: str | None, settings: Settings, say: Callable[[str], No
     if not _has_dask():
         raise CannotRun(
             f"--scheduler {scheduler} needs Dask, which is not installed: "
-            "pip install --require-hashes --no-deps -r requirements/dask.txt"
+            "pip install --require-hashes --no-deps --only-binary=:all: -r requirements/dask.txt"
         )
     with ExitStack() as stack:
         if scheduler is None:

@@ -138,6 +138,7 @@ def test_the_first_boot_makes_the_node_ready(puller: Puller) -> None:
     assert puller.status["commit"] == puller.repository.git("rev-parse", "production^{commit}")
     assert "tier idmapped is proven" in puller.first_boot
     assert "this node is ready to join" in puller.first_boot
+    assert puller.node.ssh("stat -c '%a %U' /etc/userns-node/pull.conf").stdout.strip() == "600 root"
     puller.node.ssh("/usr/local/libexec/userns-node/check")
 
 

@@ -248,7 +248,7 @@ def test_the_virtual_environment_is_made_when_its_lock_file_changed(node: Node, 
     assert node.pull(PULL_WHEELS="/srv/wheels of ours").returncode == 0
     assert node.ran == ["1", "1", "2"]
     last = (node.home / "pip").read_text().splitlines()[-1]
-    assert "--require-hashes --no-deps --no-index --find-links /srv/wheels of ours -r " in last
+    assert "--require-hashes --no-deps --only-binary=:all: --no-index --find-links /srv/wheels of ours -r " in last
     assert len(list(node.state.glob("venv-*"))) == 1
 
 
@@ -292,6 +292,11 @@ def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None
         ({"PULL_REF": "--upload-pack=touch"}, "write it in full"),
         ({"PULL_STATE": "state"}, "absolute paths"),
         ({"PULL_SIGNERS": "/nowhere"}, "pins no key"),
+        ({"PULL_SINCE": "HEAD"}, "is no commit: write it in full"),
+        ({"PULL_SINCE": "abcdef0"}, "is no commit: write it in full"),
+        ({"PULL_SINCE": "x" * 40}, "is no commit: write it in full"),
+        ({"PULL_MEBIBYTES": "0"}, "no number above 0"),
+        ({"PULL_MEBIBYTES": "1+1"}, "no number above 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(node: Node, settings: dict[str, str], why: str) -> None:
@@ -318,7 +323,7 @@ def test_a_name_that_json_has_to_quote(node: Node, repository: Repository) -> No
 # --- what is cut ------------------------------------------------------------------------------------------------------
 
 NEVER = 1_000_000
-COMMANDS = "git mkdir chmod mv sync tar rm cat date sed tr cut sha256sum flock ssh-keygen"
+COMMANDS = "git find mkdir chmod mv sync tar rm cat date sed tr cut sha256sum flock ssh-keygen"
 # Counts each command that the script starts, and ends the whole of it before the one that is to be the last. Those of a
 # pipeline start at once.
 SHIM = """#!/bin/sh

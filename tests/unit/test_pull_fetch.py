@@ -1,0 +1,154 @@
+"""What a node that pulls fetches: nothing that was left behind, or that somebody can push, keeps it from going on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.unit.pull_place import BRANCH, TAG, Node, Repository, make_key
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    repository = Repository(tmp_path / "repository", make_key(tmp_path / "release"))
+    repository.create()
+    made = Node(tmp_path / "node", repository)
+    made.create()
+    return made
+
+
+def objects(node: Node) -> int:
+    """How many git objects the node keeps, each as often as it was fetched."""
+    said = subprocess.run(
+        ["git", f"--git-dir={node.state}/repository.git", "count-objects", "-v"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return sum(int(number) for number in re.findall(r"(?m)^(?:count|in-pack): (\d+)$", said.stdout))
+
+
+@pytest.mark.parametrize("lock", ["refs/pulled/candidate.lock", "packed-refs.lock", "shallow.lock", "HEAD.lock"])
+def test_a_lock_that_a_killed_git_left_stops_no_later_run(node: Node, lock: str) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    newest = node.repository.release()
+    (node.state / "repository.git" / lock).touch()
+    done = node.pull()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert node.status["converged"]["commit"] == newest
+    assert list((node.state / "repository.git").rglob("*.lock")) == []
+
+
+def test_a_fetch_that_git_rejects_and_calls_well_is_none(node: Node, tmp_path: Path) -> None:
+    node.repository.release()
+    first = node.repository.release()
+    assert node.pull().returncode == 0
+    before = node.status["converged"]
+    node.repository.release()
+    # A mirror with a part of the history: git does not take the tag from it, and ends with 0.
+    mirror = tmp_path / "mirror"
+    node.repository.git("clone", "--quiet", "--bare", "--depth=1", node.repository.home.as_uri(), str(mirror))
+    node.repository.git("push", "--quiet", str(mirror), TAG)
+    done = node.pull(PULL_REPOSITORY=mirror.as_uri())
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert (node.status["result"], node.status["converged"]) == ("unreachable", before)
+    assert before["commit"] == first
+
+
+def test_what_was_accepted_is_not_fetched_again(node: Node, tmp_path: Path) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    node.repository.home.rename(tmp_path / "away")
+    assert node.pull().returncode == 3
+    (tmp_path / "away").rename(node.repository.home)
+    node.repository.release()
+    before = objects(node)
+    assert node.pull().returncode == 0
+    brought = objects(node) - before
+    # A tag, a commit, its tree and `version`, and what git makes their differences from: less than the first release.
+    assert 4 <= brought < before
+    assert node.pull().returncode == 0
+    assert objects(node) == before + brought
+
+
+def push_a_large_file(repository: Repository, mebibytes: int) -> None:
+    """By somebody who cannot sign."""
+    (repository.home / "large").write_bytes(os.urandom(mebibytes * MEBIBYTE))
+    repository.commit(sign=False)
+
+
+def kept(node: Node) -> int:
+    """The size of the node's copy."""
+    return sum(path.stat().st_size for path in (node.state / "repository.git").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["on a fresh node", "on a node that has run one"])
+def test_nothing_of_what_was_refused_is_kept(node: Node, before: bool) -> None:
+    first = node.repository.release()
+    if before:
+        assert node.pull(PULL_REF=BRANCH).returncode == 0
+    push_a_large_file(node.repository, 2)
+    assert node.pull(PULL_REF=BRANCH).returncode == 4
+    assert kept(node) == 0
+    # And it finds its way back.
+    node.repository.git("reset", "--quiet", "--hard", first)
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+
+
+def test_a_fetch_has_a_limit_and_leaves_nothing_half(node: Node) -> None:
+    first = node.repository.release()
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+    before = kept(node)
+    push_a_large_file(node.repository, 2)
+    done = node.pull(PULL_REF=BRANCH, PULL_MEBIBYTES="1")
+    assert (done.returncode, "File too large" in done.stderr) == (3, True), done.stderr
+    assert kept(node) < before + MEBIBYTE / 16
+    node.repository.git("reset", "--quiet", "--hard", first)
+    assert node.pull(PULL_REF=BRANCH, PULL_MEBIBYTES="1").returncode == 0
+
+
+def test_many_small_files_are_measured_as_one(node: Node) -> None:
+    node.repository.release()
+    for number in range(4):
+        (node.repository.home / f"file-{number}").write_bytes(os.urandom(MEBIBYTE // 2))
+    node.repository.release()
+    assert node.pull(PULL_MEBIBYTES="1").returncode == 3
+    assert kept(node) < MEBIBYTE / 16
+    assert node.pull(PULL_MEBIBYTES="3").returncode == 0
+
+
+def test_half_a_pack_of_a_run_that_was_killed_goes(node: Node) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    half = node.state / "repository.git/objects/pack/tmp_pack_AbCdEf"
+    half.touch()
+    assert node.pull().returncode == 0
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("ref", [TAG, BRANCH])
+def test_a_fresh_node_runs_nothing_older_than_it_is_told(node: Node, ref: str) -> None:
+    first = node.repository.release()
+    second = node.repository.release()
+    node.repository.git("reset", "--quiet", "--hard", first)
+    node.repository.tag()
+    done = node.pull(PULL_REF=ref, PULL_SINCE=second)
+    assert (done.returncode, node.ran) == (4, [])
+    assert f"does not follow {second}, PULL_SINCE" in node.status["message"]
+    node.repository.git("reset", "--quiet", "--hard", second)
+    node.repository.tag()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
+    # From here on what ran last counts.
+    third = node.repository.release()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
+    node.repository.git("reset", "--quiet", "--hard", second)
+    node.repository.tag()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 4
+    assert f"does not follow {third}, which ran last" in node.status["message"]
