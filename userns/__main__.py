@@ -38,7 +38,7 @@ exit code: 0 ready, 1 refused, 2 usage
 """
 
 _DIAGNOSE_EPILOG = """\
-exit code: 0 something was recognised, 1 nothing was, 2 usage
+exit code: 0 something was recognised (a good uid_map too), 1 nothing was, 2 usage
 
   journalctl -u containerd -u kubelet | python -m userns diagnose
   kubectl describe pod mypod | python -m userns diagnose
