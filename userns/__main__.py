@@ -242,6 +242,9 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
 def _settings(path: str | None) -> dict[str, object]:
     if path is None:
         return {}
+    kind = Path(path).suffix
+    if kind not in {"", ".json", ".toml"}:  # without one it is JSON: standard input, or a shell's <(…)
+        raise UsageError(f"{path}: --policy takes .json or .toml, and not {kind}")
     text = _read(path)
     try:
         settings = tomllib.loads(text) if path.endswith(".toml") else json.loads(text)

@@ -276,6 +276,9 @@ def test_a_fact_and_versions_do_not_mix(capsys: pytest.CaptureFixture[str], fact
     [
         ("p.toml", "allow = [", "p.toml"),
         ("p.json", "[]", "a table of settings was expected"),
+        ("p.py", "max_pods = 110", "p.py: --policy takes .json or .toml, and not .py"),
+        ("p.yaml", "max_pods: 110", "p.yaml: --policy takes .json or .toml, and not .yaml"),
+        ("p", "max_pods = 110", "p: Expecting value"),
         ("p.toml", 'kubernetes_version = "1.20"', "kubernetes_version"),
         ("p.toml", 'allow = ["kernel-lacks-tmpfs-idmp"]', "did you mean 'kernel-lacks-tmpfs-idmap'"),
         ("p.toml", 'artifact_lock = "/nonexistent/lock.toml"', "No such file"),
