@@ -1,7 +1,8 @@
 """`python -m artifacts.inventory INVENTORY`: the data of each host of a pyinfra inventory, as JSON on stdout.
 
 A program of its own, for `bundle`: pyinfra must be imported first of all, since it replaces parts of the standard
-library. Only our settings are printed, and of them no secret is needed: `containerd_config` and the URL stay out.
+library. Only our settings are printed, and what is a slip of one, for the policy to refuse it as a deploy does. Of them
+no secret is needed: `containerd_config` and the URL stay out.
 """
 
 # ruff: noqa: I001
@@ -11,13 +12,17 @@ import pyinfra_cli  # type: ignore[import-untyped]
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from traceback import extract_tb
 
 from pyinfra.api import State
 from pyinfra.context import ctx_state
+from pyinfra_cli.exceptions import UnexpectedExternalError  # type: ignore[import-untyped]
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
-from userns.settings import SETTINGS
+from userns.policy import meant
+from userns.settings import SETTINGS, mask
 
 __all__ = ["main"]
 
@@ -35,18 +40,52 @@ def main(inventory: str) -> int:
     answer, sys.stdout = sys.stdout, sys.stderr
     try:
         hosts = make_inventory(inventory, cwd=str(Path.cwd()))
-        data = {
-            host.name: {name: value for name, value in host.data.dict().items() if name in SETTINGS.keys() - _LEFT_OUT}
-            for host in hosts
-        }
-        text = json.dumps(data)
+        text = json.dumps({host.name: _ours(host.data.dict()) for host in hosts})
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         return 1
     finally:
         sys.stdout = answer
     print(text)
     return 0
+
+
+def _ours(data: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a host, and the slips of their names."""
+    found: dict[str, object] = {}
+    for name, value in data.items():
+        if name in SETTINGS.keys() - _LEFT_OUT:
+            found[name] = value
+        elif (ours := meant(name)) == "containerd_config":
+            found[name] = None  # the refusal does not show it
+        elif ours:
+            found[name] = mask(str(value)) if ours == "release_url" else _plain(value)
+    return found
+
+
+def _plain(value: object) -> object:
+    """The value of no setting, for a message: what JSON has no word for as Python shows it."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
+    return value
+
+
+def _told(error: Exception) -> str:
+    """The error in one line, with the file and the line where there are some."""
+    where: list[str] = []
+    if isinstance(error, UnexpectedExternalError):  # pyinfra's wrapper around what a file of the operator raises
+        # Where the file came to, and where the error is if that is in a module that it imports.
+        file, error = error.filename, error.exception
+        frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+        own = [frame for frame in frames if frame.filename == file]
+        where = [f"{frame.filename}, line {frame.lineno}" for frame in [*own[-1:], *frames[-1:]]]
+    message = str(error)
+    if isinstance(error, SyntaxError):
+        where.append(f"{error.filename}, line {error.lineno}")
+        message = error.msg
+    return " ".join(": ".join([*dict.fromkeys(where), type(error).__name__, message]).split())
 
 
 if __name__ == "__main__":

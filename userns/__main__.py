@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -38,7 +38,7 @@ exit code: 0 ready, 1 refused, 2 usage
 """
 
 _DIAGNOSE_EPILOG = """\
-exit code: 0 something was recognised, 1 nothing was, 2 usage
+exit code: 0 something was recognised (a good uid_map too), 1 nothing was, 2 usage
 
   journalctl -u containerd -u kubelet | python -m userns diagnose
   kubectl describe pod mypod | python -m userns diagnose
@@ -84,8 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("fact", nargs="?", metavar="FACT.json", help='a saved fact; "-" is standard input')
     explain.add_argument("--policy", metavar="FILE", help="the settings, as .json or .toml (only with FACT.json)")
     for name, example in (("kernel", "5.15"), ("containerd", "2.3.4"), ("runc", "1.4.3"), ("crun", "1.31")):
-        explain.add_argument(f"--{name}", type=_version, metavar="VERSION", help=f"such as {example}")
-    explain.add_argument("--kubernetes", type=_version, metavar="VERSION", help=f"default {NEWEST_KUBERNETES}")
+        explain.add_argument(f"--{name}", type=_version(example), metavar="VERSION", help=f"such as {example}")
+    explain.add_argument(
+        "--kubernetes", type=_version(NEWEST_KUBERNETES), metavar="VERSION", help=f"default {NEWEST_KUBERNETES}"
+    )
     explain.add_argument("--snapshotter", metavar="NAME", help="default overlayfs")
     explain.add_argument("--slow-chown", choices=("auto", "true", "false"), help="default auto")
     explain.add_argument(
@@ -108,12 +110,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version(text: str) -> str:
-    try:
-        parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+def _version(example: str) -> Callable[[str], str]:
+    """A reader of versions with as many numbers as `example`, or more: half a version would be judged as its .0."""
+    numbers = len(parse(example).release)
+
+    def read(text: str) -> str:
+        try:
+            given = len(parse(text).release)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if given < numbers:
+            raise argparse.ArgumentTypeError(f"{text!r} is not exact: write {numbers} numbers, such as {example}")
+        return text
+
+    return read
 
 
 def _day(text: str) -> date:
@@ -232,6 +242,9 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
 def _settings(path: str | None) -> dict[str, object]:
     if path is None:
         return {}
+    kind = Path(path).suffix
+    if kind not in {"", ".json", ".toml"}:  # without one it is JSON: standard input, or a shell's <(…)
+        raise UsageError(f"{path}: --policy takes .json or .toml, and not {kind}")
     text = _read(path)
     try:
         settings = tomllib.loads(text) if path.endswith(".toml") else json.loads(text)

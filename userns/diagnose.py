@@ -22,7 +22,10 @@ _OVERLAP = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A symptom that was met: `line` is where it first was, made harmless for a terminal, and `number` counts it."""
+    """A symptom that was met: `line` is where it first was, made harmless for a terminal, and `number` counts it.
+
+    What is as it should be has no `fix`, and `cause` says what it is.
+    """
 
     id: str
     cause: str
@@ -67,6 +70,10 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
+# A row of a uid_map: the first ID inside, the first one outside, how many.
+_MAPPING = re.compile(r"\s*(\d{1,10})\s+(\d{1,10})\s+\d{1,10}\s*", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     row: Symptom
@@ -93,9 +100,13 @@ class Search:
         self._found: dict[str, Diagnosis] = {}
         self._order: dict[str, tuple[int, int]] = {}
         self._parts: set[tuple[str, int]] = set()
+        self._mapped: Diagnosis | None = None
+        self._only_mappings = True
 
     def line(self, number: int, line: str) -> None:
         """Look at one line."""
+        if self._only_mappings:
+            self._mapping(number, line)
         met: dict[str, tuple[Symptom, int]] = {}
         text = line.lower()
         for each in _COMPILED:
@@ -111,8 +122,22 @@ class Search:
                 self._add(row, number, start, line)
 
     def found(self) -> tuple[Diagnosis, ...]:
-        """What was met until now, in the order of its first appearance."""
+        """What was met until now, in the order of its first appearance.
+
+        A text that is a uid_map and nothing else is an answer, also where it is a good one. Among other lines such a
+        row says nothing of what the text was asked for.
+        """
+        if self._only_mappings and self._mapped and not self._found:
+            return (self._mapped,)
         return tuple(sorted(self._found.values(), key=lambda each: self._order[each.id]))
+
+    def _mapping(self, number: int, line: str) -> None:
+        row = _MAPPING.fullmatch(line)
+        if not row:
+            self._only_mappings = not line.strip()
+        elif int(row[1]) == 0 and int(row[2]) > 0 and not self._mapped:
+            cause = f"this pod has a user namespace: its root is host uid {int(row[2])}"
+            self._mapped = Diagnosis("user-namespace", cause, "", "user_namespaces(7)", _shown(line, 0), number)
 
     def _part(self, symptom: _Compiled, number: int, text: str, line: str) -> None:
         """One of several lines that say it together; it is told of where the last of them is."""

@@ -13,10 +13,12 @@ from userns.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
 from userns.secret import hide, texts, without
-from userns.settings import SETTINGS, Problem, mask
+from userns.settings import FLEETS, SETTINGS, Problem, mask
 from userns.versions import parse
 
-__all__ = ["Policy", "PolicyError", "Problem", "artifact_bundle_path", "artifact_lock_path", "load"]
+__all__ = ["Policy", "PolicyError", "Problem", "artifact_bundle_path", "artifact_lock_path", "load", "meant"]
+
+_OURS = (*SETTINGS, *FLEETS)
 
 # Tells what speaks against a version of a component; an empty answer is none.
 Advisories = Callable[[str, str], Collection[object]]
@@ -116,6 +118,11 @@ def _read(data: Mapping[str, object], name: str) -> object:
         raise PolicyError([Problem(name, value, f"{error}. Allowed: {setting.allowed}")]) from error
 
 
+def meant(name: str) -> str | None:
+    """The name of ours that `name` is a slip of, also one of fleet.py's; None where it is ours, or somebody else's."""
+    return near_miss(name, _OURS)
+
+
 def load(
     data: Mapping[str, object],
     lock: Lock | str,
@@ -157,11 +164,10 @@ def load(
 
 
 def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:
-    names = tuple(SETTINGS)
     for name, value in data.items():
-        if name not in SETTINGS and (meant := near_miss(name, names)):
+        if ours := meant(name):
             yield Problem(
-                name, value, f"there is no such setting. Write {meant}, or rename it if it is not meant for us", meant
+                name, value, f"there is no such setting. Write {ours}, or rename it if it is not meant for us", ours
             )
 
 

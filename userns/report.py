@@ -104,8 +104,7 @@ def diagnoses(found: Sequence[Diagnosis], file: str = "") -> str:
     lines: list[str] = []
     for each in found:
         lines += ["", f"{f'{file}, ' if file else ''}line {each.number}: {each.line}"]
-        lines += _wrapped(f"cause: {each.cause}")
-        lines += _wrapped(f"fix: {each.fix}")
+        lines += _wrapped(f"cause: {each.cause}") + _wrapped(f"fix: {each.fix}") if each.fix else _wrapped(each.cause)
         lines += _wrapped(f"source: {each.source}")
         if each.findings:
             lines += _wrapped(f"a deploy tells of it beforehand: {', '.join(each.findings)}")

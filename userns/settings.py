@@ -13,7 +13,7 @@ from userns.secret import without
 from userns.tables import NEWEST_KUBERNETES
 from userns.values import Reader, choice, integer, optional
 
-__all__ = ["DEFAULTS", "NEWEST_KUBERNETES", "OLDEST_KUBERNETES", "SETTINGS", "Problem", "Setting", "mask"]
+__all__ = ["DEFAULTS", "FLEETS", "NEWEST_KUBERNETES", "OLDEST_KUBERNETES", "SETTINGS", "Problem", "Setting", "mask"]
 
 # Pods with user namespaces begin with 1.25 (KEP-127).
 OLDEST_KUBERNETES = "1.25"
@@ -95,6 +95,10 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 DEFAULTS: Mapping[str, object] = {name: setting.default for name, setting in SETTINGS.items()}
+
+# What fleet.py reads from the same data. It has no list to check them by, and a deploy needs none of them; they are
+# here because a slip of one of them is as silent as a slip of a setting.
+FLEETS = ("max_unavailable", "kubernetes_node", "fleet_region")
 
 
 @dataclass(frozen=True, slots=True)

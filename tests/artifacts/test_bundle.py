@@ -14,6 +14,7 @@ from artifacts.bundlefile import BundleFile
 from artifacts.errors import Refused, Unusable
 from tests.artifacts.conftest import Run, whole_lock
 from tests.artifacts.loopback import Answer, LoopbackSite, content, digests, release
+from userns.policy import PolicyError, load
 from userns.releases import Lock
 
 DEFAULTS = [("containerd", "2.3.5"), ("runc", "1.4.4")]
@@ -115,6 +116,53 @@ class TestMaking:
         ran = run("bundle", tmp_path / "bundle.tar", "--inventory", inventory, "--from", folder)
         assert ran.code == 2
         assert "a: one setting is refused:\n  max_pods = 'many'" in ran.err
+
+    def test_a_slip_of_a_settings_name_is_refused_as_a_deploy_refuses_it(
+        self, run: Run, folder: Path, tmp_path: Path
+    ) -> None:
+        data = {
+            "containerd_versoin": "2.2.7",
+            "containerd_confg": {"password": "hunter2"},
+            "relase_url": "https://robot:hunter2@mirror.example",
+            "max_unavailabel": 2,
+            "somebody_elses": "own",
+        }
+        inventory = tmp_path / "inventory.py"
+        inventory.write_text(f"hosts = (['a'], {data | {'max_pod': 'SET'}!r})\n".replace("'SET'", "{5}"))
+        ran = run("bundle", tmp_path / "bundle.tar", "--inventory", inventory, "--from", folder)
+        assert (ran.code, ran.out) == (2, "")
+        with pytest.raises(PolicyError) as deploys:
+            load(data | {"max_pod": "{5}"}, "")
+        slips = [str(each) for each in deploys.value.problems if each.meant]
+        assert len(slips) == 5
+        assert ran.err.splitlines()[1:] == [f"  {each}" for each in slips]
+        assert "hunter2" not in ran.err
+
+    @pytest.mark.parametrize(
+        ("inventory", "helper", "says"),
+        [
+            ("x = 1\nhosts = (['a'], {'allow': [nosuch]})\n", "", "{inventory}, line 2: NameError: name 'nosuch' is "),
+            ("import nosuch_module\n", "", "{inventory}, line 1: ModuleNotFoundError: No module named 'nosuch_module'"),
+            ("x = 1\nhosts = (['a'\n", "", "{inventory}, line 2: SyntaxError: '[' was never closed"),
+            (
+                "\nimport its_helper\n",
+                "\n\nx = y\n",
+                "{inventory}, line 2: {helper}, line 3: NameError: name 'y' is not defined",
+            ),
+        ],
+    )
+    def test_an_inventory_that_python_cannot_run_is_one_line_with_its_place(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inventory: str, helper: str, says: str
+    ) -> None:
+        places = {"inventory": tmp_path / "inventory.py", "helper": tmp_path / "its_helper.py"}
+        places["inventory"].write_text(inventory)
+        places["helper"].write_text(helper)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        ran = run("bundle", tmp_path / "bundle.tar", "--inventory", places["inventory"])
+        assert (ran.code, ran.out) == (2, "")
+        head, line = ran.err.splitlines()
+        assert head == f"python -m artifacts bundle: the inventory {places['inventory']} cannot be used:"
+        assert line.startswith(says.format(**places))
 
     @pytest.mark.parametrize(
         ("spoil", "says"),

@@ -80,7 +80,7 @@ def test_every_symptom_has_a_text() -> None:
     assert {expected for _, expected in TEXTS} == {row.id for row in SYMPTOMS}
 
 
-@pytest.mark.parametrize("line", HEALTHY.splitlines())
+@pytest.mark.parametrize("line", [each for each in HEALTHY.splitlines() if not re.fullmatch(r"[\s\d]+", each)])
 def test_a_healthy_line_means_nothing(line: str) -> None:
     assert diagnose(line) == ()
 
@@ -209,6 +209,54 @@ def test_it_says_so_when_it_does_not_know(stdin: Any, capsys: pytest.CaptureFixt
     stdin(HEALTHY.encode())
     assert main(["diagnose"]) == 1
     assert "nothing in this text is known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "number"),
+    [
+        (b"0 65536 65536\n", 65536, 1),
+        (b"         0     131072      65536\n", 131072, 1),
+        (b"\r\n0\t4294836224\t65536\r\n", 4294836224, 2),
+        (b"0 65536 1000\n1000 200000 64536\n", 65536, 1),
+        (b"1000 200000 64536\n0 65536 1000", 65536, 2),
+    ],
+)
+def test_a_good_uid_map_is_a_good_answer(
+    stdin: Any, capsys: pytest.CaptureFixture[str], text: bytes, root: int, number: int
+) -> None:
+    stdin(text)
+    assert main(["diagnose"]) == 0
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"line {number}: 0 {root} ")
+    assert second == f"  this pod has a user namespace: its root is host uid {root}"
+    assert rest == ["  source: user_namespaces(7)"]
+    stdin(text)
+    assert main(["diagnose", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["-"]
+    assert (told["id"], told["fix"]) == ("user-namespace", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 0 65536",  # root is the host's
+        "1000 65536 65536",  # no root
+        "0 65536",
+        "0 65536 65536 0",
+        "0 65536 65536\nError: cannot reach the pod",
+        "Error: cannot reach the pod\n0 65536 65536",
+        "\n",
+    ],
+)
+def test_what_is_no_good_uid_map_is_none(text: str) -> None:
+    assert diagnose(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "id"), [("0 0 4294967295", "host-users-ignored"), ("0 4294901760 65536", "kubelet-last-slot")]
+)
+def test_a_bad_uid_map_is_not_called_good(text: str, id: str) -> None:
+    assert ids(text) == [id]
 
 
 def test_files_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,6 +226,27 @@ def test_a_wrong_command_line_says_what_is_wrong(
 
 
 @pytest.mark.parametrize(
+    ("program", "half", "whole", "numbers"),
+    [
+        ("kernel", "6", "6.1", 2),
+        ("kubernetes", "1", "v1.33", 2),
+        ("containerd", "2.3", "2.3.5", 3),
+        ("containerd", "2", "2.3.5~ds1-1", 3),
+        ("runc", "1.5-rc.1", "1.5.0-rc.1", 3),
+        ("crun", "1", "1.31", 2),
+    ],
+)
+def test_half_a_version_is_not_judged_as_its_zero(
+    capsys: pytest.CaptureFixture[str], program: str, half: str, whole: str, numbers: int
+) -> None:
+    others = [] if program == "containerd" else ["--containerd", "2.3.5"]
+    error = usage(capsys, *others, f"--{program}", half).splitlines()[-1]
+    assert f"argument --{program}: {half!r} is not exact: write {numbers} numbers, such as " in error
+    main(["explain", *others, f"--{program}", whole])
+    assert f"{whole}" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "Expecting value"),
@@ -255,6 +276,9 @@ def test_a_fact_and_versions_do_not_mix(capsys: pytest.CaptureFixture[str], fact
     [
         ("p.toml", "allow = [", "p.toml"),
         ("p.json", "[]", "a table of settings was expected"),
+        ("p.py", "max_pods = 110", "p.py: --policy takes .json or .toml, and not .py"),
+        ("p.yaml", "max_pods: 110", "p.yaml: --policy takes .json or .toml, and not .yaml"),
+        ("p", "max_pods = 110", "p: Expecting value"),
         ("p.toml", 'kubernetes_version = "1.20"', "kubernetes_version"),
         ("p.toml", 'allow = ["kernel-lacks-tmpfs-idmp"]', "did you mean 'kernel-lacks-tmpfs-idmap'"),
         ("p.toml", 'artifact_lock = "/nonexistent/lock.toml"', "No such file"),

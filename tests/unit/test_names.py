@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from userns.names import distance, near_miss
 from userns.policy import PolicyError, load
 from userns.releases import Lock
-from userns.settings import DEFAULTS, SETTINGS
+from userns.settings import DEFAULTS, FLEETS, SETTINGS
 
-LOCK = Lock.parse((Path(__file__).parents[2] / "artifacts" / "lock.toml").read_text())
+ROOT = Path(__file__).parents[2]
+LOCK = Lock.parse((ROOT / "artifacts" / "lock.toml").read_text())
 
 SLIPS = {
     "slow_chown": ["slowchown", "Slow_Chown", "slow-chown", "slowChown", "slow_chonw", "slow_chowns", "SLOW_CHOWN"],
@@ -29,6 +32,11 @@ SLIPS = {
     "ids_per_pod": ["id_per_pod", "ids_per_pods", "idsPerPod"],
     "runc_version": ["rnuc_version", "runcversion"],
 }
+FLEETS_SLIPS = {
+    "max_unavailable": ["max_unavailabel", "maxUnavailable", "max_unavailble"],
+    "kubernetes_node": ["kubernets_node", "kubernetes-node", "kuberentes_node"],
+    "fleet_region": ["fleet_regoin", "fleetregion", "fleet_regions"],
+}
 
 OTHERS = """
 ssh_hostname ssh_port ssh_user ssh_password ssh_key ssh_key_password ssh_allow_agent ssh_look_for_keys
@@ -40,6 +48,7 @@ kubernetes_cluster_name kubernetes_token containerd_registry_mirrors containerd_
 max_pids max_jobs min_pods allowed allowlist alloy kernel target version snapshots snapshot_dir registry
 cron_version docker_root kubelet_version kubelet_config ips_per_pod release release_name install image pods root url
 kernel_version runtime environment role zone hostname name
+kubernetes_mode kubernetes_role fleet fleet_name region max_available_nodes unavailable node
 """
 
 
@@ -50,6 +59,21 @@ def test_a_slip_of_a_settings_name_is_refused_with_the_right_one(meant: str, nam
     (problem,) = refused.value.problems
     assert problem.setting == name
     assert f"Write {meant}," in problem.message
+
+
+@pytest.mark.parametrize(("meant", "name"), [(meant, name) for meant, names in FLEETS_SLIPS.items() for name in names])
+def test_a_slip_of_what_the_fleet_reads_is_refused_too(meant: str, name: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        load({name: "2"}, LOCK)
+    assert f"{name} = '2': there is no such setting. Write {meant}," in str(refused.value)
+
+
+def test_what_the_fleet_reads_is_known_by_its_own_names() -> None:
+    # In a process of its own: fleet.runner imports pyinfra, which replaces parts of the standard library.
+    code = "from fleet import apply, runner; print(*apply.GROUP_DATA, runner.KUBERNETES_NODE, runner.REGION)"
+    asked = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(FLEETS) == set(asked.stdout.split())
+    assert load(dict.fromkeys(FLEETS, "1"), LOCK).to_json() == load({}, LOCK).to_json()
 
 
 @pytest.mark.parametrize("name", OTHERS.split())
@@ -72,8 +96,8 @@ def test_case_and_separators_do_not_make_another_name(setting: str, separator: s
 
 
 def test_no_setting_is_a_slip_of_another() -> None:
-    for name in SETTINGS:
-        assert near_miss(name, tuple(other for other in SETTINGS if other != name)) in {
+    for name in (*SETTINGS, *FLEETS):
+        assert near_miss(name, tuple(other for other in (*SETTINGS, *FLEETS) if other != name)) in {
             None,
             "runc_version",
             "crun_version",
