@@ -1,7 +1,7 @@
 """`python -m artifacts add | check | list | bundle`: keeps the lock file, which says what may be installed.
 
 Reads the command line and prints; everything else is in the modules beside it. Exit code 0: done, or all is as the
-lock says; 1: refused, or something is not; 2: usage, a file, or the network; 130: interrupted.
+lock says; 1: refused, or something is not; 2: usage, a file, or the network; 130: interrupted; 141: output cut off.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from artifacts.progress import Progress
 from artifacts.signatures import Verifier
 from artifacts.site import Site
 from artifacts.upstream import Release
+from userns import console
 from userns.releases import COMPONENTS, VERSION, Asset, Lock
 from userns.settings import SETTINGS
 
@@ -45,10 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"{options.parser.prog}: interrupted; nothing is half-written")
         return 130
-    except BrokenPipeError:
-        # The reader has seen enough. What is left in the buffer must not raise once more at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # no fault of a file: console.run knows
+        raise
     except OSError as error:  # such as a full disk under the temporary files
         _say(f"{options.parser.prog}: {error}")
         return 2
@@ -169,9 +168,11 @@ def _selected(lock: Lock, options: argparse.Namespace) -> list[Asset]:
     assets = list(checking.locked(lock, [name for name in COMPONENTS if name in lock.components]))
     wanted: set[tuple[str, str]] = set()
     for only in options.only:
-        component, _, version = only.partition("=")
+        component, given, version = only.partition("=")
         if component not in COMPONENTS:
             raise Unusable(f"--only {only}: {component!r} is no component: known are {', '.join(COMPONENTS)}")
+        if given and not VERSION.fullmatch(version):
+            raise Unusable(f"--only {only}: {version!r} is not a version such as 2.3.4: write {component}=2.3.4")
         if component not in lock.components or (version and version not in lock.versions(component)):
             raise Unusable(f"--only {only}: {lock.missing(component, version)}")
         wanted.add((component, version))
@@ -279,4 +280,4 @@ def _end(*_: object) -> None:
 if __name__ == "__main__":
     # What cleans up after an interrupt does so after a plain kill too.
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(main())
+    sys.exit(console.run(main))

@@ -19,7 +19,7 @@ _INTRO = """\
 
 All settings are optional. They are pyinfra's group and host data: a file `group_data/GROUP.py` beside the inventory,
 the data of a group or of a host in it, or `--data name=value`, which comes last. A mapping or a list after `--data` is
-JSON; a version there has its v: `--data kubernetes_version=v1.30`.
+JSON; None there is `null`, and a version has its v: `--data kubernetes_version=v1.30`.
 
 All settings of a host are checked before its node is read: unknown names that look like one of these, wrong types,
 versions without a digest, settings that contradict each other. Every mistake is told at once.

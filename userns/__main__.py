@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from userns import advisories, diagnose, policy, readiness, report, requirements
+from userns import advisories, console, diagnose, policy, readiness, report, requirements
 from userns.findings import Finding, apply_allow
 from userns.planning import plan
 from userns.readiness import Readiness
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         _refuse_usage(options.parser, str(error))
     if options.json:
-        print(json.dumps({each.subject: report.as_json(each) for each in reports}, indent=2, ensure_ascii=False))
+        print(json.dumps({each.subject: report.as_json(each) for each in reports}, indent=2))
     else:
         print("\n".join(report.as_text(each) for each in reports), end="")
     return int(any(each.refused for each in reports))
@@ -281,10 +280,4 @@ def _today(options: argparse.Namespace) -> date:
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there at exit
-        code = 128 + 13  # as a program that SIGPIPE ends
-    sys.exit(code)
+    sys.exit(console.run(main))

@@ -11,7 +11,7 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,8 +35,17 @@ _DEEPEST = 24
 
 
 def optional(reader: Reader) -> Reader:
-    """What `reader` takes, or None."""
-    return lambda value: None if value is None else reader(value)
+    """What `reader` takes, or None.
+
+    The text of it is refused: `--data x=None` hands over that, and an inventory may have it in quotes.
+    """
+
+    def read(value: object) -> object:
+        if isinstance(value, str) and value.strip().casefold() in {"none", "null"}:
+            raise ValueError("it is text and not None: write None without quotes in an inventory, null behind --data")
+        return None if value is None else reader(value)
+
+    return read
 
 
 def choice(*choices: object) -> Reader:
@@ -44,7 +53,7 @@ def choice(*choices: object) -> Reader:
 
     def read(value: object) -> object:
         if not any(value == one and type(value) is type(one) for one in choices):
-            raise ValueError("it is none of the choices" + _quotes(value))
+            raise ValueError("it is none of the choices" + (_UNQUOTE if _hides(value, choices) else ""))
         return value
 
     return read
@@ -53,7 +62,7 @@ def choice(*choices: object) -> Reader:
 def boolean(value: object) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise ValueError(_not("a bool", value))
+        raise ValueError(_not("a bool", value) + (_UNQUOTE if _hides(value, (True, False)) else ""))
     return value
 
 
@@ -257,7 +266,8 @@ def _encodable(value: str) -> bool:
 
 def _int(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(_not("an int", value))
+        digits = isinstance(value, str) and re.fullmatch(r"\d+", value.strip())
+        raise ValueError(_not("an int", value) + (_UNQUOTE if digits else ""))
     return value
 
 
@@ -292,13 +302,16 @@ def _minor(version: str) -> tuple[int, int]:
 
 def _not(wanted: str, value: object) -> str:
     """What the value is instead of what was wanted."""
-    return f"it is {_KINDS.get(type(value), type(value).__name__)} and not {wanted}" + _quotes(value)
+    return f"it is {_KINDS.get(type(value), type(value).__name__)} and not {wanted}"
 
 
-def _quotes(value: object) -> str:
-    """The cure for a number, a bool or None in quotes."""
-    quoted = isinstance(value, str) and re.fullmatch(r"\d+|true|false|none", value.strip(), re.IGNORECASE)
-    return ": write it without quotes" if quoted else ""
+_UNQUOTE = ": write it without quotes"
+
+
+def _hides(value: object, allowed: Sequence[object]) -> bool:
+    """Whether it is one of the bools that are allowed, in quotes."""
+    bools = {str(one).casefold() for one in allowed if isinstance(one, bool)}
+    return isinstance(value, str) and value.strip().casefold() in bools
 
 
 _KINDS: dict[type, str] = {

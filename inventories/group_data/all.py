@@ -2,7 +2,7 @@
 
 The defaults themselves live in userns.settings, so an inventory outside this repository works without this file.
 A file beside it that is named after a group, and the data of a host, come before it. Behind `--data`, a list or a
-mapping is written as JSON, and a version with its v: `--data kubernetes_version=v1.30`.
+mapping is written as JSON, None as null, and a version with its v: `--data kubernetes_version=v1.30`.
 """
 
 # --- What the cluster asks for ---------------------------------------------------------------------------------------

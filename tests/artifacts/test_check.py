@@ -75,6 +75,12 @@ class TestMirror:
         [
             (["--only", "nerdctl"], "'nerdctl' is no component"),
             (["--only", "crun"], "it has no crun at all"),
+            (
+                ["--only", "runc==1.4.4"],
+                "'=1.4.4' is not a version such as 2.3.4: write runc=2.3.4",
+            ),
+            (["--only", "runc="], "'' is not a version such as 2.3.4"),
+            (["--only", "runc=v1.4.4"], "'v1.4.4' is not a version such as 2.3.4"),
             (["--only", "runc=9.9.9"], "the lock file has no digest for runc 9.9.9"),
             (["--arch", "loongarch64"], "invalid choice"),
             (["--jobs", "0"], "'0' is not a number from 1 to 32"),

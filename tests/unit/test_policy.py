@@ -187,6 +187,8 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("kubelet_id_range", (65536, 7208961), "must be a multiple of ids_per_pod (65536): try 7274496"),
         ("kubelet_id_range", (65536, 65536), "has room for 1 pods and max_pods is 110: it takes 7208960"),
         ("kubelet_id_range", (65536, 65535 * 65536), "must end below 4294967295"),
+        ("crun_version", "none", "write None without quotes in an inventory, null behind --data"),
+        ("artifact_bundle", "null", "write None without quotes in an inventory, null behind --data"),
         ("allow", "Not An Id", "'Not An Id' is not the id of a finding"),
         ("allow", [5], "5 is not the id of a finding"),
         ("allow", 5, "it is an int and not a list"),
@@ -203,6 +205,32 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
 )
 def test_the_rest_is_refused_by_name_with_what_is_allowed(setting: str, value: object, says: str) -> None:
     assert says in refusal(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("cgroup_driver", "none"),
+        ("cgroup_driver", "true"),
+        ("install_from", "5"),
+        ("verify_digests", "None"),
+        ("verify_digests", "1"),
+        ("max_pods", "none"),
+        ("max_pods", "true"),
+        ("kubelet_id_range", "65536"),
+        ("containerd_config", "none"),
+    ],
+)
+def test_quotes_are_not_blamed_where_it_would_be_wrong_without_them_too(setting: str, value: str) -> None:
+    said = refusal(**{setting: value})
+    assert "Allowed: " in said
+    assert "quotes" not in said
+
+
+def test_none_as_text_is_refused_with_what_works() -> None:
+    for setting in (name for name, default in DEFAULTS.items() if default is None):
+        assert "null behind --data" in refusal(**{setting: "None"})
+        assert policy(**{setting: None}) == policy()
 
 
 # --- Between settings ------------------------------------------------------------------------------------------------
