@@ -60,7 +60,7 @@ def test_the_requirements_change_with_kubernetes_1_27() -> None:
 
 @pytest.mark.parametrize("kubernetes", ["1.25", "1.26"])
 @pytest.mark.parametrize("kernel", ["5.10", "5.15", "6.12"])
-@pytest.mark.parametrize("runtime", [{"runc": "1.1"}, {"crun": "1.4.3"}])
+@pytest.mark.parametrize("runtime", [{"runc": "1.1.0"}, {"crun": "1.4.3"}])
 def test_kubernetes_1_25_and_1_26_are_content_with_containerd_1_7_runc_1_1_or_crun_1_4_3(
     capsys: pytest.CaptureFixture[str], kubernetes: str, kernel: str, runtime: dict[str, str]
 ) -> None:
@@ -78,7 +78,7 @@ def test_an_older_runtime_is_not_enough_for_containerd_1_7(
 
 
 @pytest.mark.parametrize("kubernetes", ["1.25", "1.26"])
-@pytest.mark.parametrize(("runtime", "old", "enough"), [("runc", "1.1.15", "1.2"), ("crun", "1.8.7", "1.9")])
+@pytest.mark.parametrize(("runtime", "old", "enough"), [("runc", "1.1.15", "1.2.0"), ("crun", "1.8.7", "1.9")])
 def test_containerd_2_asks_kubernetes_1_25_and_1_26_for_the_runtimes_of_1_27(
     capsys: pytest.CaptureFixture[str], kubernetes: str, runtime: str, old: str, enough: str
 ) -> None:
@@ -106,7 +106,7 @@ def test_kubernetes_1_27_asks_for_linux_6_3(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("kubernetes", ["1.27", "1.28", "1.32", "1.33", "1.36"])
 def test_kubernetes_1_27_asks_for_containerd_2(capsys: pytest.CaptureFixture[str], kubernetes: str) -> None:
-    versions = {"kernel": "6.12", "kubernetes": kubernetes, "runc": "1.2"}
+    versions = {"kernel": "6.12", "kubernetes": kubernetes, "runc": "1.2.0"}
     assert refusals(explained(capsys, containerd="1.7.34", **versions)) == {"containerd-too-old-for-kubernetes"}
     assert not refusals(explained(capsys, containerd="2.0.0", **versions))
 
