@@ -14,13 +14,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from traceback import extract_tb
 
 from pyinfra.api import State
 from pyinfra.context import ctx_state
-from pyinfra_cli.exceptions import UnexpectedExternalError  # type: ignore[import-untyped]
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
+from artifacts.slip import slip
 from userns.policy import meant
 from userns.settings import SETTINGS, mask
 
@@ -42,7 +41,7 @@ def main(inventory: str) -> int:
         hosts = make_inventory(inventory, cwd=str(Path.cwd()))
         text = json.dumps({host.name: _ours(host.data.dict()) for host in hosts})
     except Exception as error:
-        print(_told(error), file=sys.stderr)
+        print(slip(error, inventory), file=sys.stderr)
         return 1
     finally:
         sys.stdout = answer
@@ -70,22 +69,6 @@ def _plain(value: object) -> object:
     except (TypeError, ValueError, RecursionError):
         return repr(value)
     return value
-
-
-def _told(error: Exception) -> str:
-    """The error in one line, with the file and the line where there are some."""
-    where: list[str] = []
-    if isinstance(error, UnexpectedExternalError):  # pyinfra's wrapper around what a file of the operator raises
-        # Where the file came to, and where the error is if that is in a module that it imports.
-        file, error = error.filename, error.exception
-        frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
-        own = [frame for frame in frames if frame.filename == file]
-        where = [f"{frame.filename}, line {frame.lineno}" for frame in [*own[-1:], *frames[-1:]]]
-    message = str(error)
-    if isinstance(error, SyntaxError):
-        where.append(f"{error.filename}, line {error.lineno}")
-        message = error.msg
-    return " ".join(": ".join([*dict.fromkeys(where), type(error).__name__, message]).split())
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ from pyinfra_cli.exceptions import CliError, UnexpectedExternalError  # type: ig
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_arg  # type: ignore[import-untyped]
 
+from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
 from fleet.observed import of_plan
 from fleet.part import only
 from fleet.records import Record, Status, Versions
-from fleet.slip import slip
 from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT

@@ -171,15 +171,15 @@ def test_an_inventory_that_cannot_be_loaded_is_1_and_says_why(tmp_path: Path) ->
     inventory.write_text("nodes = [\n")
     run = fleet_py("plan", inventory, home=tmp_path)
     assert run.code == 1
-    assert f"{inventory} line 1: " in run.stderr
+    assert f"{inventory}, line 1: SyntaxError: " in run.stderr
     inventory.write_text("nodes = []\n")
     assert fleet_py("plan", inventory, home=tmp_path).code == 1
 
 
 SLIPS = {
-    "workers = [nodename]\n": " line 1: NameError: name 'nodename' is not defined",
-    "\nworkers = [\n": " line 2: '[' was never closed",
-    "import nowhere_at_all\n": " line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
+    "workers = [nodename]\n": ", line 1: NameError: name 'nodename' is not defined",
+    "\nworkers = [\n": ", line 2: SyntaxError: '[' was never closed",
+    "import nowhere_at_all\n": ", line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
     'workers = [("a", 5)]\n': ": TypeError: 'int' object is not iterable",
     'workers = ["@nonsense/x"]\n': ": NoConnectorError: Invalid connector: nonsense",
 }
