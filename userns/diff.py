@@ -125,6 +125,10 @@ def _still_open(value: str, opened: str) -> str:
             return "" if ends.startswith(opened) or ends.endswith(opened) else opened
         case '"""' | "'''":
             return "" if opened in value else opened
+        case ",":
+            return ""
+    if value.strip() in ('",', "',", ","):  # an option in a list, whose value is the next line
+        return ","
     for quote in ('"""', "'''"):
         if value.count(quote) % 2:
             return quote

@@ -53,6 +53,7 @@ SPLIT = "two\nlines-of-it"
         f"a = 1 # the old password was {SECRET}",
         f'args = ["--auth-token={SECRET}"]',
         f'args = ["--auth-token", "{SECRET}"]',
+        f'args = [\n  "--auth-token",\n  "{SECRET}",\n]',
         f"[Service]\nEnvironment=A=1 REGISTRY_PASSWORD={SECRET}",
         f"[Service]\nExecStart=/x --token {SECRET} \\\n  {SECRET}",
         f"[Service]\nEnvironment=HTTPS_PROXY=http://u:{SECRET}@proxy.example:3128",
