@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from fleet.records import ATTENTION, Record, Status, Versions, totals
 
-__all__ = ["attention", "by_group", "names", "plan", "summary"]
+__all__ = ["attention", "by_group", "counted", "names", "plan", "summary"]
 
 # Of more nodes than that, not every name is told where they have something in common.
 NAMED = 8
@@ -54,7 +54,7 @@ def by_group(records: Iterable[Record]) -> Iterator[str]:
             for each in sorted(members, key=lambda each: _ORDER.index(each.status))
         ]
         table = tabulate(rows, headers=["node", "tier", *COMPONENTS, ""], tablefmt="plain", disable_numparse=True)
-        yield f"{group}: {_counted(len(members))}\n" + "\n".join(f"  {line.rstrip()}" for line in table.splitlines())
+        yield f"{group}: {counted(len(members))}\n" + "\n".join(f"  {line.rstrip()}" for line in table.splitlines())
 
 
 def attention(records: Iterable[Record]) -> list[str]:
@@ -69,7 +69,7 @@ def summary(records: Iterable[Record]) -> str:
     """All of it in one line."""
     counts = totals(records)
     told = ", ".join(f"{count} {_SAID.get(status, status)}" for status, count in counts.items())
-    return f"{_counted(sum(counts.values()))}: {told}"
+    return f"{counted(sum(counts.values()))}: {told}"
 
 
 _SAID = {Status.READY.value: "ready (nothing to do)", Status.CHANGES.value: "to change"}
@@ -112,5 +112,6 @@ def _section(title: str, items: Sequence[str]) -> list[str]:
     return ["\n".join([title, *items])] if items else []
 
 
-def _counted(count: int) -> str:
+def counted(count: int) -> str:
+    """So many nodes, in words."""
     return f"{count} node{'s' if count != 1 else ''}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.records import Status
+from fleet.text import counted
 
 __all__ = ["DEFAULT_MAX_UNAVAILABLE", "LimitError", "Rollout", "Stop", "Wave", "limit"]
 
@@ -73,8 +74,8 @@ class Rollout:
         if self.failed and len(self.waves) == 1 and self.waves[0].canary:
             return Stop(f"the canary failed: {self.failed[0]}")
         if len(self.failed) > self.max_failures:
-            count = f"{len(self.failed)} node{'s' if len(self.failed) > 1 else ''}"
-            return Stop(f"{count} failed ({', '.join(self.failed)}); --max-failures allows {self.max_failures}")
+            count, which = counted(len(self.failed)), ", ".join(self.failed)
+            return Stop(f"{count} failed ({which}); --max-failures allows {self.max_failures}")
         if not self.waiting:
             return Stop()
         canary = None if self.waves else self.canary

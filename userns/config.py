@@ -11,7 +11,7 @@ from typing import Any
 import toml
 
 from userns import programs
-from userns.extraconfig import IMAGES
+from userns.extraconfig import IMAGES, REGISTRY
 from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
 from userns.paths import DROP_INS
 from userns.policy import Policy
@@ -105,7 +105,7 @@ def _pulls_locally(policy: Policy) -> bool:
 
 def _leaves_registries(policy: Policy) -> bool:
     """Whether the operator says nothing of where registries are configured: CRI does not load with both ways."""
-    return not {"config_path", "mirrors"} & set(at(policy.containerd_config, ("plugins", IMAGES, "registry")))
+    return not {"config_path", "mirrors"} & set(at(policy.containerd_config, REGISTRY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ _PLACES: Mapping[int, _Places] = {
     3: _Places(
         containerd=("plugins", "io.containerd.cri.v1.runtime", "containerd"),
         snapshotter=("plugins", IMAGES, "snapshotter"),
-        sandbox=("plugins", "io.containerd.cri.v1.images", "pinned_images", "sandbox"),
+        sandbox=("plugins", IMAGES, "pinned_images", "sandbox"),
         slow_chown=("plugins", "io.containerd.snapshotter.v1.overlayfs", "slow_chown"),
-        registry=("plugins", IMAGES, "registry"),
+        registry=REGISTRY,
     ),
 }
 

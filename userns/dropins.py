@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from userns.extraconfig import REGISTRY
 from userns.findings import Finding, blocker, note
 from userns.merge import Path, at, spelled
 from userns.node import DropIn
@@ -16,8 +17,6 @@ _VERSION = "containerd v2.3.4 cmd/containerd/server/config/config.go:475-481; co
 _BOTH = "containerd v2.3.4 internal/cri/config/config.go (ValidateImageConfig); docs/hosts.md"
 _REPLACED = "containerd v1.7.34 services/server/config/config.go:299-322; containerd/containerd#5837"
 _JOINED = "containerd v2.3.4 cmd/containerd/server/config/config_test.go; containerd/containerd#9982"
-
-_REGISTRY = ("plugins", "io.containerd.cri.v1.images", "registry")
 
 
 def lint(drop_ins: Sequence[DropIn], config_version: int, ours: Mapping[str, Any]) -> list[Finding]:
@@ -80,10 +79,10 @@ def _replacing(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any])
 
 def _joining(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -> Iterator[Finding]:
     """containerd 2.x joins plugin sections; the drop-in's keys win."""
-    if (*_REGISTRY, "mirrors") in {path[:4] for path in opened} and "config_path" in at(ours, _REGISTRY):
+    if (*REGISTRY, "mirrors") in {path[:4] for path in opened} and "config_path" in at(ours, REGISTRY):
         yield blocker(
             "drop-in-mirrors",
-            f"{drop_in.path} sets mirrors of registries, and config.toml sets {spelled((*_REGISTRY, 'config_path'))}: "
+            f"{drop_in.path} sets mirrors of registries, and config.toml sets {spelled((*REGISTRY, 'config_path'))}: "
             "with both, CRI does not load and the kubelet has no runtime. Write each mirror as "
             "/etc/containerd/certs.d/NAME/hosts.toml, or move the table into the setting containerd_config.",
             _BOTH,

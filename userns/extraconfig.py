@@ -21,6 +21,7 @@ CRI = "io.containerd.grpc.v1.cri"
 RUNTIME = "io.containerd.cri.v1.runtime"
 IMAGES = "io.containerd.cri.v1.images"
 OVERLAY = "io.containerd.snapshotter.v1.overlayfs"
+REGISTRY = ("plugins", IMAGES, "registry")
 RUNC_TYPE = "io.containerd.runc."
 DROP_INS = f"{paths.DROP_INS}/*.toml"
 
@@ -169,7 +170,7 @@ def _mount_options(config: Mapping[str, object], overlay_metacopy: object) -> It
 
 def _hosts_of_registries(config: Mapping[str, object]) -> Iterator[str]:
     """A list of directories, which the transfer service takes for the path of one (containerd/containerd#12808)."""
-    path = ("plugins", IMAGES, "registry", "config_path")
+    path = (*REGISTRY, "config_path")
     value = _at(config, path)
     if isinstance(value, str) and ":" in value and not _at(config, ("plugins", IMAGES, "use_local_image_pull")):
         yield (

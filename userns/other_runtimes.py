@@ -12,15 +12,14 @@ from userns.wants import Wants
 __all__ = ["check"]
 
 _CONFLICTING = ("containerd.io", "moby-containerd")
+# By unit: the product, and the template of its containerd's configuration.
 _OTHER_KUBERNETES = {
-    "k3s": "k3s",
-    "k3s-agent": "k3s",
-    "rke2-server": "rke2",
-    "rke2-agent": "rke2",
-    "snap.microk8s.daemon-kubelite": "MicroK8s",
+    "k3s": ("k3s", "config.toml.tmpl"),
+    "k3s-agent": ("k3s", "config.toml.tmpl"),
+    "rke2-server": ("rke2", "config.toml.tmpl"),
+    "rke2-agent": ("rke2", "config.toml.tmpl"),
+    "snap.microk8s.daemon-kubelite": ("MicroK8s", "containerd-template.toml"),
 }
-# Where a product has the template of its containerd's configuration, if it is not called as k3s's.
-_TEMPLATES = {"MicroK8s": "containerd-template.toml"}
 
 
 def check(node: Node, wants: Wants) -> Iterator[Finding]:
@@ -117,10 +116,9 @@ def _running(node: Node, wants: Wants) -> Iterator[Finding]:
 
 
 def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
-    for name, product in _OTHER_KUBERNETES.items():
+    for name, (product, template) in _OTHER_KUBERNETES.items():
         unit = node.units.get(name)
         if unit and unit.load == "loaded":
-            template = _TEMPLATES.get(product, "config.toml.tmpl")
             yield warning(
                 "kubernetes-brings-containerd",
                 f"{name}.service is here: {product} runs a containerd of its own, and what is configured here is not "

@@ -10,6 +10,7 @@ from userns import pods
 from userns.cri import Status
 from userns.findings import Finding, Severity, blocker, note, warning
 from userns.pods import Attempt, Pods
+from userns.tables import SNAPSHOTTERS
 
 BEGIN = "userns-node-proof"
 END = "userns-node-proof-end"
@@ -28,7 +29,6 @@ _ROOTFS_FOR: dict[str, tuple[Rootfs, ...]] = {
     "remapped": ("chowned", "idmapped"),
     "none": ("idmapped", "chowned", "none"),
 }
-_OF_CONTAINERD = ("overlayfs", "erofs")
 _VERIFY = "tasks/scripts/verify.sh"
 Line = TypeVar("Line")
 Read = TypeVar("Read")
@@ -204,7 +204,9 @@ def _seconds(text: str) -> float:
 
 def rootfs_to_expect(rootfs: str, snapshotter: str) -> str:
     """What `judge` has to expect where the plan says `rootfs`."""
-    return "remapped" if rootfs == "idmapped" and snapshotter not in _OF_CONTAINERD else rootfs
+    row = SNAPSHOTTERS.get(snapshotter)
+    by_the_kernel = row is not None and row.model in ("overlay", "remap")
+    return "remapped" if rootfs == "idmapped" and not by_the_kernel else rootfs
 
 
 def judge(
