@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,16 +57,16 @@ def ssh(node: str, words: str = "") -> list[str]:
 
 
 def end() -> list[str]:
-    """End them all, and return the names of their nodes once they are gone."""
+    """End them all, and return the names of their nodes once they are gone, their keepers too."""
     labs = running()
+    keepers = []
     for lab in labs:
         with contextlib.suppress(ProcessLookupError):
+            keepers.append((lab, os.pidfd_open(lab.keeper)))
             os.kill(lab.keeper, signal.SIGTERM)
-    for lab in labs:
-        for _ in range(600):
-            if not traces.is_alive(lab.home.name):
-                break
-            time.sleep(0.05)
-        else:
+    for lab, keeper in keepers:
+        ended = select.select([keeper], [], [], 180)[0]
+        os.close(keeper)
+        if not ended:
             raise LabError(f"the lab {lab.home.name} did not end: its keeper is process {lab.keeper}")
     return [name for lab in labs for name in lab.nodes]
