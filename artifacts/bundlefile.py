@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from artifacts.digest import Digest
 from artifacts.errors import Refused, Unusable
-from artifacts.site import Digest
 from userns.bundles import Bundle, Bundled, BundleError
 
 __all__ = ["MANIFEST", "BundleFile", "write"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from artifacts.bundlefile import BundleFile
+from artifacts.digest import Digest
 from artifacts.errors import Unusable
-from artifacts.site import Absent, Digest, Site, Unreadable, keep
+from artifacts.site import Absent, Site, Unreadable, keep
 from artifacts.upstream import Release
 from userns.releases import Asset, Lock
 

@@ -17,10 +17,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from artifacts.digest import Digest
 from artifacts.errors import ArtifactsError, Unusable
 
 __all__ = ["Absent", "Digest", "Site", "Unreachable", "Unreadable", "keep"]
@@ -48,14 +48,6 @@ class Unreadable(ArtifactsError):
 
 class Unreachable(Unusable):
     """The site does not answer: asking it for more is no use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """What a file holds."""
-
-    sha256: str
-    size: int
 
 
 class Site:

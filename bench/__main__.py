@@ -131,7 +131,7 @@ def bake(runs: int, *, kept: bool) -> None:
 
 def converge(runs: int, *, quick: bool) -> None:
     """Measure runs over fleets, beside Ansible, print the table, and keep the figures."""
-    ansible.install()
+    ansible.installed()  # before there is a node
     with Lab() as lab:
         measured = Bench(lab, runs)
         measured.real(REAL)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench import environment
 from bench.fleet import ID_RANGE
 from lab import Lab, LabError, LabNode, cache
-from lab.paths import BUILD, REPO
 from userns import paths
 
-ENVIRONMENT = BUILD / "bench-venv"
-LOCKED = REPO / "requirements" / "bench.txt"
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 FORKS = 50
 
@@ -47,28 +44,15 @@ control_path_dir = {connections}
 """
 
 
-def install() -> None:
-    """ansible-core in an environment of its own, with the locked digests, where it is not there yet."""
-    stamp = ENVIRONMENT / "locked.txt"
-    if stamp.exists() and stamp.read_text() == LOCKED.read_text():
-        return
-    subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-    pip: list[str | Path] = [
-        ENVIRONMENT / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    subprocess.run([*pip, "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", LOCKED], check=True)
-    stamp.write_text(LOCKED.read_text())
+def installed() -> Path:
+    """The programs of ansible-core."""
+    return environment.programs("bench-venv", "bench")
 
 
 def version() -> str:
     """The version of ansible-core that is installed."""
     ask = "from importlib.metadata import version; print(version('ansible-core'))"
-    done = subprocess.run([ENVIRONMENT / "bin/python", "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([installed() / "python", "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -112,7 +96,7 @@ class Ansible:
         inventory = self._home / "inventory.json"
         inventory.write_text(json.dumps({"all": {"hosts": addresses, "vars": variables}}))
         cache.remove_tree(self._connections)
-        program = ENVIRONMENT / "bin/ansible-playbook"
+        program = installed() / "ansible-playbook"
         return [*map(str, (program, "-i", inventory, PLAYBOOK)), *(["--check"] if dry else [])]
 
     def check(self, output: str, hosts: Sequence[str]) -> int:

@@ -19,9 +19,10 @@ from secrets import token_hex
 from statistics import median
 from typing import Any
 
+from bench import environment
 from bench.report import seconds
 from lab import LabError, cache, loopback, mirror, tree
-from lab.paths import BUILD, PYINFRA, REPO
+from lab.paths import BUILD, REPO
 
 # Seconds that a bake may add to the building of an image.
 GOALS = {"first": 5.0, "second": 1.0}
@@ -66,12 +67,12 @@ def _home() -> Iterator[Path]:
 def _bake(root: Path, log: Path, url: str, lock: Path, *, done: bool) -> Cost:
     settings = {"release_url": url, "artifact_lock": str(lock), "containerd_version": None, "runc_version": None}
     data = [f"--data={name}={json.dumps(value)}" for name, value in settings.items()]
-    command = [str(PYINFRA), "-y", *data, "inventories/golden.py", "deploy.py"]
-    environment = os.environ | {"IMAGE_ROOTS": str(root)}
+    command = [str(environment.operators() / "pyinfra"), "-y", *data, "inventories/golden.py", "deploy.py"]
+    env = os.environ | {"IMAGE_ROOTS": str(root)}
     load, before, started = os.getloadavg()[0], _cpu(), time.perf_counter()
     with log.open("w") as output:
         end = subprocess.run(
-            command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            command, cwd=REPO, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
     wall, cpu = time.perf_counter() - started, _cpu() - before
     said = log.read_text(errors="replace")

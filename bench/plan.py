@@ -22,11 +22,11 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from bench import fleet, machine, measure
+from bench import environment, fleet, machine, measure
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.errors import in_one_line
-from lab.paths import PYINFRA, REPO
+from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
 
@@ -78,7 +78,8 @@ class Plans:
 
     def least(self, size: int) -> Figure:
         """Log in to that many addresses, and run nothing."""
-        command: list[str | Path] = [PYINFRA, "-y", self.inventory(size), "exec", "--", "true"]
+        pyinfra = environment.operators() / "pyinfra"
+        command: list[str | Path] = [pyinfra, "-y", self.inventory(size), "exec", "--", "true"]
         return self._measure(TRUE, size, command, [self._addresses[0]])
 
     def inventory(self, size: int) -> Path:
@@ -97,8 +98,8 @@ class Plans:
         return self._measure(PLAY, size, self._plan(made.inventory), [])
 
     def _plan(self, inventory: Path) -> list[str | Path]:
-        history = self._lab.home / "history.sqlite"
-        return [sys.executable, REPO / "fleet.py", "plan", inventory, "--json", "--history", history]
+        history, python = self._lab.home / "history.sqlite", environment.operators() / "python"
+        return [python, REPO / "fleet.py", "plan", inventory, "--json", "--history", history]
 
     def _measure(self, what: str, size: int, run: Sequence[str | Path], running: Sequence[LabNode]) -> Figure:
         command = [sys.executable, "-c", _REMEMBER, *run]

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench import environment
 from bench.plan import Plans
 from fleet.events import Request
 from lab import Lab
@@ -46,7 +47,7 @@ def profile(addresses: int) -> dict[str, float]:
         request = Request(action="plan", inventory=str(Plans(lab).inventory(addresses)))
         stats = lab.home / "stats"
         asked = request.model_dump_json() + "\n"
-        lab.run([sys.executable, "-c", _PROFILED, stats, asked], cwd=REPO, timeout=3600)
+        lab.run([environment.operators() / "python", "-c", _PROFILED, stats, asked], cwd=REPO, timeout=3600)
         return by_package(pstats.Stats(str(stats)))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench import environment
 from lab import Lab, LabError
-from lab.paths import PYINFRA, REPO
+from lab.paths import REPO
 
 
 class UsernsNode:
@@ -24,7 +25,7 @@ class UsernsNode:
         """The command line for these hosts."""
         nodes = [(name, {**data, **settings}) for name, data in hosts.items()]
         self._inventory.write_text(f"nodes = {nodes!r}\n")
-        return [str(PYINFRA), str(self._inventory), "deploy.py", "--dry" if dry else "-y"]
+        return [str(environment.operators() / "pyinfra"), str(self._inventory), "deploy.py", "--dry" if dry else "-y"]
 
     def check(self, output: str, hosts: Sequence[str]) -> int:
         """The number of operations: none. Raises LabError where a host was not found converged."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from docs_reference.markdown import plain
 from docs_reference.source import ROOT, Told, read
 from userns.findings import Severity
-from userns.tables import ADVISORIES, KNOWN_IDS, RELEASES, SYMPTOMS
+from userns.tables import ADVISORIES, KNOWN_IDS, RELEASES
+from userns.tables.symptoms import SYMPTOMS
 
 _INTRO = """\
 # Findings

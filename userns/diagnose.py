@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from userns.tables import SYMPTOMS, Symptom
+from userns.tables.symptoms import SYMPTOMS, Symptom
 
 __all__ = ["Diagnosis", "Search", "diagnose", "lines"]
 

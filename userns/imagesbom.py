@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -43,9 +44,14 @@ _UPSTREAM: Mapping[str, _Upstream] = {
 }
 
 
+def prepare() -> None:
+    """Load what `text` needs. Only an image needs it, and it takes as long as all else that a run over nodes loads."""
+    for name in ("cyclonedx.model.bom", "cyclonedx.output.json", "packageurl"):
+        import_module(name)
+
+
 def text(node: Node, policy: Policy) -> str:
     """The JSON text for this image under this policy. Paths of the build host and passwords are not in it."""
-    # Only an image needs it, and it takes as long to import as all else that a run over nodes does.
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.lifecycle import LifecyclePhase, PredefinedLifecycle

@@ -16,6 +16,8 @@ from userns import (
     imagesbom,
     programs,
     readiness,
+    readiness_table,
+    render,
     requirements,
     upgrades,
 )
@@ -120,6 +122,14 @@ class Plan:
         """The digest of this managed file when the plan was made, "" where there was none."""
         state = self.node.files.get(path)
         return state.sha256 if state else ""
+
+
+def prepare(policy: Policy, templates: Mapping[str, str], *, image: bool) -> None:
+    """Make what `plan` will want whatever the node is, and keep it: there is time for it while a node is being read."""
+    readiness_table.of_policy(policy)
+    render.prepare(templates)
+    if image:
+        imagesbom.prepare()
 
 
 def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:

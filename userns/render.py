@@ -42,6 +42,13 @@ def _compiled(text: str) -> Template:
     return _ENVIRONMENT.from_string(text)
 
 
+def prepare(templates: Mapping[str, str]) -> None:
+    """Compile what will be filled."""
+    for name, text in templates.items():
+        if name.endswith(".j2"):
+            _compiled(text)
+
+
 def fill(templates: Mapping[str, str], name: str, **values: Hashable) -> str:
     """The template `name` with these values; one that it needs and does not get is an error.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from artifacts import checking
-from artifacts.site import Digest
+from artifacts.digest import Digest
 from tests.artifacts.conftest import Run, whole_lock
 from tests.artifacts.loopback import Answer, LoopbackSite, content, digests, release
 from userns.releases import Lock

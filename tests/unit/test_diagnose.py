@@ -21,7 +21,8 @@ from userns import diagnose as diagnosing
 from userns.__main__ import ROOT, main
 from userns.diagnose import Diagnosis, diagnose
 from userns.settings import SETTINGS
-from userns.tables import KNOWN_IDS, SYMPTOMS
+from userns.tables import KNOWN_IDS
+from userns.tables.symptoms import SYMPTOMS
 
 TEXTS = [(each.text, each.symptom) for each in texts.TEXTS]
 

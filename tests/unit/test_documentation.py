@@ -20,7 +20,8 @@ from tests.unit.pull_place import SCRIPT
 from userns import paths as node_paths
 from userns.findings import Severity
 from userns.settings import SETTINGS
-from userns.tables import KNOWN_IDS, SYMPTOMS
+from userns.tables import KNOWN_IDS
+from userns.tables.symptoms import SYMPTOMS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARSERS = (userns.__main__._parser(), artifacts.options.parser(), fleet.cli._parser())

@@ -1,6 +1,7 @@
 """The tables: what upstream's documents, sources and advisories say, one row a fact, each with its source.
 
-A new containerd version, file system or advisory is a new row here and no new `if`. Read once, at import.
+A new containerd version, file system or advisory is a new row here and no new `if`. Read once, at import;
+the symptoms, which a deploy has no use for, by their own module.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ __all__ = [
     "RULES",
     "SNAPSHOTTERS",
     "STACKS",
-    "SYMPTOMS",
     "TESTED",
     "UPGRADES",
     "Advisory",
@@ -51,7 +51,6 @@ __all__ = [
     "Rule",
     "Snapshotter",
     "Stack",
-    "Symptom",
     "Tested",
     "Upgrade",
     "branch",
@@ -71,13 +70,15 @@ def _version_text(text: str) -> str:
 VersionText = Annotated[str, AfterValidator(_version_text)]
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
+    """One fact."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     source: str
 
 
-class Stack(_Row):
+class Stack(Row):
     """A requirement set of containerd's document for a range of Kubernetes and of containerd."""
 
     name: str
@@ -90,7 +91,7 @@ class Stack(_Row):
     kernel: str
 
 
-class Rule(_Row):
+class Rule(Row):
     """What versions say about each other: a finding where every named range fits."""
 
     id: str
@@ -104,14 +105,14 @@ class Rule(_Row):
     drop_ins: bool = False
 
 
-class Tested(_Row):
+class Tested(Row):
     """The containerd releases that upstream recommends for a Kubernetes minor."""
 
     kubernetes: Exactly
     containerd: tuple[VersionText, ...]
 
 
-class Gate(_Row):
+class Gate(Row):
     """What to do about feature gates in a range of Kubernetes."""
 
     kubernetes: Versions
@@ -119,14 +120,14 @@ class Gate(_Row):
     gate: str = ""
 
 
-class Kubelet(_Row):
+class Kubelet(Row):
     """What the kubelets of a range of Kubernetes do."""
 
     name: str
     kubernetes: Versions
 
 
-class Getsubids(_Row):
+class Getsubids(Row):
     """The package of a distribution that has getsubids; "": none has."""
 
     os: tuple[str, ...]
@@ -134,7 +135,7 @@ class Getsubids(_Row):
     package: str = ""
 
 
-class Filesystem(_Row):
+class Filesystem(Row):
     """From which kernel on a file system can be idmapped; None: never.
 
     `module_since`: from which version of its own, for one that is no part of the kernel.
@@ -146,7 +147,7 @@ class Filesystem(_Row):
     condition: str = ""
 
 
-class Errno(_Row):
+class Errno(Row):
     """What the kernel's refusal of an idmapped mount means; `step` is set where it holds for that step only."""
 
     name: str
@@ -155,7 +156,7 @@ class Errno(_Row):
     finding: str = ""
 
 
-class Boundary(_Row):
+class Boundary(Row):
     """What the kernels from `since` on bring for user namespaces."""
 
     name: str
@@ -163,7 +164,7 @@ class Boundary(_Row):
     meaning: str
 
 
-class Distribution(_Row):
+class Distribution(Row):
     """Advice for a distribution's own kernels; it decides nothing."""
 
     os: tuple[str, ...]
@@ -172,7 +173,7 @@ class Distribution(_Row):
     advice: str
 
 
-class Snapshotter(_Row):
+class Snapshotter(Row):
     """What a snapshotter does with a pod's ID mapping."""
 
     names: tuple[str, ...]
@@ -181,7 +182,7 @@ class Snapshotter(_Row):
     consequence: str
 
 
-class Release(_Row):
+class Release(Row):
     """The last day of a branch of releases."""
 
     component: str
@@ -194,7 +195,7 @@ class Release(_Row):
         return f"end-of-life-{self.component}-{self.branch.replace('.', '-')}"
 
 
-class Advisory(_Row):
+class Advisory(Row):
     """A security advisory, with the first fixed release of each branch that has one."""
 
     id: str
@@ -212,31 +213,18 @@ class Advisory(_Row):
         return f"advisory-{self.id.lower()}"
 
 
-class Upgrade(_Row):
+class Upgrade(Row):
     """The minors that may follow the minor `of` in one step."""
 
     of: str
     to: tuple[str, ...]
 
 
-class Border(_Row):
+class Border(Row):
     """A containerd of the one range cannot talk to shims that one of the other range has started."""
 
     containerd: Versions
     shims: Versions
-
-
-class Symptom(_Row):
-    """What a text says where user namespaces fail: see the head of symptoms-pods.toml."""
-
-    id: str
-    patterns: tuple[str, ...]
-    together: tuple[str, ...] = ()
-    instead_of: tuple[str, ...] = ()
-    cause: str
-    fix: str
-    findings: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
 
 
 def branch(version: Version) -> str:
@@ -257,26 +245,26 @@ def _load(table: str) -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath(f"{table}.toml").read_text("utf-8"))
 
 
-def _rows(table: str, key: str, row: type[R]) -> tuple[R, ...]:
+def rows(table: str, key: str, row: type[R]) -> tuple[R, ...]:
+    """The rows under a key of a table's file."""
     return tuple(row.model_validate(each) for each in _load(table)[key])
 
 
-STACKS = _rows("requirements", "stack", Stack)
-RULES = _rows("requirements", "rule", Rule)
-TESTED = _rows("kubernetes", "tested", Tested)
-GATES = _rows("kubernetes", "gate", Gate)
-KUBELETS = {row.name: row for row in _rows("kubernetes", "kubelet", Kubelet)}
-GETSUBIDS = _rows("kubernetes", "getsubids", Getsubids)
-FILESYSTEMS = {name: row for row in _rows("filesystems", "filesystem", Filesystem) for name in row.names}
-ERRNOS = {(row.step, row.name): row for row in _rows("filesystems", "errno", Errno)}
-BOUNDARIES = {row.name: row for row in _rows("kernels", "boundary", Boundary)}
-DISTRIBUTIONS = _rows("kernels", "distribution", Distribution)
-SNAPSHOTTERS = {name: row for row in _rows("snapshotters", "snapshotter", Snapshotter) for name in row.names}
-RELEASES = _rows("releases", "release", Release)
-UPGRADES = {row.of: row for row in _rows("upgrades", "upgrade", Upgrade)}
-BORDERS = _rows("upgrades", "border", Border)
-ADVISORIES = _rows("advisories", "advisory", Advisory)
-SYMPTOMS = tuple(row for table in ("symptoms-pods", "symptoms-node") for row in _rows(table, "symptom", Symptom))
+STACKS = rows("requirements", "stack", Stack)
+RULES = rows("requirements", "rule", Rule)
+TESTED = rows("kubernetes", "tested", Tested)
+GATES = rows("kubernetes", "gate", Gate)
+KUBELETS = {row.name: row for row in rows("kubernetes", "kubelet", Kubelet)}
+GETSUBIDS = rows("kubernetes", "getsubids", Getsubids)
+FILESYSTEMS = {name: row for row in rows("filesystems", "filesystem", Filesystem) for name in row.names}
+ERRNOS = {(row.step, row.name): row for row in rows("filesystems", "errno", Errno)}
+BOUNDARIES = {row.name: row for row in rows("kernels", "boundary", Boundary)}
+DISTRIBUTIONS = rows("kernels", "distribution", Distribution)
+SNAPSHOTTERS = {name: row for row in rows("snapshotters", "snapshotter", Snapshotter) for name in row.names}
+RELEASES = rows("releases", "release", Release)
+UPGRADES = {row.of: row for row in rows("upgrades", "upgrade", Upgrade)}
+BORDERS = rows("upgrades", "border", Border)
+ADVISORIES = rows("advisories", "advisory", Advisory)
 
 # Every id that a finding can have: what it is about. `allow` may name these and no others.
 KNOWN_IDS: Mapping[str, str] = (
