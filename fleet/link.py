@@ -26,7 +26,8 @@ from fleet.shards import Leases, Worker
 
 __all__ = ["Link"]
 
-POLL_SECONDS = 0.25
+# What waits for it is a worker without work, each time that it has ended a shard.
+POLL_SECONDS = 0.05
 CENSUS_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
@@ -125,9 +126,10 @@ class Link:
     # --- in threads of their own ---------------------------------------------------------------------------------
 
     def _repeat(self, work: Any, seconds: float) -> None:
-        while not self._closed.wait(seconds):
+        while not self._closed.is_set():
             try:
                 work()
+                self._closed.wait(seconds)
             except Exception as error:
                 if not self._closed.is_set():
                     self._lost = self._lost or f"the connection to the scheduler was lost ({_short(error)})"

@@ -28,7 +28,7 @@ TOKEN = uuid4().hex
 BEATS = 6
 # What happens within this time is told at once.
 GATHER_SECONDS = 0.5
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.05
 
 _log = logging.getLogger("distributed.worker.fleet")
 _begun: set[str] = set()
