@@ -119,17 +119,17 @@ def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
     for name, (product, template) in _OTHER_KUBERNETES.items():
         unit = node.units.get(name)
         if unit and unit.load == "loaded":
-            yield warning(
+            yield blocker(
                 "kubernetes-brings-containerd",
-                f"{name}.service is here: {product} runs a containerd of its own, and what is configured here is not "
-                f"it. Configure {product}'s ({template}), or point its kubelet at this one "
-                "(--container-runtime-endpoint)",
+                f"{name}.service is here: {product} runs a containerd of its own. A second one would be installed and "
+                f"proven that no pod uses. Configure {product}'s ({template}), or point its kubelet at this one "
+                "(--container-runtime-endpoint) and allow this",
                 "k3s docs, advanced: using an existing container runtime; canonical/microk8s#4402",
             )
     crio = node.units.get("crio")
     if crio and crio.active == "active":
-        yield warning(
+        yield blocker(
             "crio-runs",
-            "crio.service runs here: a kubelet that uses its socket gets nothing of what is configured for containerd. "
-            "Look at the kubelet's containerRuntimeEndpoint",
+            "crio.service runs here: a kubelet that uses its socket gets nothing of what is configured and proven for "
+            "containerd. Look at the kubelet's containerRuntimeEndpoint, and allow this where it is containerd's",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,14 @@ def test_a_key_that_is_not_there_fails_its_host_alone_and_is_named(tmp_path: Pat
     run = fleet_py("plan", inventory, "--json", home=tmp_path)
     assert statuses(run) == {"127.0.0.1": "unreachable", "127.0.0.2": "unreachable"}
     assert run.json["nodes"]["127.0.0.2"]["reasons"] == ["No such SSH key: /none/id_typo"]
+
+
+def test_a_sudo_that_asks_for_a_password_fails_its_host_alone_and_nobody_waits(tmp_path: Path) -> None:
+    sudo = tmp_path / "sudo"
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    sudo.chmod(0o755)
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text('nodes = [("@local", {"_sudo": True}), ("127.0.0.1", {"ssh_port": 1})]\n')
+    run = fleet_py("plan", inventory, "--json", home=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert statuses(run) == {"@local": "refused", "127.0.0.1": "unreachable"}
+    assert "let it ask this user for none (NOPASSWD)" in run.json["nodes"]["@local"]["reasons"][0]
