@@ -17,17 +17,20 @@ _INTRO = """\
 
 A finding is what a plan, a proof or the check on a node noticed. A **blocker** refuses the node, and nothing on it is
 changed. A **warning** is shown in every run. A **note** explains. `allow = ["id"]` in the settings turns that one
-blocker into a warning; nothing else does. Where an id has two severities, the node decides which.
+blocker into a warning; nothing else does. A rollback reads no settings, so `allow` has no effect on it. Where an id has
+two severities, the node decides which.
 
 In the texts below "…" stands for what the node or the settings put there. The text that a run prints is the whole one:
 it names the value, and what to do.
 """
 
+# The section of what a rollback alone tells: it reads no settings, `allow` among them.
+_ROLLBACK = "A rollback"
 # What helps with all of a section.
 _FIXES = {
     "The check that stays on the node": "Each is told by `/usr/local/libexec/userns-node/check`, with what it saw. A "
     "deploy puts right what it had set up: look with `deploy.py --dry --diff`, then run it again.",
-    "A rollback": "See [Go back](../how-to/rollback.md).",
+    _ROLLBACK: "See [Go back](../how-to/rollback.md).",
     "The proof": "The change itself stays. Every deploy tries the proof again until it succeeds; the containers' own "
     "errors are in the message, and `python -m userns diagnose` reads them.",
     "Advisories": "Move to a fixed release: `python -m artifacts add COMPONENT VERSION` pins it, and the setting "
@@ -43,7 +46,7 @@ def page() -> str:
         parts.append(f"## {title}\n")
         if title in _FIXES:
             parts.append(f"{_FIXES[title]}\n")
-        parts += [_entry(id, told[id]) for id in ids]
+        parts += [_entry(id, told[id], may_be_allowed=title != _ROLLBACK) for id in ids]
     return "\n".join(parts)
 
 
@@ -78,9 +81,9 @@ def _headings() -> Iterator[tuple[str, list[str]]]:
     yield title, ids
 
 
-def _entry(id: str, told: Told) -> str:
+def _entry(id: str, told: Told, *, may_be_allowed: bool) -> str:
     severities = [each for each in Severity if each in told.severities]
-    allowed = " (`allow` may name it)" if Severity.BLOCKER in severities else ""
+    allowed = " (`allow` may name it)" if may_be_allowed and Severity.BLOCKER in severities else ""
     parts = [f"### {id}", f"**{' or '.join(severities)}**{allowed}: {plain(KNOWN_IDS[id])}."]
     parts += [f"> {plain(message)}" for message in told.messages if message != KNOWN_IDS[id]]
     symptoms = [row for row in SYMPTOMS if id in row.findings]

@@ -118,7 +118,8 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
         "--scheduler",
         metavar="ADDRESS",
         help=f"run on this Dask cluster (tls://HOST:PORT, tcp://HOST:PORT); {LOCAL}: one process for each "
-        f"core of this machine; {NONE}: one process (else: {LOCAL} from {MANY} nodes on, where Dask is installed)",
+        f"core of this machine; {NONE}: one process (else: {LOCAL} for more than {MANY:,} nodes, without --data, "
+        "where Dask is installed)",
     )
     for name, kind, what in _SPREADING:
         default = getattr(Settings(), name)

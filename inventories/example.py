@@ -5,7 +5,7 @@ A group's data may also be a file of its name in group_data/. Host names here ar
 
 _ssh = {
     "ssh_user": "ops",
-    "_sudo": True,
+    "_sudo": True,  # which must ask for no password: `ops ALL=(ALL) NOPASSWD: ALL` in sudoers
     # pyinfra's default accepts the key of a host that it has never seen, whatever ssh_config says.
     "ssh_strict_host_key_checking": "yes",
     "ssh_known_hosts_file": "~/.ssh/known_hosts",
