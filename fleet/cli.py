@@ -142,7 +142,7 @@ def _some(text: str) -> int:
 _SPREADING = (
     ("shard", _some, f"at most so many nodes in one process at a time (a cluster {SHARD}, this machine {MANY})"),
     ("lease", _seconds, "a worker that cannot be heard goes on for so many seconds; then others take its nodes"),
-    ("slow", _seconds, "a shard without news for so many seconds goes to another worker (plan 300, apply 2000)"),
+    ("slow", _seconds, "a shard without news for so many seconds goes to another worker (plan 300, apply 4000)"),
     ("patience", _seconds, "wait so many seconds for a scheduler, or for workers, that are gone"),
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,14 @@ __all__ = ["Cluster", "Settings"]
 
 TICK_SECONDS = 0.25
 # Longer than any step of a node may take, for its beginning and its end are news: READ_SECONDS of tasks.assess (120 s)
-# in a plan, CHANGE_SECONDS of tasks.containerd and PROVE_SECONDS of tasks.verify (1800 s each) in a change.
-SLOW_SECONDS = {"plan": 300.0, "apply": 2000.0}
+# in a plan; in a change CHANGE_SECONDS of tasks.containerd and PROVE_SECONDS of tasks.verify (1800 s each), and the
+# hour that fetch.sh gives a download.
+SLOW_SECONDS = {"plan": 300.0, "apply": 4000.0}
 # How long one that is there may take to answer at the beginning: later, patience is longer.
 LOOK_SECONDS = 30.0
-# How long an attempt may lie in a worker's queue.
+# How long an attempt may lie in a worker's queue, and how long where the worker is at work: for another run, then.
 IDLE_SECONDS = 30.0
+BUSY_SECONDS = 3600.0
 # How long a run that is left waits for its workers to say that they have ended.
 LEAVE_SECONDS = 5.0
 
@@ -221,11 +223,20 @@ class _Run:
         self._withdraw(self.board.silent(now), "its worker cannot be heard")
         slow = self.cluster.settings.slow or SLOW_SECONDS[self.request.action]
         self._withdraw(self.board.slow(now, slow), f"nothing was heard of it for {slow:.0f} s")
-        self._withdraw(self.board.idle(now, IDLE_SECONDS), f"its worker did not begin within {IDLE_SECONDS:.0f} s")
+        self._withdraw_idle({each.token for each in workers if each.busy}, now)
         for address, why in link.refused.items():
             self.cluster.say_once(f"worker {address} is not used: {why}")
         for attempt in self.board.start(workers, time.monotonic()):
             link.order(self._order(attempt), attempt.worker.address)
+
+    def _withdraw_idle(self, busy: Collection[str], now: float) -> None:
+        idle = []
+        for each in self.board.idle(now, IDLE_SECONDS):
+            if each.worker.token in busy and now - each.began < BUSY_SECONDS:
+                self.cluster.say_once(f"worker {each.worker.address} is busy with another run: it is waited for")
+            else:
+                idle.append(each.id)
+        self._withdraw(idle, f"its worker did not begin within {IDLE_SECONDS:.0f} s")
 
     def _withdraw(self, attempts: list[str], why: str) -> None:
         for each in attempts:

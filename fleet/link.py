@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -29,6 +30,9 @@ __all__ = ["Link"]
 # What waits for it is a worker without work, each time that it has ended a shard.
 POLL_SECONDS = 0.05
 CENSUS_SECONDS = 2.0
+# How long a worker may take to say who it is, and its heartbeats may stay away until it counts as hung.
+ANSWER_SECONDS = 5.0
+HEARTBEAT_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
 _GRANTS: TypeAdapter[Grants] = TypeAdapter(Grants)
@@ -71,6 +75,7 @@ class Link:
         self._futures: dict[str, Any] = {}
         self._seats: dict[str, Seat] = {}
         self._directories: dict[str, str] = {}
+        self._heartbeats: dict[str, tuple[float | None, float]] = {}
         self._closed = threading.Event()
         self._alive = time.monotonic()
         self.counted = threading.Event()  # once the workers were looked at for the first time
@@ -155,8 +160,9 @@ class Link:
         self._seats = {address: seat for address, seat in self._seats.items() if address in known}
         refused = {address: why for address, why in self.refused.items() if address in known}
         if new := [address for address in there if address not in self._seats and address not in refused]:
-            answers = self._client.run(worker.identify, self._inventory, workers=new, on_error="return")
-            for address, answer in answers.items():
+            for address, answer in self._ask(new):
+                if isinstance(answer, OSError | TimeoutError):
+                    continue  # it hangs, or has just gone: it is asked again, and the others need not wait for it
                 if isinstance(answer, Exception):
                     refused[address] = f"it has no checkout of this project on its PYTHONPATH ({_short(answer)})"
                     continue
@@ -166,11 +172,46 @@ class Link:
                 else:
                     self._seats[address] = seat
         self.workers = {
-            address: Worker(address, seat.token, there[address]["nthreads"], frozenset(there[address]["resources"]))
+            address: Worker(
+                address,
+                seat.token,
+                there[address]["nthreads"],
+                frozenset(there[address]["resources"]),
+                self._is_busy(address, there[address]),
+            )
             for address, seat in self._seats.items()
         }
         self.refused = refused
         self.counted.set()
+
+    def _ask(self, addresses: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Who each of them is, or the error. All at once, and each by itself: Dask's own broadcast waits for all."""
+
+        def ask(address: str) -> Any:
+            try:
+                return self._client.sync(
+                    self._client._run,
+                    worker.identify,
+                    self._inventory,
+                    workers=[address],
+                    on_error="return",
+                    callback_timeout=ANSWER_SECONDS,
+                )[address]
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(min(32, len(addresses))) as threads:
+            yield from zip(addresses, threads.map(ask, addresses), strict=True)
+
+    def _is_busy(self, address: str, told: Mapping[str, Any]) -> bool:
+        """Whether all its threads work. By its own heartbeats, which are told in the scheduler's time."""
+        now = time.monotonic()
+        seen, when = self._heartbeats.get(address, (None, now))
+        if seen != told["last_seen"]:
+            when = now
+        self._heartbeats[address] = (told["last_seen"], when)
+        working = told["metrics"].get("task_counts", {}).get("executing", 0)
+        return bool(working >= told["nthreads"] and now - when < HEARTBEAT_SECONDS)
 
     def _close(self) -> None:
         with suppress(Exception):

@@ -31,12 +31,16 @@ REST_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that may be used: the `slots` shards that it takes at a time, and the regions that it serves."""
+    """A worker that may be used: the `slots` shards that it takes at a time, and the regions that it serves.
+
+    `busy`: it is alive, and all its threads work, for whomever.
+    """
 
     address: str
     token: str
     slots: int
     regions: frozenset[str] = frozenset()
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +223,14 @@ class Board:
         return [each.id for each in began if self.leases.over(each.id, now)]
 
     def slow(self, now: float, seconds: float) -> list[str]:
-        """The attempts of which nothing was heard for so long."""
-        waiting = [each for each in self.attempts.values() if not each.withdrawn]
+        """The attempts that began, and of which nothing was heard for so long."""
+        waiting = [each for each in self.attempts.values() if not each.withdrawn and self.leases.began(each.id)]
         return [each.id for each in waiting if now - each.heard > seconds]
 
-    def idle(self, now: float, seconds: float) -> list[str]:
-        """The attempts that did not begin within so long: their worker has no thread for them."""
+    def idle(self, now: float, seconds: float) -> list[Attempt]:
+        """The attempts that did not begin within so long: their worker hangs, or has no thread for them."""
         waiting = [each for each in self.attempts.values() if not each.withdrawn]
-        return [each.id for each in waiting if now - each.began > seconds and not self.leases.began(each.id)]
+        return [each for each in waiting if now - each.began > seconds and not self.leases.began(each.id)]
 
     def give_up(self, why: str) -> None:
         """Try nothing more."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
+from fleet.cluster import IDLE_SECONDS
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import READ, Run
@@ -111,6 +116,30 @@ def test_nodes_are_worked_on_by_the_workers_of_their_region(cluster: Cluster, tm
     none = fleet_py("plan", fleet.inventory, *far, home=tmp_path)
     assert none.code == 1
     assert "no worker serves south" in none.stderr
+
+
+def test_a_worker_that_works_for_somebody_else_is_waited_for(tmp_path: Path) -> None:
+    fleet = Traced(tmp_path)
+    fleet.add("n1")
+    with Cluster(tmp_path / "dask").begin("w1") as cluster, Client(cluster.address, set_as_default=False) as other:
+        wait_for(lambda: "Registered to" in cluster.log("w1"))
+        held = other.submit(time.sleep, IDLE_SECONDS + 10, pure=False)
+        wait_for(lambda: held.key in {key for keys in other.processing().values() for key in keys})
+        run = fleet_py("plan", fleet.inventory, "--json", *on(cluster.address), home=tmp_path)
+    assert list(statuses(run).values()) == ["changes"], run.text
+    assert run.stderr.count("is busy with another run: it is waited for") == 1
+    assert "tried again" not in run.stderr
+
+
+def test_a_worker_that_hangs_at_the_beginning_holds_up_nobody(tmp_path: Path) -> None:
+    fleet = Traced(tmp_path)
+    fleet.add("n1")
+    with Cluster(tmp_path / "dask").begin("w1", "w2") as cluster:
+        wait_for(lambda: all("Registered to" in cluster.log(name) for name in ("w1", "w2")))
+        os.kill(cluster.processes["w2"].pid, signal.SIGSTOP)
+        run = fleet_py("plan", fleet.inventory, "--json", *on(cluster.address), home=tmp_path)
+    assert list(statuses(run).values()) == ["changes"], run.text
+    assert {worker for _, worker, _, _ in fleet.touches} == {"w1"}
 
 
 @pytest.mark.parametrize("other", ["code", "inventory", "nothing"])

@@ -101,7 +101,7 @@ def test_one_that_never_began_is_not_waited_for() -> None:
     on = board()
     (attempt,) = on.start([EAST], 0)
     assert on.idle(29, 30) == []
-    on.withdraw(on.idle(31, 30), "it did not begin")
+    on.withdraw([each.id for each in on.idle(31, 30)], "it did not begin")
     on.leases.grant(attempt.id, 1, 31)  # nor may it begin now
     assert on.expire(31) == [attempt.id]
     assert not on.leases.began(attempt.id)
