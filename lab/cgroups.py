@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def create(group: Path) -> None:
 def processes(group: Path) -> list[int]:
     """The processes in a cgroup and below, the oldest of each first."""
     found: list[int] = []
-    for procs in sorted(group.rglob("cgroup.procs")):
+    # os.walk passes over a group that vanishes while it looks; pathlib's rglob raises.
+    for directory in sorted(each[0] for each in os.walk(group)):
         with contextlib.suppress(OSError):
-            found += map(int, procs.read_text().split())
+            found += map(int, Path(directory, "cgroup.procs").read_text().split())
     return found
 
 
@@ -48,9 +50,7 @@ def remove(group: Path) -> None:
     while group.exists() and time.monotonic() < end:
         with contextlib.suppress(OSError):
             (group / "cgroup.kill").write_text("1")
-        for directory in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+        for directory, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
-                directory.rmdir()
-        with contextlib.suppress(OSError):
-            group.rmdir()
+                os.rmdir(directory)
         time.sleep(0.02)

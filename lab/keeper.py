@@ -47,6 +47,7 @@ def main(lab: str) -> int:
     loaded = traces.modules()
     group = cgroups.of_lab(lab)
     holder: subprocess.Popen[str] | None = None
+    inner: list[int] = []
     try:
         cgroups.create(group)
         command = [*leashed("--net"), sys.executable, "-m", "lab.holder", lab]
@@ -54,7 +55,8 @@ def main(lab: str) -> int:
         assert holder.stdout
         if holder.stdout.readline() != "ready\n":
             return 1
-        print(json.dumps({"holder": child_of(holder.pid), "cgroup": str(group)}), flush=True)
+        inner.append(child_of(holder.pid))
+        print(json.dumps({"holder": inner[0], "cgroup": str(group)}), flush=True)
         wait_for_the_end(holder, stop)
     finally:
         members = cgroups.processes(group)
@@ -62,7 +64,8 @@ def main(lab: str) -> int:
             holder.kill()
             holder.wait()
         traces.remove(lab)
-        processes.wait_for_the_end(members)
+        # The namespace's first process is in no cgroup of the lab, and ends a moment after the one that holds it.
+        processes.wait_for_the_end([*members, *inner])
         traces.unload_new(loaded)
     return 0
 

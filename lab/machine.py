@@ -119,7 +119,7 @@ class Machine(ABC):
         cgroups.remove(self.cgroup)
         if self._process:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2)
+                self._process.wait(timeout=60)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

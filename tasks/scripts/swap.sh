@@ -104,6 +104,7 @@ healthy() { # seconds to wait for the socket. What is said there is final: all p
 }
 
 tell_journal() { # without the line that containerd has for each plugin
+    timeout -s KILL 10 journalctl --sync 2>/dev/null || : # what was said a moment ago may be on its way there
     journalctl --no-pager --quiet --unit $service --since "@$started" --output cat 2>/dev/null |
         grep -v 'level=\(info\|debug\)' | tail -n 20 | sed 's/^/journal: /'
 }

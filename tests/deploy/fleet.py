@@ -136,7 +136,7 @@ def pyinfra(
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
         **({"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}),
     )

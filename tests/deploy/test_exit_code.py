@@ -104,10 +104,10 @@ def test_an_interrupted_run_says_so(fleet: Fleet) -> None:
         text=True,
     ) as process:
         assert process.stderr
-        while "nothing to do" not in process.stderr.readline():
-            pass
+        while "nothing to do" not in (line := process.stderr.readline()):
+            assert line, process.wait()
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=20)
+        stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 130
     assert stdout == ""
     assert "stopped. A change-over that has begun on a node goes on there" in stderr

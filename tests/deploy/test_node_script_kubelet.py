@@ -50,7 +50,7 @@ def test_a_kubelet_that_hangs_costs_a_second(tree: Tree, has_timeout: bool) -> N
         (tree.programs / "timeout").unlink()
     node = tree.read()
     assert node.kubelet_version == ""
-    assert 0.9 < (node.seconds or 0.0) < 10
+    assert 0.9 < (node.seconds or 0.0) < 25
 
 
 # --- what getsubids says --------------------------------------------------------------------------------------------

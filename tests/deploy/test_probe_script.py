@@ -140,8 +140,9 @@ def test_a_chroot_does_not_answer_for_the_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", [False, True], ids=["the probe alone", "its whole group"])
 def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path, group: bool) -> None:
     """Killed as soon as its directory shows up, many times over: wherever it is then, its janitor cleans up."""
-    caught = 0
-    for _ in range(60):
+    caught = tried = 0
+    while tried < 60 or (caught <= 10 and tried < 600):  # on a busy machine it often has ended when it is looked at
+        tried += 1
         process = subprocess.Popen(
             ["perl", "-e", PERL, os.uname().machine, "no", *["overlay", "overlay", str(tmp_path)] * 5],
             stdout=subprocess.DEVNULL,
@@ -152,7 +153,7 @@ def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path, group: bool) -> N
                 (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
                 process.wait()
                 caught += process.returncode == -signal.SIGKILL
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while os.listdir(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.001)
         assert os.listdir(tmp_path) == []
@@ -168,8 +169,9 @@ def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path, group: bool) -> N
 def test_nor_does_one_without_perl(tmp_path: Path, end: Callable[[int, int], None], signalled: signal.Signals) -> None:
     questions = " ".join(["overlay", "overlay", shlex.quote(str(tmp_path))] * 5)
     script = f'. {PROBE}; have() {{ [ "$1" != perl ]; }}; probe "$(uname -m)" no {questions}'
-    caught = 0
-    for _ in range(20):
+    caught = tried = 0
+    while tried < 20 or (caught <= 5 and tried < 200):
+        tried += 1
         # As a login has it, also where whoever runs the tests ignores a hang-up.
         words = ["env", "--default-signal=HUP,TERM", "sh", "-c", script]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -178,7 +180,7 @@ def test_nor_does_one_without_perl(tmp_path: Path, end: Callable[[int, int], Non
                 end(process.pid, signalled)
                 process.wait()
                 caught += process.returncode == -signalled
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while os.listdir(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.001)
         assert os.listdir(tmp_path) == []

@@ -112,7 +112,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that takes its time: it is away for a while after 40 % of all."""
     directory = tmp_path / "slow"
     directory.mkdir()
-    (directory / "cat").write_text("#!/bin/sh\nhead -c 8000000\nsleep 1.5\nPATH=${PATH#*:} exec cat\n")
+    (directory / "cat").write_text("#!/bin/sh\nhead -c 8000000\nsleep 5\nPATH=${PATH#*:} exec cat\n")
     (directory / "cat").chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
 

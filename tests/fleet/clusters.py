@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 
 from lab.paths import REPO
 from lab.processes import tool
@@ -21,7 +22,7 @@ from tests.node.faults import wait_for
 DASK = Path(sys.executable).parent / "dask"
 SECONDS = 600
 # Short, so that a test need not wait long for one to be over; long enough for a machine that does other things too.
-LEASE = 12
+LEASE = 20
 # Every command on a node leaves a line; while a file `hold-WORKER` is there, it goes on and on leaving them.
 _INVENTORY = """
 
@@ -110,10 +111,13 @@ def runners(home: Path) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """A port that nobody listens on, and none of those that the kernel gives to whoever asks for any meanwhile."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = SystemRandom().randrange(first // 2, first)
+        with socket.socket() as listening, suppress(OSError):
+            listening.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

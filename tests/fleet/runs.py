@@ -69,11 +69,16 @@ def begun(
 def interrupted(
     *arguments: str | Path, home: Path, after: str, signals: Iterable[signal.Signals] = (signal.SIGINT,)
 ) -> Run:
-    """Run it, and send it signals once its standard error has a line with `after`: the next one a second later each."""
+    """Run it, and send it signals: at a line of its standard error with `after`, and each a second after its answer."""
     with begun(*arguments, home=home, after=after) as (process, said):
+        assert process.stderr
         for number, one in enumerate(signals):
+            while number and "stopping: " not in said:  # two signals that wait are one
+                line = process.stderr.readline()
+                assert line, said
+                said += line
             if number:
-                time.sleep(1)
+                time.sleep(1)  # what it had begun to say it would do, it does
             process.send_signal(one)
         stdout, stderr = process.communicate(timeout=SECONDS)
     return Run(process.returncode, stdout, said + stderr)

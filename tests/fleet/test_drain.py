@@ -50,7 +50,7 @@ def test_a_budget_that_keeps_a_pod_is_named_and_the_node_is_uncordoned(cluster: 
     cluster.kept.add("web-n1")
     cluster.add_budget("web-must-run", app="web")
     cluster.add_budget("another", app="database")
-    failed = kubectl(cluster, seconds=2).before({"host1": "n1", "host2": "n2"}, lambda _: None)
+    failed = kubectl(cluster, seconds=10).before({"host1": "n1", "host2": "n2"}, lambda _: None)
     assert list(failed) == ["host1"]
     assert "PodDisruptionBudget shop/web-must-run keeps pod shop/web-n1" in failed["host1"]
     assert "another" not in failed["host1"]
@@ -61,7 +61,7 @@ def test_a_budget_that_keeps_a_pod_is_named_and_the_node_is_uncordoned(cluster: 
 def test_a_node_that_somebody_had_cordoned_stays_so(cluster: Cluster) -> None:
     cluster.nodes["n1"]["spec"] = {"unschedulable": True}
     cluster.kept.add("web-n1")
-    failed = kubectl(cluster, seconds=2).before({"host1": "n1"}, lambda _: None)
+    failed = kubectl(cluster, seconds=10).before({"host1": "n1"}, lambda _: None)
     assert "It was cordoned before, and is still" in failed["host1"]
     assert cluster.cordoned() == ["n1"]
 

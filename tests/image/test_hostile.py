@@ -82,7 +82,7 @@ ATTEMPTS = """
 mknod /dev/evil b 259 0; mount -t tmpfs none /mnt; umount /proc
 chmod 000 /dev/null; echo evil >/proc/sys/kernel/hostname; echo evil >/sys/evil; hostname evil
 modprobe -r overlay; kill -9 -1; cat /proc/1/root/etc/shadow; ls /proc/sys /proc/modules
-: >/run/evil; : >/tmp/evil; sysctl -w kernel.domainname=evil; sleep 600 &
+: >/run/evil; : >/tmp/evil; sysctl -w kernel.domainname=evil; sleep 612 &
 """
 
 
@@ -105,7 +105,7 @@ def test_a_program_of_the_image_can_do_nothing_to_this_machine(
     assert trees.look_at(Path("/dev/null"))[:10] == null
     assert (Path("/proc/sys/kernel/hostname").read_text(), Path("/proc/sys/kernel/domainname").read_text()) == names
     assert not any(Path(place, "evil").exists() for place in ("/run", "/tmp", "/dev", root / "run", root / "tmp"))
-    sleeping = [each for each in Path("/proc").glob("[0-9]*/cmdline") if _read(each) == b"sleep\x00600\x00"]
+    sleeping = [each for each in Path("/proc").glob("[0-9]*/cmdline") if _read(each) == b"sleep\x00612\x00"]
     assert sleeping == []
 
 

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from lab import Lab, LabNode, Machine, processes
+from lab.errors import LabError
 from lab.paths import PYINFRA, REPO
 from tests.node.runs import Operator, Run, Shell
 
@@ -77,8 +78,14 @@ class Deploying:
 
     def interrupt(self) -> None:
         """What Ctrl-C sends, and wait for its end."""
-        os.kill(processes.child_of(self.process.pid), signal.SIGINT)
+        wait_for(lambda: self.ended() or self._interrupted())
         self.end()
+
+    def _interrupted(self) -> bool:
+        with suppress(LabError, ProcessLookupError):  # nsenter, whose child pyinfra is, forks in its own time
+            os.kill(processes.child_of(self.process.pid), signal.SIGINT)
+            return True
+        return False
 
     def kill(self) -> None:
         """A SIGKILL, and wait for its end."""

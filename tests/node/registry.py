@@ -1,6 +1,6 @@
 """A registry of container images that only gives: `python -m tests.node.registry ADDRESS PORT LAYOUT.tar`.
 
-It has the one image of an OCI layout, under every name and tag, and prints the path of each request.
+It has the one image of an OCI layout, under every name and tag, and prints "ready" and then the path of each request.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from secrets import token_hex
 
 from lab import Lab, network
 from lab.paths import REPO
+from tests.node.faults import wait_for
 
 PORT = 5000
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -28,6 +29,8 @@ def serving(lab: Lab, image: bytes) -> Iterator[Path]:
     layout.write_bytes(image)
     process = lab.start([sys.executable, "-m", "tests.node.registry", network.CONTROLLER, str(PORT), layout], log, REPO)
     try:
+        wait_for(lambda: process.poll() is not None or log.read_text().startswith("ready\n"), 60)
+        assert process.poll() is None, log.read_text()
         yield log
     finally:
         process.kill()
@@ -77,7 +80,9 @@ def serve(address: str, port: int, layout: str) -> None:
         def log_message(self, format: str, *arguments: object) -> None:
             return
 
-    ThreadingHTTPServer((address, port), Handler).serve_forever()
+    server = ThreadingHTTPServer((address, port), Handler)
+    print("ready", flush=True)  # its port takes connections from here on
+    server.serve_forever()
 
 
 if __name__ == "__main__":

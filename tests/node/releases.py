@@ -46,7 +46,7 @@ class Releases:
 def build(real: Mirror) -> Releases:
     """Make them of the real ones, once for all test runs."""
     containerd, runc = real.asset("containerd"), real.asset("runc")
-    newer, broken, newer_runc = _later(containerd, 1), _later(containerd, 2), _later(runc, 1)
+    added = newer, broken, newer_runc = _later(containerd, 1), _later(containerd, 2), _later(runc, 1)
 
     def fill(into: Path) -> None:
         root = into / "root"
@@ -59,13 +59,12 @@ def build(real: Mirror) -> Releases:
         _pack(root, broken, content | {"bin/containerd": BROKEN})
         program = (real.root / runc.path.lstrip("/")).read_bytes() + b"newer\n"
         _write(root, newer_runc, program)
+        (root / "lock.toml").unlink()  # a hard link to the real one
+        (root / "lock.toml").write_text(lock_text([*real.assets, *(_with_digest(root, each) for each in added)]))
 
     recipe = cache.digest(Path(__file__).read_text(), str(real.root))
     root = cache.once("mirror-made", recipe, fill) / "root"
-    made = [_with_digest(root, asset) for asset in (newer, broken, newer_runc)]
-    mirror = Mirror(root, (*real.assets, *made))
-    (root / "lock.toml").unlink(missing_ok=True)  # a hard link to the real one
-    (root / "lock.toml").write_text(lock_text(list(mirror.assets)))
+    mirror = Mirror(root, (*real.assets, *(_with_digest(root, each) for each in added)))
     return Releases(mirror, containerd.version, newer.version, broken.version, runc.version, newer_runc.version)
 
 

@@ -10,12 +10,15 @@ import pytest
 
 from lab import Lab
 from lab.mirror import Mirror
+from tests.conftest import in_ci
 from tests.faults import catalogue
 from tests.faults.running import Worker
 from tests.faults.verdict import Verdict
 from tests.node import releases as made
 
 SAMPLE = 8
+# A draw of CI's own would fail somebody's change for what was there before; `make test-faults` finds new ones.
+CI_SEED = 2
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def worker(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_whatever_breaks_the_node_has_one_whole_set(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
-    seed = int(os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6))
+    seed = int(os.environ.get("FAULTS_SEED") or (CI_SEED if in_ci() else SystemRandom().randrange(10**6)))
     lengths = {change: worker.length(change) for change in ("config", "containerd")}
     cases = catalogue.sample(seed, SAMPLE, lengths)
     with capsys.disabled():

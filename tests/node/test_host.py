@@ -61,6 +61,8 @@ def said(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) -> 
     cgroups.create(group)
     places = {str(REPO), str(BUILD), sys.prefix, sys.base_prefix}
     binds = [f"--bind={place}" for place in sorted(places - {"/", "/usr"})]
+    # A demo writes its inventory here, and another may do so at the same time.
+    binds.append(f"--bind={tmp_path_factory.mktemp('demo')}:{BUILD / 'demo'}")
     inside = Path("/sys/fs/cgroup", lab.cgroup.name, group.name)
     command: list[str | Path] = ["unshare", "--mount", "sh", "-c", HOST, "host", home, inside, *binds]
     return lab.run(command, input=DEMO, timeout=SECONDS).stdout
