@@ -199,6 +199,8 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
     yield from (("kubelet-config", name, value) for name, value in node.kubelet_config.items())
     if node.running_kubelet:
         yield "kubelet-root", node.running_kubelet.root, "yes" if node.running_kubelet.uses_root else "no"
+    if node.cgroup_driver:
+        yield "cgroup-driver", node.cgroup_driver
     if node.zfs_version:
         yield "zfs-version", f"{node.zfs_version}-1"
     if node.kubelet_version:

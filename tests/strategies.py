@@ -202,6 +202,7 @@ def any_node(draw: st.DrawFn) -> Node:
         kubelet_mounts=draw(kubelet_mounts),
         kubelet_config=draw(kubelet_config),
         running_kubelet=draw(running_kubelet),
+        cgroup_driver=draw(st.sampled_from(["", "systemd", "cgroupfs"])),
         zfs_version=draw(st.sampled_from(["", "2.1.11", "2.2.4"])),
         kubelet_version=draw(st.sampled_from(["", "1.26.3", "1.36.0"])),
         selinux=draw(st.sampled_from(["", "enforcing", "permissive"])),

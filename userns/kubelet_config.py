@@ -14,7 +14,7 @@ from userns.node import Node
 from userns.tables import GATES, Gate
 from userns.versions import parse
 
-__all__ = ["KubeletSettings", "contradictions", "gates", "running"]
+__all__ = ["KubeletSettings", "contradictions", "gates", "keeps_driver", "running"]
 
 # KubeletConfiguration's own defaults.
 _MAX_PODS, _IDS_PER_POD = str(MAX_PODS), str(ID_BLOCK)
@@ -129,6 +129,27 @@ def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]
             f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "
             f"{_ENDPOINT}: until the kubelet is told to use that, no pod gets what this node is made ready for",
             "KubeletConfiguration containerRuntimeEndpoint, kubelet --container-runtime-endpoint",
+        )
+
+
+def keeps_driver(node: Node, settings: KubeletSettings, kubernetes: str, containerd: str) -> Iterator[Finding]:
+    """A kubelet that runs beside `containerd` ("": not known), has asked for the driver, and asks no more."""
+    asks = _finds_cgroup_driver(kubernetes, settings.containerd)
+    if not node.cgroup_driver or not asks or not containerd:
+        return
+    if parse(containerd) >= parse("2.0"):
+        driver, whence = node.cgroup_driver, "containerd's configuration had it"
+    else:  # which gives no answer: the kubelet took its own
+        driver = node.kubelet_config.get("cgroupDriver", "cgroupfs")
+        whence = f"containerd {containerd} does not tell one, and its own configuration has it"
+    if driver != settings.cgroup_driver:
+        yield blocker(
+            "kubelet-keeps-cgroup-driver",
+            f"the kubelet that runs here uses the cgroup driver {driver} ({whence}), and cgroup_driver is "
+            f"{settings.cgroup_driver}. It asks containerd when it starts and not again: after this run no new pod "
+            f'would start until it is restarted. Set cgroup_driver = "{driver}"; or drain the node, allow this, and '
+            "restart the kubelet right after the run",
+            "KEP-4033; kubernetes.io, configuring a cgroup driver",
         )
 
 

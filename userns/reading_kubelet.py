@@ -83,5 +83,6 @@ READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "kubelet_mounts": _kubelet_mounts,
     "running_kubelet": _running_kubelet,
     "kubelet_config": _config,
+    "cgroup_driver": one("cgroup-driver"),
     "kubelet_version": lambda by_kind: version_in(one("kubelet-version")(by_kind)),
 }

@@ -9,10 +9,11 @@ from types import MappingProxyType
 
 from userns.findings import Finding, Severity, blocker, warning
 from userns.idmap import release
-from userns.kubelet_config import KubeletSettings, contradictions, gates, running
+from userns.kubelet_config import KubeletSettings, contradictions, gates, keeps_driver, running
 from userns.node import Node
 from userns.policy import Policy
 from userns.tables import BOUNDARIES, NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
+from userns.upgrades import installed
 from userns.versions import Version, parse
 
 __all__ = ["check", "gates", "of_policy", "stack"]
@@ -36,6 +37,7 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
     found += _shared_memory(node, policy)
     runs = node.kubelet_version or policy.kubernetes_version
     found += contradictions(runs, kubelet, node.kubelet_config)
+    found += keeps_driver(node, kubelet, runs, installed(node))
     return [*found, *running(node, policy.kubelet_root, runs)]
 
 

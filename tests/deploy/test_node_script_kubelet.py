@@ -287,6 +287,19 @@ def test_a_root_that_is_not_made_yet_is_the_one_of_its_name(tree: Tree, shell: l
     )
 
 
+def test_the_cgroup_driver_of_containerds_files_is_told_to_a_kubelet_that_works(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/containerd/config.toml", "  SystemdCgroup = false # true\n#  SystemdCgroup = true\n")
+    assert tree.read(shell).cgroup_driver == ""
+    kubelet(tree)
+    assert tree.read(shell).cgroup_driver == "", "it has not joined a cluster yet"
+    (tree.root / PODS).mkdir(parents=True)
+    assert tree.read(shell).cgroup_driver == "cgroupfs"
+    tree.write("etc/containerd/conf.d/cgroup.toml", "\tSystemdCgroup=true\n")
+    assert tree.read(shell).cgroup_driver == "systemd"
+    (tree.root / "etc/containerd/config.toml").unlink()
+    assert tree.read(shell).cgroup_driver == ""
+
+
 def test_what_is_only_called_so_is_not_the_kubelet(tree: Tree, shell: list[str]) -> None:
     for pid, flag in enumerate(("--version", "--version=raw", "--help", "-h"), 10):
         kubelet(tree, flag, pid=pid)
