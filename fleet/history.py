@@ -96,6 +96,23 @@ class Run:
         return self.outcome.startswith((NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
 
     @property
+    def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What --limit and --exclude it had: runs with the same ones are over the same part of an inventory."""
+        limit, exclude = (tuple(sorted({*self.options.get(name, ())})) for name in ("limit", "exclude"))
+        return limit, exclude
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was over the whole inventory."""
+        return not any(self.choice)
+
+    @property
+    def chosen(self) -> str:
+        """Its choice in the words of the command line; "" where it was over the whole inventory."""
+        named = zip(("limit", "exclude"), self.choice, strict=True)
+        return " ".join(f"--{name} {each}" for name, values in named for each in values)
+
+    @property
     def knows_its_nodes(self) -> bool:
         """Whether it has read them: one that did not begin has at most their names."""
         return bool(self.totals) and not self.outcome.startswith(NOT_BEGUN)

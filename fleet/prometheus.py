@@ -54,7 +54,11 @@ def metrics(fleet: Fleet) -> str:
             ),
         ),
         *_metric("userns_node_fleet_drift_nodes", "Nodes otherwise than in the run before.", [({}, len(fleet.drift))]),
-        *_metric("userns_node_fleet_run", "The number of the reported run.", [({"kind": about.kind}, about.run)]),
+        *_metric(
+            "userns_node_fleet_run",
+            "The number of the reported run, and its choice of nodes.",
+            [({"kind": about.kind, "chosen": about.chosen}, about.run)],
+        ),
         *_metric(
             "userns_node_fleet_run_timestamp_seconds",
             "When the reported run began.",

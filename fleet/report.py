@@ -21,7 +21,10 @@ TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The run that is reported, and the one before it (0: none)."""
+    """The run that is reported, and the one before it (0: none).
+
+    `chosen` is its --limit and --exclude, "" where it was over the whole inventory; `newer` a later run over a part.
+    """
 
     run: int
     kind: str
@@ -33,6 +36,9 @@ class About:
     commit: str
     before: int = 0
     before_started: str = ""
+    chosen: str = ""
+    newer: int = 0
+    newer_chosen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
