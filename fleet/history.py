@@ -49,6 +49,13 @@ create table if not exists nodes (
 );
 create index if not exists runs_by_inventory on runs (inventory, kind);
 """
+# Whether anything is known of a run's nodes: before they are read they are written down as waiting, with no tier.
+_HAS_READ = """
+select exists (
+    select 1 from nodes join bodies on bodies.digest = nodes.body
+    where run = ? and (status != 'waiting' or json_extract(bodies.body, '$.tier') != '')
+)
+"""
 # What differs from node to node and from run to run; the rest of a record, its body, is stored once for all of it.
 _OWN = {"name", "status", "groups", "reasons", "proof"}
 
@@ -78,6 +85,7 @@ class Run:
     outcome: str
     exit_code: int | None
     totals: Mapping[str, int]
+    has_read: bool
 
     @property
     def goes_on(self) -> bool:
@@ -114,12 +122,12 @@ class Run:
 
     @property
     def knows_its_nodes(self) -> bool:
-        """Whether it has read them: one that did not begin has at most their names."""
-        return bool(self.totals) and not self.outcome.startswith(NOT_BEGUN)
+        """Whether it has read them: one that did not begin, or is still reading, has at most their names."""
+        return self.has_read and not self.outcome.startswith(NOT_BEGUN)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        told = {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
         return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
 
 
@@ -265,6 +273,7 @@ class History:
 
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
+        [(has_read,)] = self._db.conn.execute(_HAS_READ, [row["id"]])
         return Run(
             id=row["id"],
             kind=row["kind"],
@@ -279,6 +288,7 @@ class History:
             outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
+            has_read=bool(has_read),
         )
 
 

@@ -76,6 +76,8 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     old = past.run(numbers[0]) if len(numbers) > 1 else before(new, past.runs(new.inventory))
     if old is None:
         raise NoSuchRun(f"there is no run over {_over(new)} before run {new.id}")
+    _knows(old)
+    _knows(new)
     was, now = past.records(old.id), past.records(new.id)
     if old.choice != new.choice:  # what one of them left out has neither come nor gone
         both = {each.name for each in was} & {each.name for each in now}
@@ -100,7 +102,7 @@ def report(
     """Write the report on a run, else on the last one over a whole inventory, in the forms asked for."""
     newer: Run | None = None
     if number is not None:
-        run: Run | None = past.run(number)
+        run: Run | None = _knows(past.run(number))
     else:
         last = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
         run, newer = reported(past.runs(last.inventory)) if last else (None, None)
@@ -151,6 +153,12 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise CannotRun(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _knows(run: Run) -> Run:
+    if not run.knows_its_nodes:
+        raise NoSuchRun(f"run {run.id} has read no node ({_outcome(run)}): there is nothing to tell of it")
+    return run
 
 
 def _say(line: str) -> None:

@@ -51,3 +51,23 @@ def test_where_every_run_was_over_a_part_the_last_one_is_reported(tmp_path: Path
     run = fleet_py("report", "--json", "-", home=home)
     assert (run.json["run"]["run"], run.json["run"]["chosen"], run.json["run"]["before"]) == (2, "--exclude n0", 0)
     assert "run 2 was over a part of the inventory: --exclude n0" in run.stderr
+
+
+def test_a_run_that_has_read_nothing_is_not_reported_as_all_waiting(tmp_path: Path) -> None:
+    """What an apply writes down before it reads is only whom it is about to work on."""
+    node = Record(name="n1", groups=("workers",), status=Status.FAILED, reasons=("error: full",))
+    home = written(tmp_path, ({}, [node]))
+    past = History(home / "userns-node/history.db")
+    run = past.begin("apply", "prod", {})
+    past.put(run, [Record(name="n1", groups=("workers",), status=Status.WAITING)])
+    assert fleet_py("report", "prod", "--json", "-", home=home).json["totals"] == {"failed": 1}
+    for outcome in ("interrupted before anything was changed", "did not begin: no key"):
+        past.finish(run, outcome, 1)
+        for command in (("report", "--run", "2", "--json", "-"), ("drift", "2")):
+            refused = fleet_py(*command, home=home)
+            assert (refused.code, refused.stdout) == (1, "")
+            assert refused.stderr.endswith(f"run 2 has read no node ({outcome}): there is nothing to tell of it\n")
+    past.put(run, [Record(name="n1", status=Status.WAITING, tier="idmapped")])
+    past.finish(run, "interrupted before anything was changed", 130)
+    assert fleet_py("report", "prod", "--json", "-", home=home).json["totals"] == {"waiting": 1}
+    past.close()
