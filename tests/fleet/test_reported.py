@@ -1,10 +1,13 @@
-"""Which run a report is on, and with which one it is compared."""
+"""Which run a report is on, with which one it is compared, and what is drift between the two."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fleet.drift import between
 from fleet.history import History
 from fleet.records import Record, Status
 from tests.fleet.runs import fleet_py
@@ -71,3 +74,31 @@ def test_a_run_that_has_read_nothing_is_not_reported_as_all_waiting(tmp_path: Pa
     past.finish(run, "interrupted before anything was changed", 130)
     assert fleet_py("report", "prod", "--json", "-", home=home).json["totals"] == {"waiting": 1}
     past.close()
+
+
+# --- what is drift, and what is not -------------------------------------------------------------------------------
+
+TOML, UNIT = "write /etc/containerd/config.toml: edited", "restart containerd.service"
+
+
+def node(status: Status, *changes: str) -> Record:
+    return Record(name="n1", status=status, tier="idmapped", changes=changes)
+
+
+def test_a_rollout_and_the_plan_after_it_are_no_drift() -> None:
+    planned, waiting = node(Status.CHANGES, TOML, UNIT), node(Status.WAITING, TOML, UNIT)
+    changed, ready = node(Status.CHANGED, TOML, UNIT), node(Status.READY)
+    assert between([planned], [waiting]) == between([changed], [ready]) == between([ready], [changed]) == []
+    (rolled_out,) = between([planned], [changed])
+    assert rolled_out.what == ("changes -> ready",)
+
+
+@pytest.mark.parametrize("before", [node(Status.READY), node(Status.CHANGED, TOML, UNIT)], ids=["ready", "changed"])
+def test_a_file_that_somebody_edited_is_told_by_its_change(before: Record) -> None:
+    (drift,) = between([before], [node(Status.CHANGES, TOML)])
+    assert drift.what == ("ready -> changes", f"would now {TOML}")
+
+
+def test_of_what_is_still_to_be_changed_the_differences_are_told() -> None:
+    (drift,) = between([node(Status.WAITING, TOML)], [node(Status.CHANGES, UNIT)])
+    assert drift.what == (f"would now {UNIT}", f"would no longer {TOML}")
