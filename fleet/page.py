@@ -87,7 +87,7 @@ def _packed(fleet: Fleet) -> str:
             ],
             [number(each) for each in record.changes],
             list(record.proof),
-            number(fix(record) if record.needs_attention else ""),
+            number(fix(record, fleet.about) if record.needs_attention else ""),
         ]
 
     nodes = [packed(each) for each in fleet.records]

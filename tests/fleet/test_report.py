@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,10 +70,27 @@ def fleet(before: bool = True) -> report.Fleet:
 def test_what_needs_attention_comes_the_gravest_first_with_reason_and_fix() -> None:
     failed, unreachable, refused = report.as_json(fleet())["attention"]
     assert (failed["nodes"], failed["reasons"]) == (("lost-1",), ("error: containerd did not answer",))
-    assert "apply again with --resume" in failed["fix"]
+    assert failed["fix"] == "Do as the reason says, then apply again."
     assert unreachable["nodes"] == ("</script><b>x",)
     assert refused["nodes"] == ("user-1", "user-2")
     assert 'allow = ["not-root"]' in refused["fix"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "failed", "unknown"),
+    [
+        ("plan", "done", "plan again.", "Plan for it again."),
+        ("apply", "stopped: 1 failed", "apply again with --resume.", "has finished or undone itself meanwhile."),
+        ("apply", "done", "apply again.", "has finished or undone itself meanwhile."),
+        ("apply", "declined", "apply again.", "has finished or undone itself meanwhile."),
+    ],
+)
+def test_the_fix_is_one_that_this_run_allows(kind: str, outcome: str, failed: str, unknown: str) -> None:
+    about = replace(ABOUT, kind=kind, outcome=outcome)
+    told = {status: report.fix(Record(name="n", status=status), about) for status in Status}
+    assert told[Status.FAILED] == f"Do as the reason says, then {failed}"
+    assert told[Status.UNKNOWN].endswith(unknown)
+    assert told[Status.REFUSED] == "Do as the reason says."
 
 
 def test_tiers_are_counted_by_group_and_in_all() -> None:
