@@ -26,7 +26,7 @@ def metrics(fleet: Fleet) -> str:
     described = [
         (
             "userns_node_fleet_nodes",
-            "Nodes by group, tier and status.",
+            "Nodes by group, status and the tier that they have (not-yet unless ready or changed).",
             (
                 ({"group": group, "tier": of, "status": status}, count)
                 for (group, of, status), count in sorted(counts.items())
@@ -39,7 +39,7 @@ def metrics(fleet: Fleet) -> str:
         ),
         (
             "userns_node_fleet_node_info",
-            "One for each node, with its tier and status.",
+            "One for each node, with its status and the tier that it has.",
             (({"node": each.name, "tier": tier(each), "status": str(each.status)}, 1) for each in fleet.records),
         ),
         (

@@ -14,10 +14,12 @@ from fleet.records import ATTENTION, Record, Status, totals
 from userns import advisories
 from userns.findings import Severity
 
-__all__ = ["TIERS", "About", "Attention", "Fleet", "as_json", "fix", "make"]
+__all__ = ["NOT_YET", "TIERS", "About", "Attention", "Fleet", "as_json", "fix", "make"]
 
-# From the best to the worst; "unknown" for nodes that were not read.
-TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown")
+# A plan knows what a node would have: that is not what it has.
+NOT_YET = "not-yet"
+# From the best to the worst; "unknown" for a node that is as it should be and whose record has none of these.
+TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown", NOT_YET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Fleet:
 
     about: About
     totals: Mapping[str, int]
-    tiers: Mapping[str, Mapping[str, int]]  # by group, and "all"
+    tiers: Mapping[str, Mapping[str, int]]  # what nodes have, by group, and "all"
     attention: tuple[Attention, ...]
     versions: tuple[InstalledVersion, ...]
     drift: tuple[drift.Drift, ...]
@@ -89,7 +91,9 @@ def make(about: About, records: Sequence[Record], before: Sequence[Record] | Non
 
 
 def tier(record: Record) -> str:
-    """The node's tier, or "unknown"."""
+    """The tier that the node has: none yet, unless it is ready or was changed."""
+    if record.status not in (Status.READY, Status.CHANGED):
+        return NOT_YET
     return record.tier if record.tier in TIERS else "unknown"
 
 

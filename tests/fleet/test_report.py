@@ -93,13 +93,16 @@ def test_the_fix_is_one_that_this_run_allows(kind: str, outcome: str, failed: st
     assert told[Status.REFUSED] == "Do as the reason says."
 
 
-def test_tiers_are_counted_by_group_and_in_all() -> None:
+def test_tiers_are_counted_by_group_and_in_all_of_the_nodes_that_have_them() -> None:
     assert fleet().tiers == {
-        "all": {"idmapped": 5, "unknown": 2},
-        "gpu": {"unknown": 2},
-        "legacy": {"idmapped": 3},
-        "workers": {"idmapped": 2},
+        "all": {"idmapped": 1, "not-yet": 6},
+        "gpu": {"not-yet": 2},
+        "legacy": {"not-yet": 3},
+        "workers": {"idmapped": 1, "not-yet": 1},
     }
+    changed = Record(name="n", status=Status.CHANGED, tier="chown")
+    assert report.make(ABOUT, [changed], None).tiers == {"all": {"chown": 1}}
+    assert '"would be idmapped: ' in page.html(fleet())
 
 
 def test_installed_versions_are_told_with_what_is_open_against_them() -> None:
@@ -122,7 +125,7 @@ def test_metrics_are_in_prometheus_own_format() -> None:
     lines = text.replace('inventory="inventories/prod.py",', "").splitlines()
     sample = re.compile(r'[a-z_]+(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\})? \d+')
     assert [line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)] == []
-    assert 'userns_node_fleet_nodes{group="legacy",tier="idmapped",status="refused"} 2' in lines
+    assert 'userns_node_fleet_nodes{group="legacy",tier="not-yet",status="refused"} 2' in lines
     assert 'userns_node_fleet_status_nodes{status="failed"} 1' in lines
     assert 'userns_node_fleet_status_nodes{status="waiting"} 0' in lines
     assert 'userns_node_fleet_version_nodes{component="runc",version="1.4.3"} 2' in lines
