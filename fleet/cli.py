@@ -208,7 +208,10 @@ def _report(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[History]:
-    path = options.history or default_path()
+    try:
+        path = options.history or default_path()
+    except RuntimeError as error:
+        raise CannotRun(f"the history has no place ({error}): name one with --history") from error
     if not makes and options.history and not path.exists():
         raise CannotRun(f"there is no history {path}")
     try:
@@ -223,7 +226,10 @@ def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[Hist
 
 def _history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--history", type=Path, metavar="FILE", help=f"where runs are written down (else {default_path()})"
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="where runs are written down (else $USERNS_NODE_HISTORY, else ~/.local/state/userns-node/history.db)",
     )
 
 

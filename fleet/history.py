@@ -308,7 +308,7 @@ def _stored(record: Record) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
 
 def default_path() -> Path:
-    """Where the history is, where nobody says otherwise."""
+    """Where the history is, where nobody says otherwise. Raises RuntimeError where nobody has a home."""
     if named := os.environ.get("USERNS_NODE_HISTORY"):
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -331,11 +331,15 @@ def _sealed(data: Mapping[str, object], salt: str) -> str:
 
 
 def _user() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # as in a container with a user id that nobody gave a name
+        return str(os.getuid())
 
 
 def _absolute(inventory: str) -> str:
-    return str(Path(inventory).resolve()) if Path(inventory).exists() else inventory
+    # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
+    return str(Path(inventory).resolve()) if os.path.exists(inventory) else inventory
 
 
 def _commit() -> str:

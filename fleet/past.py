@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -146,12 +147,15 @@ def _write(file: Path, text: str) -> None:
     if str(file) == "-":
         sys.stdout.write(text)
         return
+    if not file.name:
+        raise CannotRun(f"{file} cannot be written: it is no file's name")
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         beside.write_text(text, "utf-8")
         beside.replace(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever kept it from being written may keep it from being removed
+            beside.unlink()
         raise CannotRun(f"{file} cannot be written: {error.strerror}") from error
 
 
