@@ -17,6 +17,7 @@ from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
+from fleet.outcome import EXIT_INTERRUPTED
 from fleet.shards import SHARD
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("fleet: stopped; no node was changed", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     return code
 
 

@@ -27,7 +27,7 @@ from fleet.child import ROOT
 from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
+__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
@@ -156,7 +156,7 @@ class History:
         """A new run, and its number."""
         row = {
             "kind": kind,
-            "inventory": _absolute(inventory),
+            "inventory": absolute(inventory),
             "inputs": inputs(inventory),
             "commit_id": _commit(),
             "user": _user(),
@@ -225,7 +225,7 @@ class History:
     def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> Iterator[Run]:
         """The runs, the latest first. The nodes of a run are counted when it is asked for."""
         where, values = ["1"], []
-        for column, value in (("inventory", inventory and _absolute(inventory)), ("kind", kind)):
+        for column, value in (("inventory", inventory and absolute(inventory)), ("kind", kind)):
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
@@ -337,7 +337,8 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _absolute(inventory: str) -> str:
+def absolute(inventory: str) -> str:
+    """An inventory as the history names it."""
     # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
     return str(Path(inventory).resolve()) if os.path.exists(inventory) else inventory
 

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import History, NoSuchRun, Run
+from fleet.history import History, NoSuchRun, Run, absolute
 from fleet.plan import nodes_as_json
 from fleet.records import Record
 from fleet.report import About, as_json, make
@@ -101,9 +101,12 @@ def report(
     past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
 ) -> int:
     """Write the report on a run, else on the last one over a whole inventory, in the forms asked for."""
+    run: Run | None
     newer: Run | None = None
     if number is not None:
-        run: Run | None = _knows(past.run(number))
+        run = _knows(past.run(number))
+        if inventory and run.inventory != absolute(inventory):
+            raise NoSuchRun(f"run {number} is over {run.inventory}, and not over {absolute(inventory)}")
     else:
         last = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
         run, newer = reported(past.runs(last.inventory)) if last else (None, None)

@@ -11,7 +11,7 @@ from fleet import child, text
 from fleet.child import Events, in_words
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
-from fleet.outcome import DONE, NOT_BEGUN
+from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
 
@@ -58,6 +58,9 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     number = history.begin("plan", request.inventory, options(request))
     try:
         _, records = gather(request, Progress("reading"), verbose, events_of=events_of)
+    except KeyboardInterrupt:
+        history.finish(number, INTERRUPTED_BEFORE, EXIT_INTERRUPTED)
+        raise
     except Exception as error:
         history.finish(number, f"{NOT_BEGUN}: {in_words(error)}", 1)
         raise

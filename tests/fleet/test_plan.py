@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
-from fleet.plan import gather
+from fleet.history import History
+from fleet.plan import gather, run
 from fleet.progress import Progress
 from fleet.records import Record, Status
 from tests import nodes
@@ -233,3 +234,19 @@ def test_a_node_that_was_given_up_is_told_of_in_its_groups() -> None:
         (("gpu",), ("given up",)),
         (("gpu",), ("nothing was told of it",)),
     ]
+
+
+def test_a_plan_that_is_interrupted_has_ended(tmp_path: Path) -> None:
+    @contextmanager
+    def interrupted(_: Request, _verbose: bool) -> Iterator[Iterator[Event]]:
+        yield iter([InventoryEvent(hosts=(), sizes={})])
+        raise KeyboardInterrupt
+
+    history = History(tmp_path / "history.db")
+    request = Request(action="plan", inventory="prod")
+    with pytest.raises(KeyboardInterrupt):
+        run(request, history, as_json_=False, verbose=False, events_of=interrupted)
+    (ended,) = history.runs()
+    history.close()
+    assert (ended.outcome, ended.exit_code) == ("interrupted before anything was changed", 130)
+    assert ended.ended

@@ -76,6 +76,14 @@ def test_a_run_that_has_read_nothing_is_not_reported_as_all_waiting(tmp_path: Pa
     past.close()
 
 
+def test_a_run_is_not_reported_as_one_over_another_inventory(tmp_path: Path) -> None:
+    home = written(tmp_path, ({}, [Record(name="n1", status=Status.READY)]))
+    assert fleet_py("report", "prod", "--run", "1", "--json", "-", home=home).code == 0
+    other = fleet_py("report", "stage", "--run", "1", "--json", "-", home=home)
+    assert (other.code, other.stdout) == (1, "")
+    assert other.stderr == "fleet: run 1 is over prod, and not over stage\n"
+
+
 # --- what is drift, and what is not -------------------------------------------------------------------------------
 
 TOML, UNIT = "write /etc/containerd/config.toml: edited", "restart containerd.service"
