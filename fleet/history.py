@@ -22,6 +22,7 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet.alive import Locks, process
 from fleet.checkout import inputs
 from fleet.child import ROOT
 from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
@@ -138,17 +139,19 @@ class History:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self.path = path
+        self._locks = Locks(path.with_name(f"{path.name}.lock"), path.stat().st_mode & 0o777)
         self._db = Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
         if (written := self._db.conn.execute("pragma user_version").fetchone()[0]) > _VERSION:
-            self._db.close()
+            self.close()
             raise sqlite3.DatabaseError(f"it was written by a newer userns-node (version {written} of its tables)")
         self._db.enable_wal()
         self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. The runs that were begun here live no longer."""
         self._db.close()
+        self._locks.close()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -161,12 +164,14 @@ class History:
             "commit_id": _commit(),
             "user": _user(),
             "host": socket.gethostname(),
-            "process": _process(os.getpid()),
+            "process": process(os.getpid()),
             "options": json.dumps(options),
             "started": _now(),
         }
         with self._db.conn:
-            return int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
+            run = int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
+        self._locks.hold(run)
+        return run
 
     def put(self, run: int, records: Iterable[Record]) -> None:
         """The nodes of a run in its order, with what is known of them now. What was known before is replaced."""
@@ -274,6 +279,7 @@ class History:
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
         [(has_read,)] = self._db.conn.execute(_HAS_READ, [row["id"]])
+        alive = self._locks.is_alive(row["id"], row["host"], row["process"])
         return Run(
             id=row["id"],
             kind=row["kind"],
@@ -285,7 +291,7 @@ class History:
             options=json.loads(row["options"]),
             started=row["started"],
             ended=row["ended"] or "",
-            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else BROKEN_OFF),
+            outcome=row["outcome"] or ("" if alive else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
             has_read=bool(has_read),
@@ -352,20 +358,6 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _process(pid: int) -> str:
-    """What tells a process from any other that ever had its number: the number, and when it began."""
-    try:
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return f"{pid} gone"
-    return f"{pid} {began}"
-
-
-def _is_alive(host: str, process: str) -> bool:
-    """Of a process on another machine nothing can be said: it is taken to be alive."""
-    return host != socket.gethostname() or _process(int(process.split()[0])) == process
 
 
 def _now() -> str:

@@ -162,6 +162,23 @@ def test_a_run_that_lives_here_or_has_ended_is_not_ended_by_hand(elsewhere: Flee
     assert [each["outcome"] for each in seen(elsewhere, "history")] == ["done", ""]
 
 
+def test_a_run_in_another_pid_namespace_of_the_same_host_name_lives(tmp_path: Path) -> None:
+    """As in a container with its host's network: its number is nobody's here, or somebody else's."""
+    path = tmp_path / "userns-node/history.db"
+    fleet = played(tmp_path, 1)
+    theirs, ours = History(path), History(path)
+    run = theirs.begin("apply", str(fleet.inventory), {"data": []})
+    theirs.put(run, [Record(name="@fake/n1", status=Status.WAITING)])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("update runs set process = '1 2'")
+    assert ours.run(run).goes_on
+    second = apply(fleet)
+    assert (second.code, f"run {run} of " in second.stderr, "goes on over @fake/n1" in second.stderr) == (1, True, True)
+    theirs.close()
+    assert ours.run(run).outcome == "broken off"
+    ours.close()
+
+
 def _runners_of(fleet: Fleet) -> list[str]:
     """The processes that run pyinfra with this history's home in their environment."""
     found = []
