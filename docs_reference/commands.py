@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import artifacts.options
 import fleet.cli
-import fleet.history
 import userns.__main__
 from docs_reference.markdown import block, plain
 from docs_reference.source import ROOT
@@ -101,10 +100,9 @@ def _head(path: str) -> str:
 
 @contextmanager
 def _plain_terminal() -> Iterator[None]:
-    """The same width, home and colours (none) wherever the page is made."""
+    """The same width and colours (none) wherever the page is made."""
     before = dict(os.environ)
-    history = f"~/.local/state/userns-node/{fleet.history.default_path().name}"
-    os.environ |= {"COLUMNS": "110", "NO_COLOR": "1", "USERNS_NODE_HISTORY": history}
+    os.environ |= {"COLUMNS": "110", "NO_COLOR": "1"}
     try:
         yield
     finally:

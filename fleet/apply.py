@@ -35,7 +35,6 @@ __all__ = ["GROUP_DATA", "Options", "apply"]
 
 # What a group's data may say to a rollout.
 GROUP_DATA = ("max_unavailable",)
-EXIT_INTERRUPTED = 130
 _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
@@ -126,7 +125,7 @@ class Applying:
 
     def _exit_code(self) -> int:
         if self.outcome.startswith(outcome.INTERRUPTED):
-            return EXIT_INTERRUPTED
+            return outcome.EXIT_INTERRUPTED
         if self.outcome.startswith((outcome.NOT_BEGUN, outcome.STOPPED)):
             return 1
         return exit_code(self._ended())

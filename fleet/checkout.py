@@ -7,6 +7,7 @@ machine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from importlib.metadata import version
@@ -37,10 +38,9 @@ def portable(inventory: str) -> str:
 
     What is no file, such as hosts with commas, stays as it is.
     """
-    file = Path(inventory)
-    if not file.is_file():
+    if not _is_file(inventory):
         return inventory
-    file = file.resolve()
+    file = Path(inventory).resolve()
     return str(file.relative_to(ROOT) if file.is_relative_to(ROOT) else file)
 
 
@@ -77,17 +77,23 @@ def _code() -> Iterator[Path]:
 
 def _inventory(inventory: str, directory: Path) -> str:
     file = directory / inventory
-    if not file.is_file() and inventory.endswith(".py"):
+    is_file = _is_file(file)
+    if not is_file and inventory.endswith(".py"):
         return MISSING
-    digest = sha256(b"" if file.is_file() else inventory.encode())
-    beside = file.parent if file.is_file() else directory
+    digest = sha256(b"" if is_file else inventory.encode())
+    beside = file.parent if is_file else directory
     files = {f"beside/{each.name}": each for each in beside.glob("group_data/*.py")}
     if directory.resolve() != beside.resolve():
         files |= {f"here/{each.name}": each for each in directory.glob("group_data/*.py")}
-    if file.is_file():
+    if is_file:
         files[file.name] = file
     _add(digest, files)
     return digest.hexdigest()
+
+
+def _is_file(path: Path | str) -> bool:
+    """Not by Path: hosts with commas may be longer than a file's name can be, which is an error there."""
+    return os.path.isfile(path)
 
 
 def _add(digest: object, files: dict[str, Path]) -> None:

@@ -17,6 +17,7 @@ from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
+from fleet.outcome import EXIT_INTERRUPTED
 from fleet.shards import SHARD
 from fleet.terminal import tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("fleet: stopped; no node was changed", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     return code
 
 
@@ -209,7 +210,10 @@ def _report(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[History]:
-    path = options.history or default_path()
+    try:
+        path = options.history or default_path()
+    except RuntimeError as error:
+        raise CannotRun(f"the history has no place ({error}): name one with --history") from error
     if not makes and options.history and not path.exists():
         raise CannotRun(f"there is no history {path}")
     try:
@@ -224,7 +228,10 @@ def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[Hist
 
 def _history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--history", type=Path, metavar="FILE", help=f"where runs are written down (else {default_path()})"
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="where runs are written down (else $USERNS_NODE_HISTORY, else ~/.local/state/userns-node/history.db)",
     )
 
 

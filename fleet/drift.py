@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fleet.records import Record
+from fleet.records import Record, Status
 
 __all__ = ["Drift", "between"]
 
@@ -29,9 +29,14 @@ def between(before: Iterable[Record], after: Iterable[Record]) -> list[Drift]:
     return found + [Drift(name, (f"gone: it was {record.status}",)) for name, record in old.items() if name not in new]
 
 
+# A rollout and the plan after it are no drift: what was proven is ready, and what waits for its turn is to be changed.
+_SAME = {Status.CHANGED: Status.READY, Status.WAITING: Status.CHANGES}
+
+
 def _differences(old: Record, new: Record) -> Iterator[str]:
-    if old.status != new.status:
-        yield f"{old.status} -> {new.status}" + (f" ({new.reasons[0]})" if new.reasons else "")
+    was, now = (_SAME.get(each.status, each.status) for each in (old, new))
+    if was != now:
+        yield f"{was} -> {now}" + (f" ({new.reasons[0]})" if new.reasons else "")
     if not (old.tier and new.tier):
         return  # one of the two was not read: nothing more is known of it
     for name in ("tier", "kernel", "system"):
@@ -48,6 +53,12 @@ def _differences(old: Record, new: Record) -> Iterator[str]:
     for id, finding in has.items():
         if id in had and had[id].severity != finding.severity:
             yield f"{finding.severity} {id}, which was a {had[id].severity}"
-    if old.status == new.status and old.changes != new.changes:
-        yield from (f"would now {each}" for each in new.changes if each not in old.changes)
-        yield from (f"would no longer {each}" for each in old.changes if each not in new.changes)
+    had_to, has_to = (_to_do(each) for each in (old, new))
+    yield from (f"would now {each}" for each in has_to if each not in had_to)
+    if was == now:  # else that is what its status says
+        yield from (f"would no longer {each}" for each in had_to if each not in has_to)
+
+
+def _to_do(record: Record) -> tuple[str, ...]:
+    """The changes that it still needs: those of one that was changed were made."""
+    return () if record.status is Status.CHANGED else record.changes

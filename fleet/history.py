@@ -22,12 +22,13 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet.alive import Locks, process
 from fleet.checkout import inputs
 from fleet.child import ROOT
 from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import Record, Status
 
-__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "default_path", "seal", "sealed_as"]
+__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
@@ -48,6 +49,13 @@ create table if not exists nodes (
     body text not null references bodies (digest), primary key (run, name)
 );
 create index if not exists runs_by_inventory on runs (inventory, kind);
+"""
+# Whether anything is known of a run's nodes: before they are read they are written down as waiting, with no tier.
+_HAS_READ = """
+select exists (
+    select 1 from nodes join bodies on bodies.digest = nodes.body
+    where run = ? and (status != 'waiting' or json_extract(bodies.body, '$.tier') != '')
+)
 """
 # What differs from node to node and from run to run; the rest of a record, its body, is stored once for all of it.
 _OWN = {"name", "status", "groups", "reasons", "proof"}
@@ -78,6 +86,7 @@ class Run:
     outcome: str
     exit_code: int | None
     totals: Mapping[str, int]
+    has_read: bool
 
     @property
     def goes_on(self) -> bool:
@@ -96,13 +105,30 @@ class Run:
         return self.outcome.startswith((NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
 
     @property
+    def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What --limit and --exclude it had: runs with the same ones are over the same part of an inventory."""
+        limit, exclude = (tuple(sorted({*self.options.get(name, ())})) for name in ("limit", "exclude"))
+        return limit, exclude
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was over the whole inventory."""
+        return not any(self.choice)
+
+    @property
+    def chosen(self) -> str:
+        """Its choice in the words of the command line; "" where it was over the whole inventory."""
+        named = zip(("limit", "exclude"), self.choice, strict=True)
+        return " ".join(f"--{name} {each}" for name, values in named for each in values)
+
+    @property
     def knows_its_nodes(self) -> bool:
-        """Whether it has read them: one that did not begin has at most their names."""
-        return bool(self.totals) and not self.outcome.startswith(NOT_BEGUN)
+        """Whether it has read them: one that did not begin, or is still reading, has at most their names."""
+        return self.has_read and not self.outcome.startswith(NOT_BEGUN)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        told = {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
         return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
 
 
@@ -113,17 +139,19 @@ class History:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self.path = path
+        self._locks = Locks(path.with_name(f"{path.name}.lock"), path.stat().st_mode & 0o777)
         self._db = Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
         if (written := self._db.conn.execute("pragma user_version").fetchone()[0]) > _VERSION:
-            self._db.close()
+            self.close()
             raise sqlite3.DatabaseError(f"it was written by a newer userns-node (version {written} of its tables)")
         self._db.enable_wal()
         self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. The runs that were begun here live no longer."""
         self._db.close()
+        self._locks.close()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -131,17 +159,19 @@ class History:
         """A new run, and its number."""
         row = {
             "kind": kind,
-            "inventory": _absolute(inventory),
+            "inventory": absolute(inventory),
             "inputs": inputs(inventory),
             "commit_id": _commit(),
             "user": _user(),
             "host": socket.gethostname(),
-            "process": _process(os.getpid()),
+            "process": process(os.getpid()),
             "options": json.dumps(options),
             "started": _now(),
         }
         with self._db.conn:
-            return int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
+            run = int(self._db.table("runs").insert(row).last_pk)  # type: ignore[arg-type]
+        self._locks.hold(run)
+        return run
 
     def put(self, run: int, records: Iterable[Record]) -> None:
         """The nodes of a run in its order, with what is known of them now. What was known before is replaced."""
@@ -200,7 +230,7 @@ class History:
     def runs(self, inventory: str | None = None, kind: str | None = None, count: int = -1) -> Iterator[Run]:
         """The runs, the latest first. The nodes of a run are counted when it is asked for."""
         where, values = ["1"], []
-        for column, value in (("inventory", inventory and _absolute(inventory)), ("kind", kind)):
+        for column, value in (("inventory", inventory and absolute(inventory)), ("kind", kind)):
             if value:
                 where.append(f"{column} = ?")
                 values.append(value)
@@ -248,6 +278,8 @@ class History:
 
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
+        [(has_read,)] = self._db.conn.execute(_HAS_READ, [row["id"]])
+        alive = self._locks.is_alive(row["id"], row["host"], row["process"])
         return Run(
             id=row["id"],
             kind=row["kind"],
@@ -259,9 +291,10 @@ class History:
             options=json.loads(row["options"]),
             started=row["started"],
             ended=row["ended"] or "",
-            outcome=row["outcome"] or ("" if _is_alive(row["host"], row["process"]) else BROKEN_OFF),
+            outcome=row["outcome"] or ("" if alive else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
+            has_read=bool(has_read),
         )
 
 
@@ -281,7 +314,7 @@ def _stored(record: Record) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
 
 def default_path() -> Path:
-    """Where the history is, where nobody says otherwise."""
+    """Where the history is, where nobody says otherwise. Raises RuntimeError where nobody has a home."""
     if named := os.environ.get("USERNS_NODE_HISTORY"):
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -304,11 +337,16 @@ def _sealed(data: Mapping[str, object], salt: str) -> str:
 
 
 def _user() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # as in a container with a user id that nobody gave a name
+        return str(os.getuid())
 
 
-def _absolute(inventory: str) -> str:
-    return str(Path(inventory).resolve()) if Path(inventory).exists() else inventory
+def absolute(inventory: str) -> str:
+    """An inventory as the history names it."""
+    # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
+    return str(Path(inventory).resolve()) if os.path.exists(inventory) else inventory
 
 
 def _commit() -> str:
@@ -320,20 +358,6 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _process(pid: int) -> str:
-    """What tells a process from any other that ever had its number: the number, and when it began."""
-    try:
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return f"{pid} gone"
-    return f"{pid} {began}"
-
-
-def _is_alive(host: str, process: str) -> bool:
-    """Of a process on another machine nothing can be said: it is taken to be alive."""
-    return host != socket.gethostname() or _process(int(process.split()[0])) == process
 
 
 def _now() -> str:

@@ -7,6 +7,7 @@ __all__ = [
     "DECLINED",
     "DONE",
     "ENDED_BY_HAND",
+    "EXIT_INTERRUPTED",
     "INTERRUPTED",
     "INTERRUPTED_BEFORE",
     "NOT_BEGUN",
@@ -21,3 +22,4 @@ INTERRUPTED = "interrupted"
 STOPPED = "stopped"
 BROKEN_OFF = "broken off"
 ENDED_BY_HAND = "ended by hand"
+EXIT_INTERRUPTED = 130

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fleet.records import Record
-from fleet.report import TIERS, Fleet, fix, tier
+from fleet.report import NOT_YET, TIERS, Fleet, fix, tier
 
 __all__ = ["html"]
 
@@ -76,7 +76,7 @@ def _packed(fleet: Fleet) -> str:
             [number(each) for each in record.groups],
             number(str(record.status)),
             number(tier(record)),
-            number(record.summary),
+            number(_summary(record)),
             number(record.kernel),
             number(record.system),
             [[number(name), number(each.installed), number(each.wanted)] for name, each in record.versions.items()],
@@ -87,13 +87,19 @@ def _packed(fleet: Fleet) -> str:
             ],
             [number(each) for each in record.changes],
             list(record.proof),
-            number(fix(record) if record.needs_attention else ""),
+            number(fix(record, fleet.about) if record.needs_attention else ""),
         ]
 
     nodes = [packed(each) for each in fleet.records]
     drift = {each.name: [number(one) for one in each.what] for each in fleet.drift}
     told = json.dumps({"texts": list(texts), "nodes": nodes, "drift": drift}, separators=(",", ":"), ensure_ascii=False)
     return told.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _summary(record: Record) -> str:
+    """What its tier means; of a node that has none yet, which one it would have."""
+    would_be = f"would be {record.tier}: {record.summary}" if record.tier else ""
+    return would_be if tier(record) == NOT_YET else record.summary
 
 
 def _digest(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -14,10 +15,11 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import History, NoSuchRun, Run
+from fleet.history import History, NoSuchRun, Run, absolute
 from fleet.plan import nodes_as_json
 from fleet.records import Record
 from fleet.report import About, as_json, make
+from fleet.reported import before, reported
 
 __all__ = ["differences", "end", "history", "report", "show"]
 
@@ -29,10 +31,13 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
         print(json.dumps([each.as_json() for each in runs], indent=1, ensure_ascii=False))
         return 0
     rows = [
-        [each.id, each.started, each.kind, each.inventory, each.user, _commit(each), _counts(each), _outcome(each)]
+        [
+            *(each.id, each.started, each.kind, each.inventory, each.chosen or "all", each.user),
+            *(_commit(each), _counts(each), _outcome(each)),
+        ]
         for each in runs
     ]
-    headers = ["run", "started", "what", "inventory", "by", "commit", "nodes", "outcome"]
+    headers = ["run", "started", "what", "inventory", "of it", "by", "commit", "nodes", "outcome"]
     print(tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True) if rows else "no run yet")
     return 0
 
@@ -55,7 +60,7 @@ def show(past: History, number: int, names: Sequence[str], json_: bool, verbose:
         nodes = {name: {**node, "wave": waves.get(name)} for name, node in nodes_as_json(records).items()}
         print(json.dumps({**run.as_json(), "nodes": nodes}, indent=1, ensure_ascii=False))
         return 0
-    print(f"run {run.id}: {run.kind} {run.inventory}, by {run.user} on {run.host}, commit {_commit(run)}")
+    print(f"run {run.id}: {run.kind} {_over(run)}, by {run.user} on {run.host}, commit {_commit(run)}")
     print(f"from {run.started} to {run.ended or '-'}: {_outcome(run)}\n")
     print(text.plan(records, verbose=verbose), end="")
     for wave in sorted(set(waves.values())):
@@ -67,15 +72,20 @@ def show(past: History, number: int, names: Sequence[str], json_: bool, verbose:
 
 
 def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
-    """Tell what is otherwise between two runs; of one run, since the run before it over the same inventory."""
+    """Tell what is otherwise between two runs; of one run, since the run before it over the same nodes."""
     new = past.run(numbers[-1])
-    if len(numbers) > 1:
-        old: Run | None = past.run(numbers[0])
-    else:
-        old = next((each for each in past.runs(new.inventory) if each.id < new.id and each.totals), None)
+    old = past.run(numbers[0]) if len(numbers) > 1 else before(new, past.runs(new.inventory))
     if old is None:
-        raise NoSuchRun(f"there is no run over {new.inventory} before run {new.id}")
-    found = drift.between(past.records(old.id), past.records(new.id))
+        raise NoSuchRun(f"there is no run over {_over(new)} before run {new.id}")
+    _knows(old)
+    _knows(new)
+    was, now = past.records(old.id), past.records(new.id)
+    if old.choice != new.choice:  # what one of them left out has neither come nor gone
+        both = {each.name for each in was} & {each.name for each in now}
+        was, now = ([each for each in records if each.name in both] for records in (was, now))
+        runs = " and ".join(f"run {each.id} (over {_over(each)})" for each in (old, new))
+        _say(f"of {runs}, the nodes of both are compared: {len(both)}")
+    found = drift.between(was, now)
     if json_:
         told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
         print(json.dumps(told, indent=1, ensure_ascii=False))
@@ -90,14 +100,23 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
 def report(
     past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
 ) -> int:
-    """Write the report on a run, else on the last one over an inventory that knew its nodes, in the forms asked for."""
+    """Write the report on a run, else on the last one over a whole inventory, in the forms asked for."""
+    run: Run | None
+    newer: Run | None = None
     if number is not None:
-        run: Run | None = past.run(number)
+        run = _knows(past.run(number))
+        if inventory and run.inventory != absolute(inventory):
+            raise NoSuchRun(f"run {number} is over {run.inventory}, and not over {absolute(inventory)}")
     else:
-        run = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
+        last = next((each for each in past.runs(inventory) if each.knows_its_nodes), None)
+        run, newer = reported(past.runs(last.inventory)) if last else (None, None)
     if run is None:
         raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
-    before = next((each for each in past.runs(run.inventory) if each.id < run.id and each.knows_its_nodes), None)
+    if newer:
+        _say(f"run {newer.id} is newer, but over a part of the inventory ({newer.chosen}): --run {newer.id} reports it")
+    if not run.is_whole:
+        _say(f"run {run.id} was over a part of the inventory: {run.chosen}")
+    earlier = before(run, past.runs(run.inventory))
     about = About(
         run=run.id,
         kind=run.kind,
@@ -107,10 +126,13 @@ def report(
         outcome=run.outcome,
         user=run.user,
         commit=run.commit,
-        before=before.id if before else 0,
-        before_started=before.started if before else "",
+        before=earlier.id if earlier else 0,
+        before_started=earlier.started if earlier else "",
+        chosen=run.chosen,
+        newer=newer.id if newer else 0,
+        newer_chosen=newer.chosen if newer else "",
     )
-    fleet = make(about, past.records(run.id), past.records(before.id) if before else None, today)
+    fleet = make(about, past.records(run.id), past.records(earlier.id) if earlier else None, today)
     forms = {
         "html": page.html,
         "json": lambda fleet: json.dumps(as_json(fleet), ensure_ascii=False) + "\n",
@@ -119,7 +141,7 @@ def report(
     for form, file in files.items():
         if file is not None:
             _write(file, forms[form](fleet))
-            print(f"fleet: run {run.id} as {form}: {file}", file=sys.stderr)
+            _say(f"run {run.id} as {form}: {file}")
     return 0
 
 
@@ -128,13 +150,30 @@ def _write(file: Path, text: str) -> None:
     if str(file) == "-":
         sys.stdout.write(text)
         return
+    if not file.name:
+        raise CannotRun(f"{file} cannot be written: it is no file's name")
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         beside.write_text(text, "utf-8")
         beside.replace(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever kept it from being written may keep it from being removed
+            beside.unlink()
         raise CannotRun(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _knows(run: Run) -> Run:
+    if not run.knows_its_nodes:
+        raise NoSuchRun(f"run {run.id} has read no node ({_outcome(run)}): there is nothing to tell of it")
+    return run
+
+
+def _say(line: str) -> None:
+    print(f"fleet: {line}", file=sys.stderr)
+
+
+def _over(run: Run) -> str:
+    return f"{run.inventory} {run.chosen}".rstrip()
 
 
 def _about(record: Record) -> list[str]:

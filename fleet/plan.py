@@ -9,9 +9,9 @@ from pydantic_core import to_json
 
 from fleet import child, text
 from fleet.child import Events, in_words
-from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
+from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
-from fleet.outcome import DONE, NOT_BEGUN
+from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
 
@@ -43,11 +43,14 @@ def gather(
                 case StepEvent(name=name, step=step):
                     progress.say(f"{name}: {step}")
     progress.end()
-    return inventory, [
-        records.get(each.name)
-        or Record(name=each.name, groups=each.groups, status=Status.UNKNOWN, reasons=("nothing was told of it",))
-        for each in inventory.hosts
-    ]
+    return inventory, [_of_host(each, records.get(each.name)) for each in inventory.hosts]
+
+
+def _of_host(host: HostEvent, record: Record | None) -> Record:
+    """Its record, which has no groups where it comes from somebody who gave the node up."""
+    if record is None:
+        return Record(name=host.name, groups=host.groups, status=Status.UNKNOWN, reasons=("nothing was told of it",))
+    return record if record.groups else record.model_copy(update={"groups": host.groups})
 
 
 def run(request: Request, history: History, *, as_json_: bool, verbose: bool, events_of: Events = child.events) -> int:
@@ -55,6 +58,9 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     number = history.begin("plan", request.inventory, options(request))
     try:
         _, records = gather(request, Progress("reading"), verbose, events_of=events_of)
+    except KeyboardInterrupt:
+        history.finish(number, INTERRUPTED_BEFORE, EXIT_INTERRUPTED)
+        raise
     except Exception as error:
         history.finish(number, f"{NOT_BEGUN}: {in_words(error)}", 1)
         raise

@@ -9,19 +9,25 @@ from datetime import date
 from typing import Any
 
 from fleet import drift
+from fleet.outcome import DECLINED, DONE, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.records import ATTENTION, Record, Status, totals
 from userns import advisories
 from userns.findings import Severity
 
-__all__ = ["TIERS", "About", "Attention", "Fleet", "as_json", "fix", "make"]
+__all__ = ["NOT_YET", "TIERS", "About", "Attention", "Fleet", "as_json", "fix", "make"]
 
-# From the best to the worst; "unknown" for nodes that were not read.
-TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown")
+# A plan knows what a node would have: that is not what it has.
+NOT_YET = "not-yet"
+# From the best to the worst; "unknown" for a node that is as it should be and whose record has none of these.
+TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown", NOT_YET)
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The run that is reported, and the one before it (0: none)."""
+    """The run that is reported, and the one before it (0: none).
+
+    `chosen` is its --limit and --exclude, "" where it was over the whole inventory; `newer` a later run over a part.
+    """
 
     run: int
     kind: str
@@ -33,6 +39,9 @@ class About:
     commit: str
     before: int = 0
     before_started: str = ""
+    chosen: str = ""
+    newer: int = 0
+    newer_chosen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ class Fleet:
 
     about: About
     totals: Mapping[str, int]
-    tiers: Mapping[str, Mapping[str, int]]  # by group, and "all"
+    tiers: Mapping[str, Mapping[str, int]]  # what nodes have, by group, and "all"
     attention: tuple[Attention, ...]
     versions: tuple[InstalledVersion, ...]
     drift: tuple[drift.Drift, ...]
@@ -74,7 +83,7 @@ def make(about: About, records: Sequence[Record], before: Sequence[Record] | Non
         about=about,
         totals=totals(records),
         tiers=_tiers(records),
-        attention=tuple(_attention(records)),
+        attention=tuple(_attention(records, about)),
         versions=tuple(_versions(records, today)),
         drift=() if before is None else tuple(drift.between(before, records)),
         records=tuple(records),
@@ -82,25 +91,37 @@ def make(about: About, records: Sequence[Record], before: Sequence[Record] | Non
 
 
 def tier(record: Record) -> str:
-    """The node's tier, or "unknown"."""
+    """The tier that the node has: none yet, unless it is ready or was changed."""
+    if record.status not in (Status.READY, Status.CHANGED):
+        return NOT_YET
     return record.tier if record.tier in TIERS else "unknown"
 
 
-def fix(record: Record) -> str:
-    """What to do about a node that needs attention."""
+def fix(record: Record, about: About) -> str:
+    """What to do about a node that needs attention after this run."""
     blockers = [each.id for each in record.findings if each.severity == Severity.BLOCKER]
     match record.status:
         case Status.REFUSED if blockers:
             ids = ", ".join(f'"{id}"' for id in dict.fromkeys(blockers))
             return f"Do as the reason says, or accept it: allow = [{ids}] in the data of the node or of its group."
         case Status.REFUSED:
-            return "Correct the settings that the reason names, in the inventory or its group_data."
+            return "Do as the reason says."
         case Status.UNREACHABLE:
             return "See that it is up, that its address and key are right, and that ssh from here reaches it."
+        case Status.UNKNOWN if about.kind != "apply":
+            return "Plan for it again."
         case Status.UNKNOWN:
             return "Plan for it again: what had begun on it has finished or undone itself meanwhile."
         case _:
-            return "Do as the reason says, then apply again with --resume. The node has its previous set back."
+            return f"Do as the reason says, then {_again(about)}."
+
+
+def _again(about: About) -> str:
+    """A run that has begun no wave, or was done in spite of failures, is none to resume."""
+    if about.kind != "apply":
+        return "plan again"
+    done = about.outcome.startswith((DONE, NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
+    return "apply again" + ("" if done else " with --resume")
 
 
 def as_json(fleet: Fleet) -> dict[str, Any]:
@@ -116,12 +137,12 @@ def as_json(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def _attention(records: Iterable[Record]) -> list[Attention]:
+def _attention(records: Iterable[Record], about: About) -> list[Attention]:
     """The gravest first, and of those the one that most nodes share."""
     shared: dict[tuple[Status, tuple[str, ...], str], list[str]] = {}
     for record in records:
         if record.needs_attention:
-            shared.setdefault((record.status, record.reasons, fix(record)), []).append(record.name)
+            shared.setdefault((record.status, record.reasons, fix(record, about)), []).append(record.name)
     found = sorted(shared.items(), key=lambda item: (ATTENTION.index(item[0][0]), -len(item[1])))
     return [Attention(str(status), reasons, what, tuple(names)) for (status, reasons, what), names in found]
 

@@ -143,7 +143,12 @@ class Run(BaseStateCallback):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides about that
         if not request.inventory.strip(", "):
             raise NothingToRun("no inventory: name a file, or hosts with commas")
-        if request.inventory.endswith(".py") and not Path(request.inventory).exists():
+        try:
+            is_there = Path(request.inventory).exists()
+        except OSError as error:  # longer than a file's name: pyinfra looks for one too
+            why = f"these hosts with commas cannot be taken ({error.strerror}): put them into a file"
+            raise NothingToRun(why) from error
+        if request.inventory.endswith(".py") and not is_there:
             raise NothingToRun(f"no such inventory: {request.inventory}")
         if Path(request.inventory).is_dir():
             raise NothingToRun(f"{request.inventory} is a directory: name an inventory's file, or hosts with commas")

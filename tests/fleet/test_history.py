@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -9,9 +10,12 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from fleet import checkout
+from fleet.cli import main
 from fleet.history import CannotEnd, History
 from fleet.records import Record, Status
 from lab.paths import REPO
@@ -158,6 +162,23 @@ def test_a_run_that_lives_here_or_has_ended_is_not_ended_by_hand(elsewhere: Flee
     assert [each["outcome"] for each in seen(elsewhere, "history")] == ["done", ""]
 
 
+def test_a_run_in_another_pid_namespace_of_the_same_host_name_lives(tmp_path: Path) -> None:
+    """As in a container with its host's network: its number is nobody's here, or somebody else's."""
+    path = tmp_path / "userns-node/history.db"
+    fleet = played(tmp_path, 1)
+    theirs, ours = History(path), History(path)
+    run = theirs.begin("apply", str(fleet.inventory), {"data": []})
+    theirs.put(run, [Record(name="@fake/n1", status=Status.WAITING)])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("update runs set process = '1 2'")
+    assert ours.run(run).goes_on
+    second = apply(fleet)
+    assert (second.code, f"run {run} of " in second.stderr, "goes on over @fake/n1" in second.stderr) == (1, True, True)
+    theirs.close()
+    assert ours.run(run).outcome == "broken off"
+    ours.close()
+
+
 def _runners_of(fleet: Fleet) -> list[str]:
     """The processes that run pyinfra with this history's home in their environment."""
     found = []
@@ -207,3 +228,46 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
         check=True,
     )
     assert pipe.stderr == "141\n"
+
+
+# --- one line, and no traceback ----------------------------------------------------------------------------------
+
+
+def test_a_user_without_a_name_or_a_home_is_told_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container with a user id of its own."""
+
+    def nobody(*_: object) -> NoReturn:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    def homeless(*_: object) -> NoReturn:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SUDO_USER", "USERNS_NODE_HISTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr(Path, "home", homeless)
+    history = History(tmp_path / "history.db")
+    assert history.run(history.begin("plan", "prod", {})).user == str(os.getuid())
+    history.close()
+    assert main(["history", "--history", str(tmp_path / "history.db")]) == 0
+    assert main(["history"]) == 1
+    said = capsys.readouterr().err
+    assert said == "fleet: the history has no place (Could not determine home directory.): name one with --history\n"
+
+
+def test_hosts_with_commas_that_are_longer_than_a_file_name_are_one_line(tmp_path: Path) -> None:
+    hosts = ",".join(f"node-{number:03}.example.internal" for number in range(40))
+    run = fleet_py("plan", hosts, home=tmp_path)
+    assert run.code == 1
+    assert run.stderr == "fleet: these hosts with commas cannot be taken (File name too long): put them into a file\n"
+    assert len(fleet_py("history", hosts, home=tmp_path).stdout.splitlines()) == 2
+    assert checkout.portable(hosts) == hosts
+
+
+@pytest.mark.parametrize("file", ["", "/", "/dev/null/report.html"])
+def test_a_report_that_cannot_be_written_is_one_line(past: Fleet, file: str) -> None:
+    run = fleet_py("report", past.inventory, "--html", file, home=past.directory)
+    assert (run.code, run.stderr.count("\n")) == (1, 1), run.text
+    assert "cannot be written: " in run.stderr

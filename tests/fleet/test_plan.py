@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
+from fleet.history import History
+from fleet.plan import gather, run
+from fleet.progress import Progress
+from fleet.records import Record, Status
 from tests import nodes
 from tests.deploy.fleet import CHANGE, READ, TEXT, Fleet, Run
 from tests.fleet.runs import fleet_py, statuses
@@ -211,3 +218,35 @@ def test_a_sudo_that_asks_for_a_password_fails_its_host_alone_and_nobody_waits(t
     run = fleet_py("plan", inventory, "--json", home=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert statuses(run) == {"@local": "refused", "127.0.0.1": "unreachable"}
     assert "let it ask this user for none (NOPASSWD)" in run.json["nodes"]["@local"]["reasons"][0]
+
+
+def test_a_node_that_was_given_up_is_told_of_in_its_groups() -> None:
+    """A cluster's shard that nobody could read has names alone."""
+    hosts = (HostEvent(name="n1", groups=("gpu",)), HostEvent(name="n2", groups=("gpu",)))
+    given_up = RecordEvent(record=Record(name="n1", status=Status.UNKNOWN, reasons=("given up",)))
+
+    @contextmanager
+    def events(_: Request, _verbose: bool) -> Iterator[Iterator[Event]]:
+        yield iter([InventoryEvent(hosts=hosts, sizes={"gpu": 2}), given_up])
+
+    _, records = gather(Request(action="plan", inventory="prod"), Progress("reading"), events_of=events)
+    assert [(each.groups, each.reasons) for each in records] == [
+        (("gpu",), ("given up",)),
+        (("gpu",), ("nothing was told of it",)),
+    ]
+
+
+def test_a_plan_that_is_interrupted_has_ended(tmp_path: Path) -> None:
+    @contextmanager
+    def interrupted(_: Request, _verbose: bool) -> Iterator[Iterator[Event]]:
+        yield iter([InventoryEvent(hosts=(), sizes={})])
+        raise KeyboardInterrupt
+
+    history = History(tmp_path / "history.db")
+    request = Request(action="plan", inventory="prod")
+    with pytest.raises(KeyboardInterrupt):
+        run(request, history, as_json_=False, verbose=False, events_of=interrupted)
+    (ended,) = history.runs()
+    history.close()
+    assert (ended.outcome, ended.exit_code) == ("interrupted before anything was changed", 130)
+    assert ended.ended

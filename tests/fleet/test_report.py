@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,19 +69,39 @@ def fleet(before: bool = True) -> report.Fleet:
 def test_what_needs_attention_comes_the_gravest_first_with_reason_and_fix() -> None:
     failed, unreachable, refused = report.as_json(fleet())["attention"]
     assert (failed["nodes"], failed["reasons"]) == (("lost-1",), ("error: containerd did not answer",))
-    assert "apply again with --resume" in failed["fix"]
+    assert failed["fix"] == "Do as the reason says, then apply again."
     assert unreachable["nodes"] == ("</script><b>x",)
     assert refused["nodes"] == ("user-1", "user-2")
     assert 'allow = ["not-root"]' in refused["fix"]
 
 
-def test_tiers_are_counted_by_group_and_in_all() -> None:
+@pytest.mark.parametrize(
+    ("kind", "outcome", "failed", "unknown"),
+    [
+        ("plan", "done", "plan again.", "Plan for it again."),
+        ("apply", "stopped: 1 failed", "apply again with --resume.", "has finished or undone itself meanwhile."),
+        ("apply", "done", "apply again.", "has finished or undone itself meanwhile."),
+        ("apply", "declined", "apply again.", "has finished or undone itself meanwhile."),
+    ],
+)
+def test_the_fix_is_one_that_this_run_allows(kind: str, outcome: str, failed: str, unknown: str) -> None:
+    about = replace(ABOUT, kind=kind, outcome=outcome)
+    told = {status: report.fix(Record(name="n", status=status), about) for status in Status}
+    assert told[Status.FAILED] == f"Do as the reason says, then {failed}"
+    assert told[Status.UNKNOWN].endswith(unknown)
+    assert told[Status.REFUSED] == "Do as the reason says."
+
+
+def test_tiers_are_counted_by_group_and_in_all_of_the_nodes_that_have_them() -> None:
     assert fleet().tiers == {
-        "all": {"idmapped": 5, "unknown": 2},
-        "gpu": {"unknown": 2},
-        "legacy": {"idmapped": 3},
-        "workers": {"idmapped": 2},
+        "all": {"idmapped": 1, "not-yet": 6},
+        "gpu": {"not-yet": 2},
+        "legacy": {"not-yet": 3},
+        "workers": {"idmapped": 1, "not-yet": 1},
     }
+    changed = Record(name="n", status=Status.CHANGED, tier="chown")
+    assert report.make(ABOUT, [changed], None).tiers == {"all": {"chown": 1}}
+    assert '"would be idmapped: ' in page.html(fleet())
 
 
 def test_installed_versions_are_told_with_what_is_open_against_them() -> None:
@@ -97,14 +118,17 @@ def test_drift_is_told_where_there_was_a_run_before() -> None:
 
 
 def test_metrics_are_in_prometheus_own_format() -> None:
-    lines = prometheus.metrics(fleet()).splitlines()
+    text = prometheus.metrics(fleet())
+    # Two inventories' files lie in one directory: no sample may be without its own's.
+    assert text.count('{inventory="inventories/prod.py"') == text.count("\n") - text.count("# ")
+    lines = text.replace('inventory="inventories/prod.py",', "").splitlines()
     sample = re.compile(r'[a-z_]+(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\})? \d+')
     assert [line for line in lines if not line.startswith("# ") and not sample.fullmatch(line)] == []
-    assert 'userns_node_fleet_nodes{group="legacy",tier="idmapped",status="refused"} 2' in lines
+    assert 'userns_node_fleet_nodes{group="legacy",tier="not-yet",status="refused"} 2' in lines
     assert 'userns_node_fleet_status_nodes{status="failed"} 1' in lines
     assert 'userns_node_fleet_status_nodes{status="waiting"} 0' in lines
     assert 'userns_node_fleet_version_nodes{component="runc",version="1.4.3"} 2' in lines
-    assert "userns_node_fleet_drift_nodes 1" in lines
+    assert 'userns_node_fleet_drift_nodes{inventory="inventories/prod.py"} 1' in lines
     types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(types) == len(set(types)) == 8
 
@@ -123,7 +147,7 @@ def test_the_command_writes_what_is_asked_for(tmp_path: Path) -> None:
     assert run.json["totals"] == {"ready": 1}
     assert run.json["run"]["run"] == 1
     assert "<h1>User namespaces in the fleet</h1>" in (tmp_path / "r.html").read_text()
-    assert 'userns_node_fleet_node_info{node="@fake/n1"' in (tmp_path / "r.prom").read_text()
+    assert ',node="@fake/n1"' in (tmp_path / "r.prom").read_text()
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
     lost = fleet_py("report", made.inventory, "--html", tmp_path / "no/such/r.html", home=tmp_path)
     assert (lost.code, "cannot be written" in lost.stderr) == (1, True)

@@ -1,0 +1,66 @@
+"""Whether the process of a run lives: by a lock that the kernel takes away with it, or by its number.
+
+A number says nothing across PID namespaces: a container that has its host's name would be seen as gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["Locks", "process"]
+
+# struct flock, of 64 bits: type, whence, start, length, pid.
+_FLOCK = "hhqqi4x"
+
+
+class Locks:
+    """A file beside the history, in which each run that lives has a lock on the byte of its number.
+
+    By open file description, so that they end with it alone. Where a file system knows no locks, numbers have to do.
+    """
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self._file = -1
+        with suppress(OSError):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+
+    def close(self) -> None:
+        """The runs that hold theirs here live no longer."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def hold(self, run: int) -> None:
+        """This run lives, until the file is closed or the process has ended."""
+        with suppress(OSError):
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(run))
+
+    def is_alive(self, run: int, host: str, began_as: str) -> bool:
+        """Of a process on another machine nothing can be said: it is taken to be alive."""
+        return host != socket.gethostname() or self._is_held(run) or process(int(began_as.split()[0])) == began_as
+
+    def _is_held(self, run: int) -> bool:
+        """By another one than ourselves."""
+        try:
+            found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock(run))
+        except OSError:
+            return False
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+
+def _lock(run: int) -> bytes:
+    return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, run, 1, 0)
+
+
+def process(pid: int) -> str:
+    """What tells a process from any other that ever had its number: the number, and when it began."""
+    try:
+        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return f"{pid} gone"
+    return f"{pid} {began}"
