@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import click
-
-from fleet import child, outcome, resume, text
+from fleet import child, consent, outcome, resume, text
 from fleet.away import Away
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, History, Run, seal
-from fleet.interrupt import Interrupt
+from fleet.history import SEAL, History, seal
+from fleet.interrupt import Interrupt, Late
+from fleet.options import Options
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
@@ -39,24 +37,9 @@ _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
 
+# What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
+_MOVED = "its pods were moved away, and not let back: look whether it is cordoned"
 _OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to roll out. `max_unavailable` overrides the groups' data; `canary` is a host or a group.
-
-    `drain` is None where the operator has not decided: then nothing that disturbs pods is done.
-    """
-
-    yes: bool = False
-    json: bool = False
-    verbose: bool = False
-    resume: bool = False
-    max_unavailable: str | None = None
-    max_failures: int = 0
-    canary: str | None = None
-    drain: bool | None = None
 
 
 @dataclass
@@ -73,6 +56,9 @@ class Applying:
     waves: list[dict[str, Any]] = field(default_factory=list)
     outcome: str = ""
     inputs: str = ""
+    begun: bool = False
+    drained: Mapping[str, int] = field(default_factory=dict)  # by earlier runs, which did not give these nodes back
+    unwritten: str = ""
 
     def __post_init__(self) -> None:
         """Whose pods are away is the guard's business."""
@@ -85,20 +71,27 @@ class Applying:
         if self.options.resume:
             earlier = resume.accepted(latest, self.request, self._chosen(), self._say)
             done = resume.done_in(self.history, earlier, self.inputs, self._say)
+        self.drained = self.history.drained(self.request.inventory)
         with self._written_down():
-            inventory = self._read(done, latest)
+            inventory = self._read(done)
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
-            if not rollout.waiting:
-                bad = [each.name for each in self.records.values() if each.status in ATTENTION]
-                why = f"{outcome.STOPPED}: there was nothing to change but what needs attention: {text.names(bad)}"
-                self.outcome = why if bad else outcome.DONE
-            elif self._agreed():
-                self._roll_out(rollout)
+            idle, waiting = self._idle() if self.options.drain else [], [*rollout.waiting]
+            if not waiting and not idle:
+                self.outcome = outcome.DONE
+            elif consent.agreed([*self.records.values()], idle, self.options, diff=self.request.diff):
+                self._roll_out(rollout, idle)
             else:
                 self.outcome = outcome.DECLINED
-        return self._report()
+            bad = [each.name for each in self.records.values() if each.status in ATTENTION]
+            if not waiting and bad and self.outcome == outcome.DONE:
+                why = "there was nothing to change but what needs attention"
+                self.outcome = f"{outcome.STOPPED}: {why}: {text.names(bad)}"
+        try:
+            return self._report()
+        except KeyboardInterrupt:
+            raise (Late if self.begun else KeyboardInterrupt) from None
 
     @contextmanager
     def _written_down(self) -> Iterator[None]:
@@ -136,7 +129,7 @@ class Applying:
 
     # --- before --------------------------------------------------------------------------------------------------
 
-    def _read(self, done: Mapping[str, Record], earlier: Run | None) -> InventoryEvent:
+    def _read(self, done: Mapping[str, Record]) -> InventoryEvent:
         """Plan for all nodes but those that are done with, and write it down."""
         request = self.request
         if done:
@@ -154,35 +147,44 @@ class Applying:
         inventory = everybody if done else inventory
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
-        if earlier:
-            self._look_for_drained(earlier)
+        self._look_for_drained()
         self.history.put(self.run, self._ended())
         return inventory
 
-    def _look_for_drained(self, earlier: Run) -> None:
-        """What that run has drained, and not given back: a node that needs no change any more has no wave."""
-        drained = (each.name for each in self.history.records(earlier.id) if each.drained)
-        self.away.found(name for name in drained if name in self.records)
-        idle = [name for name in sorted(self.away.hosts) if self.records[name].status is not Status.CHANGES]
-        well = [name for name in idle if self.records[name].status is Status.READY]
-        if not self.options.drain:
-            for name in sorted(self.away.hosts):
-                self._say(
-                    f"{name}: run {earlier.id} moved its pods away, and let none back: look whether it is cordoned"
-                )
-        failed = self.away.back(well) if self.options.drain else {}
+    def _look_for_drained(self) -> None:
+        """What earlier runs have drained, and not given back. Each record says so until it is."""
+        self.away.found(name for name in self.drained if name in self.records)
+        for name in sorted(self.away.hosts):
+            record = self.records[name].model_copy(update={"drained": True})
+            self.records[name] = self._told(_with(record, record.status, () if _is_well(record) else record.reasons))
+            if not self.options.drain:
+                moved = f"run {self.drained[name]} moved its pods away, and let none back"
+                self._say(f"{name}: {moved}: look whether it is cordoned")
+
+    def _idle(self) -> list[str]:
+        """Of those, the nodes that are well and need no change any more: they have no wave."""
+        return [name for name in sorted(self.away.hosts) if _is_well(self.records[name])]
+
+    def _give_idle_back(self, idle: Sequence[str]) -> set[str]:
+        """Let pods back to them; those where that worked."""
+        failed = self.away.back(idle) if idle else {}
         for name in idle:
-            if name in self.away.hosts:
-                why = [*self.records[name].reasons, *filter(None, [failed.get(name) or self.away.told(name)])]
-                status = Status.FAILED if name in failed else self.records[name].status
-                self.records[name] = _with(self.records[name], status, why).model_copy(update={"drained": True})
+            record = self.records[name].model_copy(update={"drained": name in failed})
+            status, why = (Status.FAILED, [failed[name]]) if name in failed else (record.status, [])
+            self.records[name] = _with(record, status, why)
+        if idle:
+            self._write(lambda: self.history.put(self.run, self._ended()))
+        return set(idle) - failed.keys()
 
     def _refuse_company(self, inventory: InventoryEvent) -> None:
         """Never two rollouts on one node: its lock would keep it whole, but each would spoil the other's waves.
 
         Our nodes are written down before the others' are looked at: of two that begin at once, one sees the other.
         """
-        ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
+        ours = [
+            Record(name=each.name, groups=each.groups, status=Status.WAITING, drained=each.name in self.drained)
+            for each in inventory.hosts
+        ]
         self.history.put(self.run, ours)
         for other in self.history.going_on("apply"):
             theirs = {each.name for each in self.history.records(other.id)} if other.id != self.run else set()
@@ -203,7 +205,7 @@ class Applying:
                 limits[group] = limit(wanted, size)
             except LimitError as error:
                 raise CannotRun(f"max_unavailable of {group}: {error}") from error
-        away = {each.name for each in self.records.values() if each.status in UNAVAILABLE}
+        away = {each.name for each in self.records.values() if each.status in UNAVAILABLE} | self.away.hosts
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
@@ -222,46 +224,26 @@ class Applying:
                 return name
         raise CannotRun(f"--canary {wanted}: no node that would change has this name or is in a group of this name")
 
-    def _agreed(self) -> bool:
-        """Whether somebody wants it, after the plan was told."""
-        if not self.options.json:
-            print(text.plan(list(self.records.values()), diff=self.request.diff, verbose=self.options.verbose))
-        self._refuse_undecided()
-        if self.options.yes:
-            return True
-        if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
-            raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
-        try:
-            return click.confirm("Change these nodes?", err=True)
-        except click.Abort:  # Ctrl-C, or Ctrl-D
-            raise KeyboardInterrupt from None
-
-    def _refuse_undecided(self) -> None:
-        disturbed = [each.name for each in self.records.values() if each.status is Status.CHANGES and each.disrupts]
-        if disturbed and self.options.drain is None:
-            why = self.records[disturbed[0]].disrupts[0]
-            raise CannotRun(
-                f"the pods of {text.names(disturbed)} would be disturbed ({why}): say --drain to move them away first, "
-                "--before and --after for commands of your own, or --no-drain"
-            )
-
     # --- the waves -----------------------------------------------------------------------------------------------
 
-    def _roll_out(self, rollout: Rollout) -> None:
+    def _roll_out(self, rollout: Rollout, idle: Sequence[str]) -> None:
+        self.begun = True
         progress = Progress("changing")
         progress.begin(len(rollout.waiting))
         with Interrupt(self._say) as interrupt:
             try:
+                rollout.unavailable -= self._give_idle_back(idle)
                 while not interrupt.wanted:
                     wave = rollout.next()
                     if isinstance(wave, Stop):
                         self.outcome = f"{outcome.STOPPED}: {wave.reason}" if wave.reason else outcome.DONE
                         return
-                    if inputs(self.request.inventory) != self.inputs:
-                        self.outcome = f"{outcome.STOPPED}: {_OTHERWISE}"
+                    if self.unwritten or inputs(self.request.inventory) != self.inputs:
+                        self.outcome = f"{outcome.STOPPED}: {self.unwritten or _OTHERWISE}"
                         return
                     results = self._wave(wave, progress)
                     rollout.settle(results)
+                    rollout.unavailable |= self.away.hosts
                 self.outcome = f"{outcome.INTERRUPTED}: the nodes in flight were finished"
             except KeyboardInterrupt:
                 self.outcome = f"{outcome.INTERRUPTED}: nodes were left in flight"
@@ -281,10 +263,10 @@ class Applying:
         try:
             if ready := self._make_way(wave):
                 self._change(ready, wave, progress)
+            self._give_back(wave)
         except BaseException:
             self._tell_of_drained(wave.nodes, wave)
             raise
-        self._give_back(wave)
         results = {name: self.records[name].status for name in wave.nodes}
         self.waves.append(
             {
@@ -319,19 +301,24 @@ class Applying:
         if not self.options.drain:
             return list(wave.nodes)
         moving = [name for name in wave.nodes if self.records[name].disrupts or name in self.away.hosts]
-        self.away.hosts |= set(moving)
-        for name in moving:  # whatever comes: a run that goes on from here knows
-            self._settle(self.records[name], wave)
-        failed = self.away.leave(moving)
+        before = set(self.away.hosts)
+        # Whatever comes: a run that goes on from here knows of those that are ours, and of no other.
+        failed = self.away.leave(moving, lambda hosts: self._settle_all(hosts, wave))
         for name, why in failed.items():
             self._settle(_with(self.records[name], Status.FAILED, [f"nothing was changed: {why}"]), wave)
-        return [name for name in wave.nodes if name not in failed]
+        ready = [name for name in wave.nodes if name not in failed]
+        if moving and ready and inputs(self.request.inventory) != self.inputs:  # a drain takes its time
+            self.away.back(name for name in ready if name in self.away.hosts - before)
+            for name in ready:
+                self._settle(_with(self.records[name], Status.WAITING, []), wave)
+            raise CannotRun(_OTHERWISE)
+        return ready
 
     def _give_back(self, wave: Wave) -> None:
         """Let pods back onto the nodes that are proven; on the others nobody's pods would start."""
         away = [name for name in wave.nodes if name in self.away.hosts]
-        good = [name for name in away if self.records[name].status in (Status.CHANGED, Status.READY)]
-        failed = self.away.back(good) if self.options.drain else {}
+        good = [name for name in away if self.options.drain and _is_well(self.records[name])]
+        failed = self.away.back(good)
         for name in good:
             well = name not in failed
             why = [] if well else [f"changed and proven, but {failed[name]}"]
@@ -341,13 +328,29 @@ class Applying:
     def _tell_of_drained(self, names: Iterable[str], wave: Wave) -> None:
         """Whoever repairs a node has to let its pods back."""
         for record in self._of(name for name in names if name in self.away.hosts):
-            told = [each for each in (self.away.told(record.name),) if each]
-            self._settle(_with(record, record.status, [*record.reasons, *told]), wave)
+            self._settle(self._told(record), wave)
+
+    def _told(self, record: Record) -> Record:
+        told = self.away.told(record.name) or _MOVED
+        return _with(record, record.status, dict.fromkeys([*record.reasons, told]))
 
     def _settle(self, record: Record, wave: Wave) -> None:
         record = record.model_copy(update={"drained": record.name in self.away.hosts})
         self.records[record.name] = record
-        self.history.settle(self.run, record, wave.number)
+        self._write(lambda: self.history.settle(self.run, record, wave.number))
+
+    def _settle_all(self, names: Iterable[str], wave: Wave) -> None:
+        for record in self._of(names):
+            self._settle(record, wave)
+
+    def _write(self, work: Callable[[], None]) -> None:
+        """A full disk ends the rollout after its wave, and not the wave: its nodes are to be given back."""
+        try:
+            work()
+        except sqlite3.Error as error:
+            if not self.unwritten:
+                self.unwritten = f"the history {self.history.path} cannot be written ({error})"
+                self._say(f"{self.unwritten}: no other wave is begun")
 
     # --- after ---------------------------------------------------------------------------------------------------
 
@@ -380,8 +383,13 @@ def apply(
     return Applying(request, options, history, guard or Guard(), events_of)()
 
 
+def _is_well(record: Record) -> bool:
+    return record.status in (Status.READY, Status.CHANGED)
+
+
 def _waiting(record: Record) -> Record:
-    return _with(record, Status.WAITING, []) if record.status is Status.CHANGES else record
+    kept = record.reasons if record.drained else ()
+    return _with(record, Status.WAITING, kept) if record.status is Status.CHANGES else record
 
 
 def _with(record: Record, status: Status, reasons: Iterable[str]) -> Record:

@@ -24,10 +24,19 @@ class Away:
         self.hosts |= (found := set(hosts))
         self.guard.ours |= {self.nodes[host] for host in found}
 
-    def leave(self, hosts: Iterable[str]) -> dict[str, str]:
-        """Move the pods of these away; the hosts where that failed, each with why."""
-        failed = self.guard.before({host: self.nodes[host] for host in hosts}, self.say)
-        self.hosts -= failed.keys()
+    def leave(self, hosts: Iterable[str], write: Callable[[Iterable[str]], object]) -> dict[str, str]:
+        """Move the pods of these away; the hosts where that failed, each with why.
+
+        `write` is called with those that are ours to give back, right before something is done to them. One stays ours
+        where that failed, unless the guard has given it back.
+        """
+
+        def begun(ours: Iterable[str]) -> None:
+            self.hosts |= set(ours)
+            write(ours)
+
+        failed = self.guard.before({host: self.nodes[host] for host in hosts}, self.say, begun)
+        self.hosts -= {host for host in failed if self.nodes[host] in self.guard.given_back}
         return failed
 
     def back(self, hosts: Iterable[str]) -> dict[str, str]:

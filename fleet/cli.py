@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fleet import past, plan
-from fleet.apply import Options, apply
+from fleet.apply import apply
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
+from fleet.interrupt import Late
+from fleet.options import Options
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.shards import SHARD
 from fleet.terminal import tell
@@ -58,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except sqlite3.Error as error:
         print(f"fleet: the history {options.history or default_path()}: {error}", file=sys.stderr)
         return 1
+    except Late:
+        print(
+            "fleet: stopped; fleet.py history has the run, and fleet.py show what became of its nodes", file=sys.stderr
+        )
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("fleet: stopped; no node was changed", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -245,7 +252,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
     )
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
     parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help='such as "kubectl --context prod"')
-    parser.add_argument("--drain-timeout", type=_count, default=300, metavar="SECONDS", help="for each node (300)")
+    parser.add_argument("--drain-timeout", type=_some, default=300, metavar="SECONDS", help="for each node (300)")
     parser.add_argument(
         "--drain-argument",
         action="append",
@@ -296,20 +303,27 @@ def _apply(options: argparse.Namespace) -> int:
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)
         guard = Kubectl(options.kubectl, arguments, options.drain_timeout)
-    with _opened(options) as history, _spread(options) as run:
-        return apply(
-            _request(options, options.diff),
-            Options(
-                yes=options.yes,
-                json=options.json,
-                verbose=options.verbose,
-                resume=options.resume,
-                max_unavailable=options.max_unavailable,
-                max_failures=options.max_failures,
-                canary=options.canary,
-                drain=drain,
-            ),
-            history,
-            guard,
-            run,
-        )
+    code: int | None = None
+    try:
+        with _opened(options) as history, _spread(options) as run:
+            code = apply(
+                _request(options, options.diff),
+                Options(
+                    yes=options.yes,
+                    json=options.json,
+                    verbose=options.verbose,
+                    resume=options.resume,
+                    max_unavailable=options.max_unavailable,
+                    max_failures=options.max_failures,
+                    canary=options.canary,
+                    drain=drain,
+                ),
+                history,
+                guard,
+                run,
+            )
+    except KeyboardInterrupt:  # while the cluster is closed: what was to be done is done
+        if code is None:
+            raise
+        raise Late from None
+    return code

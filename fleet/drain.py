@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,13 @@ _BLOCKED = re.compile(
 )
 
 
+# Told of the hosts that are ours to give back from now on.
+Begun = Callable[[Iterable[str]], None]
+
+
+def _nobody(_: Iterable[str]) -> None: ...
+
+
 @dataclass
 class Guard:
     """What is done around a disturbing change: here, nothing.
@@ -30,9 +39,14 @@ class Guard:
     """
 
     ours: set[str] = field(default_factory=set, kw_only=True)
+    given_back: set[str] = field(default_factory=set, kw_only=True)
 
-    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
-        """Make these nodes (host: its name in Kubernetes) free; the hosts that could not be, each with why."""
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None], begun: Begun = _nobody) -> dict[str, str]:
+        """Make these nodes (host: its name in Kubernetes) free; the hosts that could not be, each with why.
+
+        `begun` is called with the hosts that are ours to give back, before anything is done to them. A node where
+        that failed, and that is as it was, is in `given_back` then.
+        """
         return {}
 
     def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
@@ -52,8 +66,9 @@ class Hooks(Guard):
     after_command: str = ""
     seconds: float = 600
 
-    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
-        """Run the one command for each node, one after the other."""
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None], begun: Begun = _nobody) -> dict[str, str]:
+        """Run the one command for each node, one after the other. One that failed may have done half of it."""
+        begun(nodes)
         return self._run(self.before_command, nodes, say)
 
     def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
@@ -87,9 +102,13 @@ class Kubectl(Guard):
     parallel: int = 8
     theirs: set[str] = field(default_factory=set)
 
-    def before(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    def before(self, nodes: Mapping[str, str], say: Callable[[str], None], begun: Begun = _nobody) -> dict[str, str]:
         """Drain the nodes. One that cannot be drained in time is uncordoned again, if it was not cordoned before."""
-        return self._each(self._drain, nodes, say)
+        self.given_back -= set(nodes.values())
+        failed = self._each(self._look, nodes, say)
+        known = {host: node for host, node in nodes.items() if host not in failed}
+        begun([host for host, node in known.items() if node not in self.theirs])
+        return failed | self._each(self._drain, known, say)
 
     def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         """Uncordon the nodes, but those that were cordoned before."""
@@ -106,16 +125,22 @@ class Kubectl(Guard):
             done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
         return {host: why for host, why in done.items() if why}
 
-    def _drain(self, node: str, say: Callable[[str], None]) -> str:
+    def _look(self, node: str, _: Callable[[str], None]) -> str:
+        """See who has cordoned it, if anybody has."""
         found, why = self._kubectl("get", "node", node, "-o", "json")
         if why:
             return f"kubectl get node {node} failed: {why}"
         try:
-            was_cordoned = bool(json.loads(found).get("spec", {}).get("unschedulable")) and node not in self.ours
-        except ValueError:
+            cordoned = bool(json.loads(found).get("spec", {}).get("unschedulable"))
+        except (ValueError, AttributeError):
             return f"kubectl get node {node} printed something else than the node: {found[:200]!r}"
-        if was_cordoned:
+        if not cordoned:  # somebody has let pods back meanwhile
+            self.ours.discard(node)
+        elif node not in self.ours:
             self.theirs.add(node)
+        return ""
+
+    def _drain(self, node: str, say: Callable[[str], None]) -> str:
         say(f"draining {node}")
         _, why = self._kubectl(
             "drain", node, f"--timeout={self.seconds}s", *self.arguments, seconds=self.seconds + GRACE_SECONDS
@@ -123,9 +148,10 @@ class Kubectl(Guard):
         if not why:
             return ""
         told = f"{node} could not be drained within {self.seconds} s: {self._culprits(why) or why}"
-        if was_cordoned:
+        if node in self.theirs or node in self.ours:
             return f"{told}. It was cordoned before, and is still"
-        undone = self._uncordon(node, say)
+        if not (undone := self._uncordon(node, say)):
+            self.given_back.add(node)
         return f"{told}. " + (f"And {undone}" if undone else "It was uncordoned again")
 
     def _give_back(self, node: str, say: Callable[[str], None]) -> str:
@@ -198,26 +224,32 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 def _run(argv: Sequence[str], seconds: float, more: Mapping[str, str] | None = None) -> tuple[str, str]:
     """What a command printed, and why it failed, or ""."""
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             argv,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
-            timeout=seconds,
             env={**os.environ, **(more or {})},
             start_new_session=True,
-            check=False,
         )
     except FileNotFoundError:
         return "", f"there is no program {argv[0]}"
     except OSError as error:
         return "", f"{argv[0]} could not be run: {error.strerror}"
-    except subprocess.TimeoutExpired:
-        return "", f"no end within {seconds:.0f} s"
-    if done.returncode:
-        return done.stdout, "; ".join(_lines(done.stderr or done.stdout)) or f"exit code {done.returncode}"
-    return done.stdout, ""
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except BaseException as error:
+            with suppress(ProcessLookupError):  # all of it: what a shell has begun would go on draining
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return "", f"no end within {seconds:.0f} s"
+            raise
+    if process.returncode:
+        return stdout, "; ".join(_lines(stderr or stdout)) or f"exit code {process.returncode}"
+    return stdout, ""
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ select exists (
     where run = ? and (status != 'waiting' or json_extract(bodies.body, '$.tier') != '')
 )
 """
+_DRAINED = "select digest from bodies where json_extract(body, '$.drained')"
 # What differs from node to node and from run to run; the rest of a record, its body, is stored once for all of it.
 _OWN = {"name", "status", "groups", "reasons", "proof"}
 
@@ -267,6 +268,19 @@ class History:
         """The wave of each node that had its turn."""
         rows = self._db.query("select name, wave from nodes where run = ? and wave is not null", [run])
         return {row["name"]: row["wave"] for row in rows}
+
+    def drained(self, inventory: str) -> dict[str, int]:
+        """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it.
+
+        A run that ended before a node's turn knows nothing of it.
+        """
+        rows = self._db.query(
+            "select name, max(run) as run, body from nodes join runs on runs.id = run where kind = 'apply' "
+            f"and inventory = ? and (status not in (?, ?) or body in ({_DRAINED})) group by name",
+            [absolute(inventory), str(Status.WAITING), str(Status.CHANGES)],
+        )
+        bodies = {row["digest"] for row in self._db.query(_DRAINED)}
+        return {row["name"]: row["run"] for row in rows if row["body"] in bodies}
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""

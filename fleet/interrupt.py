@@ -7,9 +7,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupt"]
+__all__ = ["Interrupt", "Late"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Late(KeyboardInterrupt):
+    """Somebody left after nodes were changed."""
 
 
 class Interrupt:

@@ -8,7 +8,7 @@ from typing import Any
 from fleet.child import CannotRun
 from fleet.events import Request
 from fleet.history import SEAL, History, Run, sealed_as
-from fleet.outcome import DONE
+from fleet.outcome import BROKEN_OFF, DONE, ENDED_BY_HAND
 from fleet.records import Record, Status
 
 __all__ = ["accepted", "done_in", "latest"]
@@ -16,7 +16,14 @@ __all__ = ["accepted", "done_in", "latest"]
 
 def latest(history: History, inventory: str) -> Run | None:
     """The last run of apply over this inventory that may have changed something."""
-    return next((each for each in history.runs(inventory, "apply") if not each.changed_nothing), None)
+    runs = history.runs(inventory, "apply")
+    return next((each for each in runs if not each.changed_nothing and not _killed_while_reading(each)), None)
+
+
+def _killed_while_reading(run: Run) -> bool:
+    """Whether it was to go on with an earlier one, and knows nothing: that one is to go on, still."""
+    gone = run.outcome.startswith((BROKEN_OFF, ENDED_BY_HAND))
+    return gone and bool(run.options.get("resume")) and set(run.totals) <= {Status.WAITING}
 
 
 def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Callable[[str], None]) -> Run:

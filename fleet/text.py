@@ -58,8 +58,9 @@ def by_group(records: Iterable[Record]) -> Iterator[str]:
 
 
 def attention(records: Iterable[Record]) -> list[str]:
-    """The nodes that somebody has to look at, each with its reasons."""
-    bad = sorted((each for each in records if each.needs_attention), key=lambda each: ATTENTION.index(each.status))
+    """The nodes that somebody has to look at, each with its reasons: also those that have not got their pods back."""
+    bad = [each for each in records if each.needs_attention or each.drained]
+    bad.sort(key=lambda each: _ORDER.index(each.status))
     return _section(
         "What needs attention", _shared(("\n".join([f"{each.status}:", *each.reasons]), each.name) for each in bad)
     )

@@ -56,7 +56,8 @@ class Rollout:
     """A rollout as far as it has come.
 
     `waiting` are the nodes to change, in order. `groups` are the groups of each node, `limits` how many of a group may
-    be away at a time. `unavailable` are the nodes that are: those that could not be reached, and those that failed.
+    be away at a time. `unavailable` are the nodes that are: those that could not be reached, those that failed,
+    and those that were drained and not given back, which may wait for their change none the less.
     `canary` goes first and alone; None: it has gone.
     """
 
@@ -91,19 +92,23 @@ class Rollout:
     def settle(self, results: Mapping[str, Status]) -> None:
         """What became of a wave's nodes."""
         for name, status in results.items():
-            if status not in _GOOD:
+            if status in _GOOD:
+                self.unavailable.discard(name)
+            else:
                 self.failed.append(name)
                 self.unavailable.add(name)
 
     def _share(self, candidates: Sequence[str]) -> list[str]:
         """As many as their groups can do without; a node of several groups counts in each."""
-        away = self._away()
+        away, here = self._away(), Counter[str]()
         chosen = []
         for name in candidates:
-            groups = self.groups[name]
-            if all(away[group] < self.limits[group] for group in groups):
+            groups, gone = self.groups[name], name in self.unavailable
+            # One that is away already costs nothing more; a wave has no more of them than of others.
+            if all((here if gone else away)[group] < self.limits[group] for group in groups):
                 chosen.append(name)
-                away.update(groups)
+                here.update(groups)
+                away.update(() if gone else groups)
         return chosen
 
     def _away(self) -> Counter[str]:

@@ -1,0 +1,46 @@
+"""Whether somebody wants a rollout, once its plan was told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from fleet import text
+from fleet.child import CannotRun
+from fleet.options import Options
+from fleet.records import Record, Status
+
+__all__ = ["agreed"]
+
+
+def agreed(records: Sequence[Record], idle: Sequence[str], options: Options, *, diff: bool) -> bool:
+    """Tell the plan, and ask. `idle` are nodes that need no change, and would get their pods back.
+
+    Raises CannotRun where nobody is there, or has not said what is to become of the pods.
+    """
+    if not options.json:
+        print(text.plan(records, diff=diff, verbose=options.verbose))
+    _refuse_undecided(records, options)
+    if options.yes:
+        return True
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
+    back = f"let pods back to {text.names(idle)}" if idle else ""
+    changing = any(each.status is Status.CHANGES for each in records)
+    question = f"Change these nodes{f', and {back}' if back else ''}?" if changing else f"L{back[1:]}?"
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C, or Ctrl-D
+        raise KeyboardInterrupt from None
+
+
+def _refuse_undecided(records: Iterable[Record], options: Options) -> None:
+    disturbed = [each for each in records if each.status is Status.CHANGES and each.disrupts]
+    if disturbed and options.drain is None:
+        raise CannotRun(
+            f"the pods of {text.names([each.name for each in disturbed])} would be disturbed "
+            f"({disturbed[0].disrupts[0]}): say --drain to move them away first, "
+            "--before and --after for commands of your own, or --no-drain"
+        )

@@ -1,0 +1,338 @@
+"""A node that we have cordoned is never forgotten, and somebody else's cordon is never lifted."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fleet import cli
+from fleet import history as histories
+from fleet.apply import apply
+from fleet.drain import Guard, Hooks, Kubectl
+from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
+from fleet.history import History
+from fleet.options import Options
+from fleet.records import Record, Status
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nobody catches it."""
+
+
+@dataclass
+class Nodes(Kubectl):
+    """A kubectl that is played. `broken` are verbs that fail for a node; `hook` is called at each call."""
+
+    cordoned: set[str] = field(default_factory=set)
+    broken: set[tuple[str, str]] = field(default_factory=set)
+    hook: Callable[[str, str], None] = lambda *_: None
+
+    def _kubectl(self, *arguments: str, seconds: float = 0) -> tuple[str, str]:
+        verb, node = arguments[0], arguments[2 if arguments[0] == "get" else 1]
+        self.hook(verb, node)
+        if verb == "drain":
+            self.cordoned.add(node)
+        if (verb, node) in self.broken:
+            return "", f"{verb} is broken"
+        if verb == "uncordon":
+            self.cordoned.discard(node)
+        return json.dumps({"spec": {"unschedulable": node in self.cordoned}}), ""
+
+
+@dataclass
+class Played:
+    """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises."""
+
+    directory: Path
+    names: tuple[str, ...] = ("n1", "n2", "n3")
+    becomes: dict[str, Status | BaseException | Callable[[], None]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    cordoned: set[str] = field(default_factory=set)
+    broken: set[tuple[str, str]] = field(default_factory=set)
+    hook: Callable[[str, str], None] = lambda *_: None
+    reading: BaseException | None = None
+
+    def __call__(
+        self, *, guard: Guard | None = None, exclude: tuple[str, ...] = (), drain: bool = True, **how: object
+    ) -> int:
+        """One run of apply, in waves of up to three after the canary, as a process of its own would make it."""
+        history = History(self.directory / "history.db")
+        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
+        mine = guard or (Nodes(cordoned=self.cordoned, broken=self.broken, hook=self.hook) if drain else Guard())
+        options = {"yes": True, "drain": drain, "max_unavailable": "3", "max_failures": 0} | how
+        try:
+            return apply(request, Options(**options), history, mine, self.events)  # type: ignore[arg-type]
+        finally:
+            history.close()
+
+    @contextmanager
+    def events(self, request: Request, verbose: bool) -> Iterator[Iterator[Event]]:
+        yield self._events(request)
+
+    def _events(self, request: Request) -> Iterator[Event]:
+        chosen = self.names if request.hosts is None else request.hosts
+        hosts = tuple(HostEvent(name=each, groups=("all",), kubernetes_node=each) for each in chosen)
+        hosts = tuple(each for each in hosts if each.name not in request.exclude)
+        yield InventoryEvent(hosts=hosts, sizes={"all": 3}, data={"all": {}})
+        if request.action == "plan" and self.reading:
+            raise self.reading
+        for host in hosts if request.action != "inventory" else ():
+            status = Status.READY if host.name in self.done else Status.CHANGES
+            if request.action == "apply":
+                what = self.becomes.get(host.name, Status.CHANGED)
+                if isinstance(what, BaseException):
+                    raise what
+                if not isinstance(what, Status):
+                    what()
+                    what = Status.CHANGED
+                status = what
+                self.done |= {host.name} if status is Status.CHANGED else set()
+            yield RecordEvent(
+                record=Record(name=host.name, groups=("all",), status=status, tier="idmapped", disrupts=("it stops",))
+            )
+
+    def records(self) -> dict[str, Record]:
+        history = History(self.directory / "history.db")
+        try:
+            return {each.name: each for each in history.records(next(history.runs()).id)}
+        finally:
+            history.close()
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Played:
+    return Played(tmp_path)
+
+
+def killed(played: Played, monkeypatch: pytest.MonkeyPatch, **how: object) -> None:
+    """A run whose process is gone in the middle, as far as the history can tell."""
+    with monkeypatch.context() as gone:
+        gone.setattr(History, "finish", lambda *_: None)
+        gone.setattr(histories, "_process", lambda pid: f"{pid} killed")
+        with pytest.raises(Killed):
+            played(**how)  # type: ignore[arg-type]
+
+
+# --- never forgotten ----------------------------------------------------------------------------------------------
+
+
+def test_a_node_changed_in_a_wave_that_broke_off_is_told_of_and_given_back(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played.becomes = {"n3": KeyboardInterrupt()}
+    assert played() == 130
+    assert played.cordoned == {"n2", "n3"}
+    shown = capsys.readouterr().out
+    assert "changed:\n  its pods were moved away, and it may be cordoned still: kubectl uncordon n2" in shown
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+    assert not any(each.drained or each.reasons for each in played.records().values())
+
+
+def test_a_killed_controller_forgets_none(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    played.becomes = {"n3": Killed()}
+    killed(played, monkeypatch)
+    assert played.cordoned == {"n2", "n3"}
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
+def test_ctrl_c_in_an_uncordon_that_hangs_names_the_node(played: Played) -> None:
+    def hang(verb: str, node: str) -> None:
+        if (verb, node) == ("uncordon", "n2"):
+            raise KeyboardInterrupt
+
+    played.hook = hang
+    assert played() == 130
+    assert played.records()["n2"].drained
+    assert "kubectl uncordon n2" in played.records()["n2"].reasons[-1]
+
+
+def test_what_a_resumed_run_leaves_out_is_ours_for_the_next_one(played: Played) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.becomes = {}
+    assert played(resume=True, exclude=("n2",)) == 0
+    assert played.cordoned == {"n2"}
+    assert played() == 0
+    assert played.cordoned == set()
+
+
+def test_a_resumed_run_that_is_killed_while_it_reads_forgets_nothing(
+    played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.reading = Killed()
+    killed(played, monkeypatch, resume=True)
+    assert played.records()["n2"].drained
+    played.reading, played.becomes = None, {}
+    assert played(resume=True) == 0
+    assert "resuming run 1: 2 nodes are done with" in capsys.readouterr().err
+    assert played.cordoned == set()
+
+
+def test_a_node_whose_turn_did_not_come_is_told_of_and_remembered(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played.becomes = {"n2": Status.FAILED, "n3": Status.FAILED}
+    assert played() == 1
+    capsys.readouterr()
+    played.becomes = {"n2": Status.FAILED}
+    assert played(resume=True, max_unavailable="1", max_failures=0) == 1
+    assert (played.records()["n3"].status, played.records()["n3"].drained) == (Status.WAITING, True)
+    assert "kubectl uncordon n3" in capsys.readouterr().out.rpartition("What needs attention")[2]
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
+@pytest.mark.parametrize("verb", ["get", "drain"])
+def test_a_drain_that_failed_leaves_ours_ours(played: Played, verb: str) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.becomes, played.broken = {}, {(verb, "n2")}
+    assert played(resume=True) == 1
+    assert played.records()["n2"].drained
+    assert played.cordoned == {"n2"}
+    played.broken = set()
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
+def test_a_drain_that_failed_and_could_not_be_undone_is_ours(played: Played) -> None:
+    played.broken = {("drain", "n2"), ("uncordon", "n2")}
+    assert played() == 1
+    assert played.records()["n2"].drained
+    played.broken = set()
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
+def test_a_full_disk_lets_the_wave_end_and_begins_no_other(
+    played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settle = History.settle
+
+    def full(self: History, run: int, record: Record, wave: int) -> None:
+        if record.status is Status.CHANGED:
+            raise sqlite3.OperationalError("database or disk is full")
+        settle(self, run, record, wave)
+
+    monkeypatch.setattr(History, "settle", full)
+    assert played(max_unavailable="1") == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("no other wave is begun") == 1
+    assert "cannot be written (database or disk is full)\n3 nodes: 1 changed, 2 waiting" in captured.out
+    assert played.cordoned == set()
+
+
+# --- never lifted -------------------------------------------------------------------------------------------------
+
+
+def test_somebody_elses_cordon_is_never_taken_for_ours(played: Played) -> None:
+    played.cordoned = {"n2"}
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    assert not played.records()["n2"].drained
+    assert not any("uncordon" in each for each in played.records()["n2"].reasons)
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == {"n2"}
+
+
+def test_a_run_killed_before_it_asked_kubectl_claims_nothing(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(verb: str, node: str) -> None:
+        if (verb, node) == ("get", "n2"):
+            raise Killed
+
+    played.cordoned, played.hook = {"n2"}, kill
+    killed(played, monkeypatch)
+    played.hook = lambda *_: None
+    assert played(resume=True) == 0
+    assert played.cordoned == {"n2"}
+
+
+# --- the budget ---------------------------------------------------------------------------------------------------
+
+
+def test_nodes_that_are_cordoned_still_count_and_may_have_their_turn(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played.becomes = {"n3": Status.FAILED}
+    assert played() == 1
+    played.becomes, played.done = {}, set()
+    (played.directory / "hosts.py").write_text("")  # every node is read again, and n3 would come last
+    capsys.readouterr()
+    assert played(max_unavailable="1", canary="n3") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if ": n" in line and "wave" in line]
+    assert said == ["fleet: wave 1 (canary): n3", "fleet: wave 2: n1", "fleet: wave 3: n2"]
+
+
+# --- around it ----------------------------------------------------------------------------------------------------
+
+
+def test_inputs_that_change_during_a_drain_give_the_wave_back(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(verb: str, node: str) -> None:
+        if verb == "drain" and node == "n2":
+            (played.directory / "hosts.py").write_text("otherwise = 1\n")
+
+    played.hook = change
+    assert played() == 1
+    assert "stopped: the inventory, its data or the code is not what was planned" in capsys.readouterr().out
+    assert played.cordoned == set()
+    assert played.done == {"n1"}
+    assert played.records()["n2"].status is Status.WAITING
+
+
+def test_a_hook_that_takes_too_long_ends_with_all_that_it_began(tmp_path: Path) -> None:
+    hooks = Hooks(f"(sleep 1; touch {tmp_path}/late) & wait", seconds=0.2)
+    assert "no end within" in hooks.before({"h": "n"}, lambda _: None)["h"]
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_hook_that_failed_may_have_left_something(played: Played) -> None:
+    assert played(guard=Hooks('test "$NODE" != n2', "true")) == 1
+    assert "was run for n2, and `true` was not" in played.records()["n2"].reasons[-1]
+
+
+def test_kubectls_no_limit_is_no_timeout(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["apply", "hosts.py", "--drain", "--drain-timeout", "0"])
+    assert "0 is too few" in capsys.readouterr().err
+
+
+def test_nobody_has_pods_back_before_somebody_agreed(played: Played) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.done = {"n1", "n2", "n3"}
+    with pytest.raises(Exception, match="nobody is there to agree"):
+        played(resume=True, yes=False)
+    assert played.cordoned == {"n2"}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
+def test_ctrl_c_in_the_report_does_not_claim_that_nothing_was_changed(
+    played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fleet.text.summary", leave)
+    monkeypatch.setattr("fleet.text.plan", lambda *_, **__: "")
+    monkeypatch.setattr(cli, "_apply", lambda _: played())
+    assert cli.main(["apply", "hosts.py"]) == 130
+    assert "no node was changed" not in capsys.readouterr().err
