@@ -74,6 +74,9 @@ def test_a_run_is_shown_whole_and_a_node_in_full(past: Fleet) -> None:
     assert list(seen(past, "show", "3")["nodes"]) == ["@fake/n1", "@fake/n3"]
     text = fleet_py("show", "3", "@fake/n3", home=past.directory).stdout
     assert "wave 1: @fake/n3" in text
+    assert "  did write /etc/containerd/config.toml: new" in text
+    planned = fleet_py("show", "2", "@fake/n3", home=past.directory).stdout
+    assert "  would write /etc/containerd/config.toml: new" in planned
     assert "runc: proven: root is host uid 65536" in text
 
 
