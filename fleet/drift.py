@@ -19,14 +19,14 @@ class Drift:
 
 
 def between(before: Iterable[Record], after: Iterable[Record]) -> list[Drift]:
-    """Each node of which something differs, in the order of `after`, those that are gone last."""
+    """Each node of which something differs, those that are gone first: no list of nodes has them."""
     old, new = {each.name: each for each in before}, {each.name: each for each in after}
     found = []
     for name, record in new.items():
         what = tuple(_differences(old[name], record)) if name in old else (f"new: {record.status}",)
         if what:
             found.append(Drift(name, what))
-    return found + [Drift(name, (f"gone: it was {record.status}",)) for name, record in old.items() if name not in new]
+    return [Drift(name, (f"gone: it was {record.status}",)) for name, record in old.items() if name not in new] + found
 
 
 # A rollout and the plan after it are no drift: what was proven is ready, and what waits for its turn is to be changed.

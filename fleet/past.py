@@ -17,7 +17,7 @@ from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
 from fleet.history import History, NoSuchRun, Run, absolute
 from fleet.plan import nodes_as_json
-from fleet.records import Record
+from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.reported import before, reported
 
@@ -177,7 +177,14 @@ def _over(run: Run) -> str:
 
 
 def _about(record: Record) -> list[str]:
-    return [*record.proof, *record.decisions, *(f"{each.severity} {each}" for each in record.findings)]
+    findings = (f"{each.severity} {each}" for each in record.findings)
+    drained = ["its pods were moved away, and not let back"] if record.drained else []
+    verb = _DID.get(record.status, "would")
+    return [*(f"{verb} {each}" for each in record.changes), *drained, *record.proof, *record.decisions, *findings]
+
+
+# Of one that failed nobody knows how far its changes came.
+_DID = {Status.CHANGED: "did", Status.FAILED: "was to", Status.UNKNOWN: "was to"}
 
 
 def _indented(line: str) -> str:

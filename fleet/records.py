@@ -30,7 +30,8 @@ ATTENTION = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE, Status.REFUSED)
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A newer version of this project may have written more into a history than is known here.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Versions(_Frozen):

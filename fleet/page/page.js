@@ -33,7 +33,7 @@
 
   const searched = new Map();
   const haystack = (packed) => {
-    if (!searched.has(packed)) searched.set(packed, JSON.stringify(unpacked(packed)).toLowerCase());
+    if (!searched.has(packed)) searched.set(packed, Object.values(unpacked(packed)).flat(Infinity).join("\n").toLowerCase());
     return searched.get(packed);
   };
   let limit = SHOWN;
@@ -80,7 +80,8 @@
     try { name = decodeURIComponent(name); } catch { /* as it is */ }
     const packed = byName.get(name);
     at("node-name").textContent = packed ? name : `There is no node ${name} in this run`;
-    const parts = [];
+    const otherwise = list("Otherwise than before", (drift[name] ?? []).map(text));
+    const parts = packed ? [] : otherwise;
     if (packed) {
       const node = unpacked(packed);
       const facts = [["status", node.status], ["tier", node.summary ? `${node.tier}: ${node.summary}` : node.tier],
@@ -89,7 +90,7 @@
           [component, wanted && wanted !== there ? `${there || "none"}, wanted ${wanted}` : there || "none"])];
       parts.push(element("dl", facts.filter(([, value]) => value).flatMap(([key, value]) => [element("dt", key), element("dd", value)])));
       parts.push(...list("Why", node.reasons), ...(node.fix ? [element("p", [element("strong", "Fix: "), node.fix])] : []),
-        ...list("Otherwise than before", (drift[name] ?? []).map(text)),
+        ...otherwise,
         ...list("Findings", node.findings.map(([what, message, source]) => `${what}: ${message}${source ? ` (${source})` : ""}`)),
         ...list("Changes", node.changes), ...list("Proof", node.proof));
     }

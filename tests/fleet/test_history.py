@@ -17,7 +17,7 @@ import pytest
 from fleet import checkout
 from fleet.cli import main
 from fleet.history import CannotEnd, History
-from fleet.records import Record, Status
+from fleet.records import Record, Status, Versions
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import Fleet
@@ -74,6 +74,9 @@ def test_a_run_is_shown_whole_and_a_node_in_full(past: Fleet) -> None:
     assert list(seen(past, "show", "3")["nodes"]) == ["@fake/n1", "@fake/n3"]
     text = fleet_py("show", "3", "@fake/n3", home=past.directory).stdout
     assert "wave 1: @fake/n3" in text
+    assert "  did write /etc/containerd/config.toml: new" in text
+    planned = fleet_py("show", "2", "@fake/n3", home=past.directory).stdout
+    assert "  would write /etc/containerd/config.toml: new" in planned
     assert "runc: proven: root is host uid 65536" in text
 
 
@@ -214,6 +217,18 @@ def test_a_history_that_cannot_be_read_is_one_line(tmp_path: Path, spoils: str, 
     assert run.stderr.startswith(f"fleet: the history {path}")
     assert says in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_what_a_newer_version_knows_of_a_node_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    history = History(path)
+    run = history.begin("plan", "prod", {})
+    node = Record(name="n1", status=Status.READY, versions={"runc": Versions(installed="1.4.3")})
+    history.put(run, [node])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("update bodies set body = json_set(body, '$.later', 1, '$.versions.runc.later', 1)")
+    assert history.records(run) == [node]
+    history.close()
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ def test_it_opens_from_disk_without_a_network_and_complains_of_nothing(opened: w
     assert loaded == []
 
 
+def test_a_node_that_is_gone_is_told_of_first_and_at_its_address(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    now = fleet().records
+    gone = Record(name="gone-1", status=Status.READY)
+    told = report.make(ABOUT, now, [*now[1:], gone])
+    assert [each.name for each in told.drift] == ["gone-1", "ready-1"]
+    (tmp_path / "r.html").write_text(page.html(told), "utf-8")
+    browser.get(f"{(tmp_path / 'r.html').as_uri()}#node=gone-1")
+    assert browser.find_element(By.ID, "node-name").text == "There is no node gone-1 in this run"
+    assert "gone: it was ready" in browser.find_element(By.ID, "node-body").text
+
+
 def test_what_nodes_say_is_text_and_never_markup(opened: webdriver.Chrome) -> None:
     assert opened.find_elements(By.CSS_SELECTOR, "main b") == []
     assert "no route <b>to</b> host" in opened.find_element(By.CSS_SELECTOR, ".attention").text
@@ -230,6 +241,7 @@ def test_what_nodes_say_is_text_and_never_markup(opened: webdriver.Chrome) -> No
         ("user-", ["user-1", "user-2"]),
         ("2.2.7 LEGACY", ["old-1"]),
         ("not-root", ["user-1", "user-2"]),
+        ("versions reasons", []),
         ("nobody has this", []),
     ],
 )

@@ -84,6 +84,12 @@ def test_a_run_is_not_reported_as_one_over_another_inventory(tmp_path: Path) -> 
     assert other.stderr == "fleet: run 1 is over prod, and not over stage\n"
 
 
+def test_a_node_whose_pods_are_away_is_shown_as_such(tmp_path: Path) -> None:
+    drained = Record(name="n1", status=Status.FAILED, changes=("restart containerd.service",), drained=True)
+    text = fleet_py("show", "1", "n1", home=written(tmp_path, ({}, [drained]))).stdout
+    assert "  was to restart containerd.service\n  its pods were moved away, and not let back\n" in text
+
+
 # --- what is drift, and what is not -------------------------------------------------------------------------------
 
 TOML, UNIT = "write /etc/containerd/config.toml: edited", "restart containerd.service"
