@@ -115,7 +115,7 @@ def killed(played: Played, monkeypatch: pytest.MonkeyPatch, **how: object) -> No
     """A run whose process is gone in the middle, as far as the history can tell."""
     with monkeypatch.context() as gone:
         gone.setattr(History, "finish", lambda *_: None)
-        gone.setattr(histories, "_process", lambda pid: f"{pid} killed")
+        gone.setattr(histories, "process", lambda pid: f"{pid} killed")
         with pytest.raises(Killed):
             played(**how)  # type: ignore[arg-type]
 
