@@ -256,10 +256,10 @@ class Applying:
 
     def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
         began = time.monotonic()
+        for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
+            self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
         self._say(f"{wave}: {text.names(wave.nodes)}")
         self.history.in_flight(self.run, wave.nodes, wave.number)
-        for name in wave.nodes:
-            self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
         try:
             if ready := self._make_way(wave):
                 self._change(ready, wave, progress)
