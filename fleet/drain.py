@@ -125,7 +125,7 @@ class Kubectl(Guard):
             done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
         return {host: why for host, why in done.items() if why}
 
-    def _look(self, node: str, _: Callable[[str], None]) -> str:
+    def _look(self, node: str, say: Callable[[str], None]) -> str:
         """See who has cordoned it, if anybody has."""
         found, why = self._kubectl("get", "node", node, "-o", "json")
         if why:
@@ -138,6 +138,7 @@ class Kubectl(Guard):
             self.ours.discard(node)
         elif node not in self.ours:
             self.theirs.add(node)
+            say(f"{node} was cordoned before, and stays so")
         return ""
 
     def _drain(self, node: str, say: Callable[[str], None]) -> str:
@@ -155,10 +156,7 @@ class Kubectl(Guard):
         return f"{told}. " + (f"And {undone}" if undone else "It was uncordoned again")
 
     def _give_back(self, node: str, say: Callable[[str], None]) -> str:
-        if node in self.theirs:
-            say(f"{node} was cordoned before, and stays so")
-            return ""
-        return self._uncordon(node, say)
+        return "" if node in self.theirs else self._uncordon(node, say)
 
     def _uncordon(self, node: str, say: Callable[[str], None]) -> str:
         say(f"uncordoning {node}")
