@@ -16,7 +16,6 @@ from lab.paths import BUILD, REPO
 _REQUIREMENTS = REPO / "requirements"
 
 
-@cache
 def operators() -> Path:
     """The programs of an operator's: python and pyinfra."""
     return programs("bench-operator", "run", "fleet")

@@ -24,12 +24,12 @@ from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
-from fleet.terminal import tell
+from fleet.terminal import say, tell
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
 from tasks import next_step
 from userns.diff import Mask
 
-__all__ = ["GROUP_DATA", "Options", "apply"]
+__all__ = ["GROUP_DATA", "apply"]
 
 # What a group's data may say to a rollout.
 GROUP_DATA = ("max_unavailable",)
@@ -62,15 +62,15 @@ class Applying:
 
     def __post_init__(self) -> None:
         """Whose pods are away is the guard's business."""
-        self.away = Away(self.guard, self._say)
+        self.away = Away(self.guard, say)
 
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
         self.inputs = inputs(self.request.inventory)
         latest, done = resume.latest(self.history, self.request.inventory), {}
         if self.options.resume:
-            earlier = resume.accepted(latest, self.request, self._chosen(), self._say)
-            done = resume.done_in(self.history, earlier, self.inputs, self._say)
+            earlier = resume.accepted(latest, self.request, self._chosen(), say)
+            done = resume.done_in(self.history, earlier, self.inputs, say)
         self.drained = self.history.drained(self.request.inventory)
         with self._written_down():
             inventory = self._read(done)
@@ -110,7 +110,7 @@ class Applying:
             try:
                 self.history.finish(self.run, self.outcome, self._exit_code())
             except sqlite3.Error as error:  # a full disk must not cost the report of what was changed
-                self._say(f"the history {self.history.path} cannot be written ({error}): --resume knows less than this")
+                say(f"the history {self.history.path} cannot be written ({error}): --resume knows less than this")
 
     def _chosen(self) -> dict[str, Any]:
         names = ("max_unavailable", "max_failures", "canary", "resume")
@@ -156,14 +156,14 @@ class Applying:
         self.away.found(name for name in self.drained if name in self.records)
         for name in sorted(self.away.hosts):
             record = self.records[name].model_copy(update={"drained": True})
-            self.records[name] = self._told(_with(record, record.status, () if _is_well(record) else record.reasons))
+            self.records[name] = self._told(_with(record, record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
                 moved = f"run {self.drained[name]} moved its pods away, and let none back"
-                self._say(f"{name}: {moved}: look whether it is cordoned")
+                say(f"{name}: {moved}: look whether it is cordoned")
 
     def _idle(self) -> list[str]:
         """Of those, the nodes that are well and need no change any more: they have no wave."""
-        return [name for name in sorted(self.away.hosts) if _is_well(self.records[name])]
+        return [name for name in sorted(self.away.hosts) if self.records[name].is_well]
 
     def _give_idle_back(self, idle: Sequence[str]) -> set[str]:
         """Let pods back to them; those where that worked."""
@@ -230,7 +230,7 @@ class Applying:
         self.begun = True
         progress = Progress("changing")
         progress.begin(len(rollout.waiting))
-        with Interrupt(self._say) as interrupt:
+        with Interrupt(say) as interrupt:
             try:
                 rollout.unavailable -= self._give_idle_back(idle)
                 while not interrupt.wanted:
@@ -258,7 +258,7 @@ class Applying:
         began = time.monotonic()
         for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
             self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
-        self._say(f"{wave}: {text.names(wave.nodes)}")
+        say(f"{wave}: {text.names(wave.nodes)}")
         self.history.in_flight(self.run, wave.nodes, wave.number)
         try:
             if ready := self._make_way(wave):
@@ -276,7 +276,7 @@ class Applying:
                 "seconds": round(time.monotonic() - began, 1),
             }
         )
-        self._say(f"{wave}: " + ", ".join(f"{n} {status}" for status, n in totals(self._of(wave.nodes)).items()))
+        say(f"{wave}: " + ", ".join(f"{n} {status}" for status, n in totals(self._of(wave.nodes)).items()))
         return results
 
     def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
@@ -317,7 +317,7 @@ class Applying:
     def _give_back(self, wave: Wave) -> None:
         """Let pods back onto the nodes that are proven; on the others nobody's pods would start."""
         away = [name for name in wave.nodes if name in self.away.hosts]
-        good = [name for name in away if self.options.drain and _is_well(self.records[name])]
+        good = [name for name in away if self.options.drain and self.records[name].is_well]
         failed = self.away.back(good)
         for name in good:
             well = name not in failed
@@ -350,7 +350,7 @@ class Applying:
         except sqlite3.Error as error:
             if not self.unwritten:
                 self.unwritten = f"the history {self.history.path} cannot be written ({error})"
-                self._say(f"{self.unwritten}: no other wave is begun")
+                say(f"{self.unwritten}: no other wave is begun")
 
     # --- after ---------------------------------------------------------------------------------------------------
 
@@ -365,14 +365,11 @@ class Applying:
         if proven := {self.away.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
             tell("\n".join(next_step.steps(proven)))
         if any(each.status is Status.WAITING for each in records):
-            self._say("go on with the same command and --resume")
+            say("go on with the same command and --resume")
         return code
 
     def _of(self, names: Iterable[str]) -> list[Record]:
         return [self.records[name] for name in names]
-
-    def _say(self, line: str) -> None:
-        tell(f"fleet: {line}")
 
 
 def apply(
@@ -381,10 +378,6 @@ def apply(
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
     request = request.model_copy(update={"group_data": GROUP_DATA})
     return Applying(request, options, history, guard or Guard(), events_of)()
-
-
-def _is_well(record: Record) -> bool:
-    return record.status in (Status.READY, Status.CHANGED)
 
 
 def _waiting(record: Record) -> Record:

@@ -21,7 +21,7 @@ from fleet.interrupt import Late
 from fleet.options import Options
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.shards import SHARD
-from fleet.terminal import tell
+from fleet.terminal import say
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
 from fleet.where import LOCAL, MANY, NONE, Settings, events_of
 
@@ -157,7 +157,7 @@ _SPREADING = (
 
 def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
     settings = Settings(**{name: getattr(options, name) for name, *_ in _SPREADING})
-    return events_of(options.scheduler, settings, lambda line: tell(f"fleet: {line}"))
+    return events_of(options.scheduler, settings, say)
 
 
 def _looking_back(commands: Any) -> None:

@@ -27,11 +27,11 @@ def agreed(records: Sequence[Record], idle: Sequence[str], options: Options, *, 
         return True
     if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
         raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
-    back = f"let pods back to {text.names(idle)}" if idle else ""
     changing = any(each.status is Status.CHANGES for each in records)
-    question = f"Change these nodes{f', and {back}' if back else ''}?" if changing else f"L{back[1:]}?"
+    asked = ["change these nodes"] * changing + [f"let pods back to {text.names(idle)}"] * bool(idle)
+    question = ", and ".join(asked)
     try:
-        return click.confirm(question, err=True)
+        return click.confirm(f"{question[0].upper()}{question[1:]}?", err=True)
     except click.Abort:  # Ctrl-C, or Ctrl-D
         raise KeyboardInterrupt from None
 

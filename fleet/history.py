@@ -25,7 +25,7 @@ from sqlite_utils.db import NotFoundError
 from fleet.alive import Locks, process
 from fleet.checkout import inputs
 from fleet.child import ROOT
-from fleet.outcome import BROKEN_OFF, DECLINED, ENDED_BY_HAND, INTERRUPTED_BEFORE, NOT_BEGUN
+from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
 from fleet.records import Record, Status
 
 __all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
@@ -103,7 +103,7 @@ class Run:
     @property
     def changed_nothing(self) -> bool:
         """Whether it ended before its first wave."""
-        return self.outcome.startswith((NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
+        return self.outcome.startswith(BEFORE_A_WAVE)
 
     @property
     def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -275,12 +275,12 @@ class History:
         A run that ended before a node's turn knows nothing of it.
         """
         rows = self._db.query(
-            "select name, max(run) as run, body from nodes join runs on runs.id = run where kind = 'apply' "
-            f"and inventory = ? and (status not in (?, ?) or body in ({_DRAINED})) group by name",
+            f"with drained as ({_DRAINED}) select name, max(run) as run, body in drained as is_drained "
+            "from nodes join runs on runs.id = run where kind = 'apply' and inventory = ? "
+            "and (status not in (?, ?) or body in drained) group by name",
             [absolute(inventory), str(Status.WAITING), str(Status.CHANGES)],
         )
-        bodies = {row["digest"] for row in self._db.query(_DRAINED)}
-        return {row["name"]: row["run"] for row in rows if row["body"] in bodies}
+        return {row["name"]: row["run"] for row in rows if row["is_drained"]}
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BEFORE_A_WAVE",
     "BROKEN_OFF",
     "DECLINED",
     "DONE",
@@ -22,4 +23,6 @@ INTERRUPTED = "interrupted"
 STOPPED = "stopped"
 BROKEN_OFF = "broken off"
 ENDED_BY_HAND = "ended by hand"
+# Of a run that has begun no wave, and so has changed nothing.
+BEFORE_A_WAVE = (NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE)
 EXIT_INTERRUPTED = 130

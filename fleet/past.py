@@ -20,6 +20,7 @@ from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.reported import before, reported
+from fleet.terminal import say
 
 __all__ = ["differences", "end", "history", "report", "show"]
 
@@ -84,7 +85,7 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
         both = {each.name for each in was} & {each.name for each in now}
         was, now = ([each for each in records if each.name in both] for records in (was, now))
         runs = " and ".join(f"run {each.id} (over {_over(each)})" for each in (old, new))
-        _say(f"of {runs}, the nodes of both are compared: {len(both)}")
+        say(f"of {runs}, the nodes of both are compared: {len(both)}")
     found = drift.between(was, now)
     if json_:
         told = {"from": old.as_json(), "to": new.as_json(), "drift": [asdict(each) for each in found]}
@@ -113,9 +114,9 @@ def report(
     if run is None:
         raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
     if newer:
-        _say(f"run {newer.id} is newer, but over a part of the inventory ({newer.chosen}): --run {newer.id} reports it")
+        say(f"run {newer.id} is newer, but over a part of the inventory ({newer.chosen}): --run {newer.id} reports it")
     if not run.is_whole:
-        _say(f"run {run.id} was over a part of the inventory: {run.chosen}")
+        say(f"run {run.id} was over a part of the inventory: {run.chosen}")
     earlier = before(run, past.runs(run.inventory))
     about = About(
         run=run.id,
@@ -141,7 +142,7 @@ def report(
     for form, file in files.items():
         if file is not None:
             _write(file, forms[form](fleet))
-            _say(f"run {run.id} as {form}: {file}")
+            say(f"run {run.id} as {form}: {file}")
     return 0
 
 
@@ -166,10 +167,6 @@ def _knows(run: Run) -> Run:
     if not run.knows_its_nodes:
         raise NoSuchRun(f"run {run.id} has read no node ({_outcome(run)}): there is nothing to tell of it")
     return run
-
-
-def _say(line: str) -> None:
-    print(f"fleet: {line}", file=sys.stderr)
 
 
 def _over(run: Run) -> str:

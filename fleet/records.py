@@ -27,6 +27,8 @@ class Status(StrEnum):
 UNAVAILABLE = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE)
 # In this order they are what an operator wants to see first.
 ATTENTION = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE, Status.REFUSED)
+# As a node should be: there is nothing to do, or it was done and proven.
+WELL = (Status.READY, Status.CHANGED)
 
 
 class _Frozen(BaseModel):
@@ -85,6 +87,11 @@ class Record(_Frozen):
     def needs_attention(self) -> bool:
         """Whether somebody has to look at this node."""
         return self.status in ATTENTION
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the node is as it should be."""
+        return self.status in WELL
 
 
 def exit_code(records: Iterable[Record]) -> int:

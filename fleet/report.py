@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from fleet import drift
-from fleet.outcome import DECLINED, DONE, INTERRUPTED_BEFORE, NOT_BEGUN
+from fleet.outcome import BEFORE_A_WAVE, DONE
 from fleet.records import ATTENTION, Record, Status, totals
 from userns import advisories
 from userns.findings import Severity
@@ -92,7 +92,7 @@ def make(about: About, records: Sequence[Record], before: Sequence[Record] | Non
 
 def tier(record: Record) -> str:
     """The tier that the node has: none yet, unless it is ready or was changed."""
-    if record.status not in (Status.READY, Status.CHANGED):
+    if not record.is_well:
         return NOT_YET
     return record.tier if record.tier in TIERS else "unknown"
 
@@ -120,7 +120,7 @@ def _again(about: About) -> str:
     """A run that has begun no wave, or was done in spite of failures, is none to resume."""
     if about.kind != "apply":
         return "plan again"
-    done = about.outcome.startswith((DONE, NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE))
+    done = about.outcome.startswith((DONE, *BEFORE_A_WAVE))
     return "apply again" + ("" if done else " with --resume")
 
 

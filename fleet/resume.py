@@ -58,8 +58,7 @@ def done_in(history: History, run: Run, inputs: str, say: Callable[[str], None])
     if inputs != run.inputs:
         say(f"run {run.id} was made with another inventory or other code: every node is read again")
         return {}
-    kept = (Status.CHANGED, Status.READY)
-    done = {each.name: each for each in history.records(run.id) if each.status in kept}
+    done = {each.name: each for each in history.records(run.id) if each.is_well}
     say(f"resuming run {run.id}: {len(done)} nodes are done with and are not read again")
     return done
 

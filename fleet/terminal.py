@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["tell"]
+__all__ = ["say", "tell"]
 
 
 def tell(line: str) -> None:
@@ -16,3 +16,8 @@ def tell(line: str) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
+
+
+def say(line: str) -> None:
+    """Tell it as our own word, beside what pyinfra and others print."""
+    tell(f"fleet: {line}")

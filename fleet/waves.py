@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleet.records import Status
+from fleet.records import WELL, Status
 from fleet.text import counted
 
 __all__ = ["DEFAULT_MAX_UNAVAILABLE", "LimitError", "Rollout", "Stop", "Wave", "limit"]
 
 DEFAULT_MAX_UNAVAILABLE = "10%"
-# What a node may be after its wave without having failed.
-_GOOD = (Status.CHANGED, Status.READY)
 
 
 class LimitError(ValueError):
@@ -92,7 +90,7 @@ class Rollout:
     def settle(self, results: Mapping[str, Status]) -> None:
         """What became of a wave's nodes."""
         for name, status in results.items():
-            if status in _GOOD:
+            if status in WELL:
                 self.unavailable.discard(name)
             else:
                 self.failed.append(name)

@@ -76,7 +76,7 @@ def plan() -> Plan | None:
     policy = policy_or_refuse()
     if policy is None:
         return None
-    gevent.spawn(_prepare, policy, image="image_root" in host.data.dict())
+    gevent.spawn(_prepare, policy, image=host.data.get("image_root") is not None)
     node = host.get_fact(
         Node,
         containerd_root=policy.containerd_root,

@@ -137,7 +137,7 @@ def keeps_driver(node: Node, settings: KubeletSettings, kubernetes: str, contain
     asks = _finds_cgroup_driver(kubernetes, settings.containerd)
     if not node.cgroup_driver or not asks or not containerd:
         return
-    if parse(containerd) >= parse("2.0"):
+    if _finds_cgroup_driver(kubernetes, containerd):
         driver, whence = node.cgroup_driver, "containerd's configuration had it"
     else:  # which gives no answer: the kubelet took its own
         driver = node.kubelet_config.get("cgroupDriver", "cgroupfs")

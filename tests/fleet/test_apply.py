@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from fleet.apply import Options
 from fleet.apply import apply as roll_out
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
 from fleet.history import History
+from fleet.options import Options
 from fleet.records import Record, Status
 from lab.paths import REPO
 from tests import nodes
