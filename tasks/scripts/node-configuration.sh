@@ -17,11 +17,16 @@ read_configuration() {
             if [ -r "$file" ]; then set -- "$@" "$file"; else record "$kind" "/$file" "# unreadable"; fi
         done
     done
-    # One grep spares the slow reading of all of them where none concerns us, as is usual.
-    if [ "$#" -eq 0 ] || { have grep && ! grep -q -e "$word" -- "$@"; }; then return; fi
-    for file do
-        if ! have grep || grep -q -e "$word" -- "$file"; then read_configuration_file; fi
-    done
+    [ "$#" -gt 0 ] || return 0
+    # One grep spares the slow reading of all of them where few concern us, as is usual.
+    if have grep; then
+        told=$newline$(grep -l -e "$word" -- "$@")$newline
+        for file do
+            case $told in *"$newline$file$newline"*) read_configuration_file ;; esac
+        done
+    else
+        for file do read_configuration_file; done
+    fi
 }
 
 read_configuration_file() {

@@ -5,12 +5,12 @@
 
 # Managed files, installed programs and the record of them: what their stat says, and one digest of all that need it.
 read_files() {
-    manifest=$newline
+    recorded_programs=
     if [ -f "$state/manifest" ] && [ -r "$state/manifest" ]; then
         while IFS= read -r line || [ -n "$line" ]; do
-            manifest=$manifest$line$newline
             case $line in
             "file$tab/"*"$tab"*) line=${line#*"$tab"} && record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}" ;;
+            "program$tab/"*) recorded_programs=$recorded_programs${line#*"$tab"}$newline ;;
             esac
         done <"$state/manifest"
     fi
@@ -112,20 +112,22 @@ others() {
 
 # recorded PATH: what the manifest says of a program. No program has the digest "-".
 recorded() {
-    recorded_stat=- component="" version="" sum=- asset=""
-    case $manifest in
-    *"${newline}program$tab/$1$tab"*) ;;
-    *) return ;;
-    esac
-    fields=${manifest#*"${newline}program$tab/$1$tab"}
-    fields=${fields%%"$newline"*}
+    component="" version="" sum=- recorded_stat=- asset=""
     set -f
-    IFS=$tab
-    # shellcheck disable=SC2086 # to split it is the purpose
-    set -- $fields
+    IFS=$newline
+    for fields in $recorded_programs; do # not by one pattern over all of it, which takes the square of its length
+        case $fields in
+        "/$1$tab"*)
+            IFS=$tab
+            # shellcheck disable=SC2086 # to split it is the purpose
+            set -- $fields
+            component=${2-} version=${3-} sum=${4:--} recorded_stat="${5-} ${6-} ${7-} ${8-}" asset=${9-}
+            break
+            ;;
+        esac
+    done
     unset IFS
     set +f
-    component=${1-} version=${2-} sum=${3:--} recorded_stat="${4-} ${5-} ${6-} ${7-}" asset=${8-}
 }
 
 # unknown_program OWNER MODE PATH: asked for its version, unless someone other than root could have written it
@@ -284,7 +286,7 @@ read_units() {
     # shellcheck disable=SC2086 # a list
     set -- $known_units
     if [ -d run/systemd/system ] && have systemctl; then
-        line=$(limit 5 systemctl --version)
+        line=$(systemctl --version) # asks nobody
         record systemd "${line%%"$newline"*}"
         # Without an answer nothing is known of them, and that is not the same as that they are not there.
         shown=$(limit 30 systemctl show --no-pager \
@@ -337,6 +339,16 @@ read_units() {
 read_packages() {
     set -- containerd containerd.io runc crun docker-ce docker.io moby-engine moby-containerd
     if have dpkg-query && [ -d var/lib/dpkg ]; then
+        # It reads all that is known of every package. One that is there has a list of its files; but those lists may
+        # have been taken away, dpkg's own with them.
+        line=no
+        [ -e var/lib/dpkg/info/dpkg.list ] || line=unknown
+        for name do
+            for file in "var/lib/dpkg/info/$name.list" "var/lib/dpkg/info/$name":*.list; do
+                [ ! -e "$file" ] || line=yes
+            done
+        done
+        [ $line != no ] || return 0
         dpkg-query --admindir="$root/var/lib/dpkg" -W \
             -f="package\t\${Package}\t\${Version}\t\${db:Status-Abbrev}\n" "$@"
     elif have rpm; then

@@ -349,9 +349,10 @@ probe_unknown() {
 }
 
 probe() {
-    if have perl && perl -e "use strict" 2>/dev/null; then
+    if have perl; then
         perl -e "$probe_perl" "$@" 2>/dev/null
-        return
+        # One that lacks its own library, or is no perl, has said nothing. One that was killed is not asked again.
+        case $? in 0 | 12[89] | 1[3-9]? | 2[0-4]?) return ;; esac
     fi
     shift
     if have mount && have unshare; then

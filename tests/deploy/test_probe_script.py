@@ -338,6 +338,17 @@ def test_without_perl_ramfs_cannot_either(tree: Tree) -> None:
     assert (probes["overlay"].result, probes["overlay"].step) == answer
 
 
+@pytest.mark.parametrize(("end", "asks"), [("exit 2", True), ("exit 255", True), ("exit 127", True), ("kill -9 $$", False)])
+def test_a_perl_that_does_not_work_is_none_and_one_that_was_killed_is_not_asked_again(
+    tree: Tree, end: str, asks: bool
+) -> None:
+    tree.program("perl", end)
+    tree.program("mount", "exit 1")
+    tree.program("unshare", f"echo asked >>{tree.root}/asked")
+    assert {each.result for each in tree.read().probes.values()} == {"unknown"}
+    assert (tree.root / "asked").exists() is asks
+
+
 @pytest.mark.usefixtures("no_trace")
 def test_without_perl_and_mount_nothing_is_known(tree: Tree) -> None:
     (tree.programs / "perl").unlink()
