@@ -22,7 +22,7 @@ from pyinfra.context import ctx_host, ctx_state
 import userns.planning
 from tasks import settings
 from tasks.files import run, templates
-from tasks.node import Node
+from tasks.node import READ_SECONDS, Node
 from tasks.refusal import refuse
 from tasks.telling import say, tell_finding
 from userns.changes import RemoveFile, WriteFile
@@ -33,8 +33,6 @@ from userns.overlay import metacopy_differs
 from userns.planning import Decision, Plan
 from userns.policy import Policy, PolicyError
 
-# A node that is alive answers in under a second; a hung one must not hold up the others.
-READ_SECONDS = 120
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 # At its end Python searches all that there is for garbage, which costs a bake 0.15 s and a fleet more, for nothing.

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import gevent
 from pyinfra.api import QuoteString, StringCommand, connectors
 from pyinfra.api.exceptions import ConnectError, InventoryError
 from pyinfra.api.host import Host
@@ -27,6 +28,7 @@ from pyinfra.connectors.util import CommandOutput, extract_control_arguments, ma
 
 from tasks.files import ROOT
 from tasks.image_tree import refuse_unfit, take
+from tasks.node import READ_SECONDS, asked
 
 ENTER = ROOT / "tasks" / "image_enter.py"
 NAMES = ("image", "chroot")
@@ -62,6 +64,7 @@ class ImageConnector(BaseConnector):
         super().__init__(state, host)
         self.local = LocalConnector(state, host)
         self._lock: int | None = None
+        self._ahead: tuple[str, gevent.Greenlet[Any, tuple[bool, CommandOutput]]] | None = None
 
     @classmethod
     def make_names_data(cls, name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -89,9 +92,20 @@ class ImageConnector(BaseConnector):
         except BaseException:
             self.disconnect()
             raise
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """Begin to read the tree: a deploy asks for that first, and until it does Python loads what decides.
+
+        Reading takes as long as loading, a quarter of a second, and is another process's work.
+        """
+        command = self._for_a_shell(asked(self.host.data.dict()))
+        read = gevent.spawn(self._inside, command, _timeout=READ_SECONDS)
+        self._ahead = command.get_raw_value(), read
 
     def disconnect(self) -> None:
         """Let another run have the image."""
+        self._take_ahead()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -101,9 +115,20 @@ class ImageConnector(BaseConnector):
     ) -> tuple[bool, CommandOutput]:
         """Run a command inside the image, as its root: who pyinfra was told to become is not asked for."""
         control = extract_control_arguments(arguments)  # type: ignore[arg-type]
-        kept = {key: arguments[key] for key in ("_env", "_chdir", "_shell_executable") if key in arguments}
-        unix_command = make_unix_command_for_host(self.state, self.host, command, **kept)
+        unix_command = self._for_a_shell(command, **arguments)
+        ahead = self._take_ahead()
+        if ahead and ahead[0] == unix_command.get_raw_value() and not (print_output or print_input):
+            return ahead[1]
         return self._inside(unix_command, print_output=print_output, print_input=print_input, **control)
+
+    def _take_ahead(self) -> tuple[str, tuple[bool, CommandOutput]] | None:
+        """What was read ahead, for the first that asks; whatever else is done in the image, that is old from then on."""
+        ahead, self._ahead = self._ahead, None
+        return (ahead[0], ahead[1].get()) if ahead else None
+
+    def _for_a_shell(self, command: StringCommand, **arguments: Any) -> StringCommand:
+        kept = {key: arguments[key] for key in ("_env", "_chdir", "_shell_executable") if key in arguments}
+        return make_unix_command_for_host(self.state, self.host, command, **kept)
 
     def _inside(self, command: StringCommand, **arguments: Any) -> tuple[bool, CommandOutput]:
         words = StringCommand(*self._enter(), "sh", "-c", QuoteString(command))
@@ -127,6 +152,7 @@ class ImageConnector(BaseConnector):
             self._feed(StringCommand(command), spool.name)
 
     def _feed(self, command: StringCommand, path: str) -> None:
+        self._take_ahead()
         words = StringCommand(*self._enter(), "sh", "-c", QuoteString(command), "<", QuoteString(path))
         done, output = self.local.run_shell_command(words)
         if not done:
@@ -158,6 +184,7 @@ class ImageConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Read a file of the image."""
+        self._take_ahead()
         done, output = self._inside(StringCommand("base64", QuoteString(remote_filename)))
         if not done:
             raise OSError(output.stderr)

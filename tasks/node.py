@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from pyinfra.api.command import QuoteString, StringCommand
@@ -22,6 +22,9 @@ from userns.settings import DEFAULTS
 
 _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types
 
+
+# A node that is alive answers in under a second; a hung one must not hold up the others.
+READ_SECONDS = 120
 
 PARTS = (
     *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
@@ -41,10 +44,16 @@ def text() -> str:
     return _COMMENTS.sub("", "".join(script(name) for name in PARTS))
 
 
-def _root(setting: str) -> str:
-    """This setting in the host's data where it is a path, else its default; a deploy says what is wrong with it."""
-    value = host.data.dict().get(setting) if ctx_host.isset() else None
+def _root(data: Mapping[str, object], setting: str) -> str:
+    """This setting in a host's data where it is a path, else its default; a deploy says what is wrong with it."""
+    value = data.get(setting)
     return value if isinstance(value, str) and value.startswith("/") else str(DEFAULTS[setting])
+
+
+def asked(data: Mapping[str, object]) -> StringCommand:
+    """The command with which a deploy reads a host of this data."""
+    roots = (_root(data, name) for name in ("containerd_root", "kubelet_root"))
+    return Node().command(*roots, verify_digests=data.get("verify_digests") is True)
 
 
 class Node(FactBase[node.Node]):
@@ -61,9 +70,10 @@ class Node(FactBase[node.Node]):
         Roots that are not given are those of the host's data, else the defaults.
         """
         verify = "yes" if str(verify_digests).lower() in ("true", "yes", "1") else "no"
+        data = host.data.dict() if ctx_host.isset() else {}
         roots = (
-            containerd_root or _root("containerd_root"),
-            kubelet_root or _root("kubelet_root"),
+            containerd_root or _root(data, "containerd_root"),
+            kubelet_root or _root(data, "kubelet_root"),
         )
         arguments = (QuoteString(str(each)) for each in (*roots, verify))
         read = ("LC_ALL=C", "sh", "-c", QuoteString(_hidden(text(), "node.sh")), "node.sh", *arguments)

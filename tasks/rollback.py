@@ -18,7 +18,7 @@ from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.context import ctx_host, ctx_state
 
-from tasks import assess, operations
+from tasks import operations
 from tasks.containerd import CHANGE_SECONDS
 from tasks.files import script
 from tasks.refusal import contained, refuse
@@ -59,7 +59,7 @@ def older_set() -> None:
 
 
 def _bring_back(wanted: str) -> None:
-    kept = host.get_fact(KeptSets, _timeout=assess.READ_SECONDS)
+    kept = host.get_fact(KeptSets, _timeout=READ_SECONDS)
     if ctx_host.get() in ctx_state.get().failed_hosts:
         return
     if kept is None:

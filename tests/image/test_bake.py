@@ -149,6 +149,35 @@ def test_pyinfras_own_name_for_it_is_as_safe(baked: Baked, builder: Builder) -> 
     assert "connector is in beta" not in run.text
 
 
+def counting(root: Path) -> Path:
+    """Make the tree count how often it was read: the file of its own that has a line for each time."""
+    id, count = root / "usr/bin/id", root / "count"
+    id.rename(root / "usr/bin/id.real")
+    id.write_text('#!/bin/sh\necho read >>/count\nexec id.real "$@"\n')
+    id.chmod(0o755)
+    return count
+
+
+def test_what_was_read_ahead_is_what_the_plan_is_made_of(builder: Builder, copied: Copied) -> None:
+    root = copied()
+    count = counting(root)
+    assert builder.dry(root).code == 0
+    assert count.read_text() == "read\n"
+
+
+def test_it_is_not_once_something_else_was_done_in_the_image(builder: Builder, copied: Copied, tmp_path: Path) -> None:
+    root, first = copied(), tmp_path / "first.py"
+    count = counting(root)
+    first.write_text(
+        "from pyinfra import host\n"
+        "from pyinfra.facts.server import Command\n"
+        "host.get_fact(Command, 'mkdir -p /etc/containerd; echo mine >/etc/containerd/config.toml')\n"
+    )
+    bake = builder.run(root, "--dry", "--diff", deploy=(str(first), "deploy.py"))
+    assert count.read_text() == "read\nread\n"
+    assert "-mine" in bake.text
+
+
 def test_two_bakes_give_the_same_bytes_and_times(builder: Builder, copied: Copied) -> None:
     roots = copied(), copied()
     before = trees.look(roots[0])
