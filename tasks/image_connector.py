@@ -122,7 +122,7 @@ class ImageConnector(BaseConnector):
         return self._inside(unix_command, print_output=print_output, print_input=print_input, **control)
 
     def _take_ahead(self) -> tuple[str, tuple[bool, CommandOutput]] | None:
-        """What was read ahead, for the first that asks; whatever else is done in the image, that is old from then on."""
+        """What was read ahead, for the first that asks; once anything else is done in the image, it is old."""
         ahead, self._ahead = self._ahead, None
         return (ahead[0], ahead[1].get()) if ahead else None
 

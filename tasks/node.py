@@ -52,8 +52,8 @@ def _root(data: Mapping[str, object], setting: str) -> str:
 
 def asked(data: Mapping[str, object]) -> StringCommand:
     """The command with which a deploy reads a host of this data."""
-    roots = (_root(data, name) for name in ("containerd_root", "kubelet_root"))
-    return Node().command(*roots, verify_digests=data.get("verify_digests") is True)
+    roots = {name: _root(data, name) for name in ("containerd_root", "kubelet_root")}
+    return Node().command(verify_digests=data.get("verify_digests") is True, **roots)
 
 
 class Node(FactBase[node.Node]):

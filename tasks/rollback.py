@@ -21,6 +21,7 @@ from pyinfra.context import ctx_host, ctx_state
 from tasks import operations
 from tasks.containerd import CHANGE_SECONDS
 from tasks.files import script
+from tasks.node import READ_SECONDS
 from tasks.refusal import contained, refuse
 from tasks.stage import Stage
 from tasks.telling import say, tell_finding
