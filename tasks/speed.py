@@ -8,7 +8,8 @@ from __future__ import annotations
 import hmac
 import socket
 from collections import defaultdict
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Any
 
 import paramiko.util
@@ -17,8 +18,9 @@ import pyinfra.api.facts
 import pyinfra.connectors.sshuserclient.client
 from paramiko import HostKeys, SSHClient, Transport
 from paramiko.hostkeys import HostKeyEntry
+from pyinfra.api import Host, Inventory, State
 
-__all__ = ["KnownHosts", "QuietTransport", "install"]
+__all__ = ["KnownHosts", "Members", "QuietTransport", "install"]
 
 # How often a connection on which nothing comes is looked after, in seconds: for its keepalives, and for new keys.
 IDLE = 2.0
@@ -72,8 +74,53 @@ def _lines(keys: Any) -> list[HostKeyEntry]:
     return lines
 
 
+class Members(list[Host]):
+    """The hosts of a group, of which pyinfra asks for each host whether it is among them already."""
+
+    def __init__(self, hosts: Iterable[Host] = ()) -> None:
+        super().__init__(hosts)
+        self._there = {id(host) for host in self}
+
+    def append(self, host: Host) -> None:
+        """One more, at the end."""
+        super().append(host)
+        self._there.add(id(host))
+
+    def __contains__(self, host: object) -> bool:
+        return id(host) in self._there
+
+
+def make_hosts_and_groups(inventory: Inventory, *args: Any) -> None:
+    """pyinfra's own, with groups that need not be searched."""
+    inventory.groups = defaultdict(Members)
+    _make_hosts_and_groups(inventory, *args)
+    inventory.groups = defaultdict(list, {name: list(hosts) for name, hosts in inventory.groups.items()})
+
+
+_make_hosts_and_groups = Inventory.make_hosts_and_groups
+
+
+_init = Host.init
+
+
+def init(host: Host, state: State) -> None:
+    """As pyinfra's own, which looks at all names for each of them."""
+    host.state = state
+    host.connector = host.connector_cls(state, host)
+    host.print_prefix_padding = " " * (_longest_name(host.inventory, len(host.inventory)) - len(host.name))
+
+
+@lru_cache(maxsize=1)
+def _longest_name(inventory: Inventory, _hosts: int) -> int:
+    return max(len(host.name) for host in inventory)
+
+
 def install() -> None:
     """For this process."""
+    inventory: Any = Inventory
+    inventory.make_hosts_and_groups = make_hosts_and_groups
+    host: Any = Host
+    host.init = init
     every_argument = cache(pyinfra.api.arguments.all_global_arguments)
     pyinfra.api.arguments.all_global_arguments = every_argument
     pyinfra.api.facts.all_global_arguments = every_argument

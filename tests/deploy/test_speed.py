@@ -17,6 +17,7 @@ import pytest
 from paramiko import HostKeys, RSAKey, Transport
 from paramiko.hostkeys import HostKeyEntry
 from paramiko.packet import Packetizer
+from pyinfra.api import Host
 from pyinfra.connectors.sshuserclient import client
 
 from lab.paths import REPO
@@ -131,6 +132,54 @@ def test_packets_to_nodes_are_sent_at_once_from_the_first_one_on_and_nothing_pol
             check=False,
         )
     assert done.stdout == f"1 {speed.IDLE}\n", done.stderr
+
+
+GROUPED = """
+import runpy
+from pyinfra.api import Config, Inventory, State
+from pyinfra.context import ctx_config, ctx_state
+
+def shown():
+    groups = {"web": (["b", "a", "b"], {"x": 1}), "db": (["c", ("longest", {"y": 2})], {})}
+    inventory = Inventory((["a", "b", "c", "longest", "@local"], {}), **groups)
+    state = State(inventory, Config())
+    members = {name: [(host.name, type(hosts).__name__) for host in hosts] for name, hosts in inventory.groups.items()}
+    return members, {host.name: (host.print_prefix, host.groups, type(host.connector).__name__) for host in inventory}
+
+ctx_state.set(State())
+ctx_config.set(Config())
+before = shown()
+runpy.run_path("config.py")
+assert shown() == before, (before, shown())
+print(before)
+"""
+
+
+def test_an_inventory_is_the_same_without_a_search_for_each_host() -> None:
+    done = subprocess.run([sys.executable, "-c", GROUPED], cwd=REPO, capture_output=True, text=True, check=False)
+    assert "'web': [('a', 'list'), ('b', 'list')]" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_inventory_takes_a_time_that_grows_with_its_hosts() -> None:
+    assert "if host not in self.groups[group_name]" in inspect.getsource(speed._make_hosts_and_groups)
+    assert inspect.getsource(speed._init).split() == HOST_INIT.split()
+    hosts = [Host.__new__(Host) for _ in range(3)]
+    members = speed.Members(hosts[:1])
+    members.append(hosts[1])
+    assert [host in members for host in hosts] == [True, True, False]
+
+
+# What tasks.speed.init stands for.
+HOST_INIT = """
+def init(self, state: State) -> None:
+    self.state = state
+    self.connector = self.connector_cls(state, self)
+
+    longest_name_len = max([len(host.name) for host in self.inventory])
+    padding_diff = longest_name_len - len(self.name)
+    self.print_prefix_padding = "".join(" " for _ in range(0, padding_diff))
+"""
 
 
 def test_a_digest_of_a_packet_is_compared_as_paramiko_compares_it() -> None:
