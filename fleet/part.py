@@ -1,8 +1,7 @@
 """An inventory with only some of its hosts, as a shard needs it.
 
-pyinfra 3.10 makes its inventory, and prepares a run over it, in times that grow with the square of the hosts (a list is
-searched for each host of a group, and each host looks for the longest name of all). So the others are left out before
-it begins.
+pyinfra 3.10 makes an object for each host of its inventory, and for their names searches a list that grows with each. So
+the others are left out before it begins.
 """
 
 from __future__ import annotations
