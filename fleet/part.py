@@ -1,7 +1,7 @@
 """An inventory with only some of its hosts, as a shard needs it.
 
-pyinfra 3.10 makes an object for each host of its inventory, and for each name searches a list of those before it. So the
-others are left out before it begins.
+pyinfra 3.10 makes an object for each host of its inventory, and for each name searches a list of those before it. So
+the others are left out before it begins.
 """
 
 from __future__ import annotations
