@@ -167,6 +167,13 @@ def _looking_back(commands: Any) -> None:
     listing.add_argument(
         "--end", type=_count, metavar="RUN", help="mark this run as ended, whose process is gone with another host"
     )
+    listing.add_argument(
+        "--prune",
+        type=_count,
+        metavar="DAYS",
+        help="forget what ended longer ago, but for what a later run asks for: the last two runs over the same nodes, "
+        "and who is drained",
+    )
     showing = commands.add_parser("show", help="tell what became of each node in a run")
     showing.add_argument("number", type=_count, metavar="RUN")
     showing.add_argument("nodes", nargs="*", default=[], metavar="NODE", help="only these, in full")
@@ -191,6 +198,8 @@ def _list(options: argparse.Namespace) -> int:
     with _opened(options, makes=False) as history:
         if options.end is not None:
             return past.end(history, options.end)
+        if options.prune is not None:
+            return past.prune(history, options.inventory, options.prune, datetime.now(UTC))
         return past.history(history, options.inventory, options.count, options.json)
 
 

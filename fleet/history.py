@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import scrypt, sha256
@@ -225,6 +226,16 @@ class History:
         if not changed.rowcount:
             raise CannotEnd(f"run {number} has ended: {run.outcome}")
         return run
+
+    def forget(self, runs: Iterable[int]) -> None:
+        """Leave these runs out, with what became of their nodes, and make the file smaller by that."""
+        with self._db.conn:
+            for run in runs:
+                self._db.conn.execute("delete from nodes where run = ?", [run])
+                self._db.conn.execute("delete from runs where id = ?", [run])
+            self._db.conn.execute("delete from bodies where digest not in (select body from nodes)")
+        with suppress(sqlite3.OperationalError):  # somebody else is at it: the next time
+            self._db.conn.execute("vacuum")
 
     # --- reading -------------------------------------------------------------------------------------------------
 

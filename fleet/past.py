@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from tabulate import tabulate
@@ -22,7 +23,10 @@ from fleet.report import About, as_json, make
 from fleet.reported import before, reported
 from fleet.terminal import say
 
-__all__ = ["differences", "end", "history", "report", "show"]
+__all__ = ["differences", "end", "history", "prune", "report", "show"]
+
+# How many runs over the same nodes are kept, however old they are: a run, and the one that it is compared with.
+KEPT = 2
 
 
 def history(past: History, inventory: str | None, count: int, json_: bool) -> int:
@@ -46,6 +50,26 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
 def end(past: History, number: int) -> int:
     """Mark a run as ended that went away without a word."""
     print(f"run {number}: {past.end(number).outcome}")
+    return 0
+
+
+def prune(past: History, inventory: str | None, days: int, now: datetime) -> int:
+    """Forget the runs that ended more than `days` ago, but for those that a later run asks for.
+
+    Those are the last two over each part of an inventory (what drifted, what to resume), and each that knows of a node
+    that is drained still.
+    """
+    runs, old = [*past.runs(inventory)], (now - timedelta(days=days)).isoformat(timespec="seconds")
+    asked_for = {run for each in {run.inventory for run in runs} for run in past.drained(each).values()}
+    counts: Counter[tuple[object, ...]] = Counter()
+    for run in runs:
+        alike = run.inventory, run.kind, run.choice
+        counts[alike] += 1
+        if run.goes_on or counts[alike] <= KEPT or (run.ended or run.started) > old:
+            asked_for.add(run.id)
+    forgotten = [run.id for run in runs if run.id not in asked_for]
+    past.forget(forgotten)
+    print(f"{len(forgotten)} runs forgotten, {len(runs) - len(forgotten)} kept")
     return 0
 
 

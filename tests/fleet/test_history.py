@@ -231,6 +231,46 @@ def test_what_a_newer_version_knows_of_a_node_is_passed_over(tmp_path: Path) -> 
     history.close()
 
 
+def test_old_runs_are_forgotten_but_for_what_a_later_run_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "history.db"
+    history = History(path)
+    ready = Record(name="n1", status=Status.READY, tier="idmapped")
+
+    def ran(kind: str, inventory: str, *records: Record, ends: bool = True, **options: object) -> int:
+        run = history.begin(kind, inventory, options)
+        history.put(run, [each.model_copy(update={"summary": f"of run {run}"}) for each in records])
+        if ends:
+            history.finish(run, "done", 0)
+        return run
+
+    plans = [ran("plan", "prod", ready) for _ in range(4)]
+    part = ran("plan", "prod", ready, limit=["web"])
+    other = ran("plan", "lab", ready)
+    drained = ran("apply", "prod", Record(name="n2", status=Status.FAILED, drained=True))
+    ran("apply", "prod", ready)
+    lasts = [ran("apply", "prod", ready), ran("apply", "prod", ready)]
+    goes_on = ran("plan", "prod", ready, ends=False)
+    young = [ran("plan", "prod", ready), ran("plan", "prod", ready), ran("plan", "prod", ready)]
+    with closing(sqlite3.connect(path)) as db, db:
+        old = f"id < {young[0]}"
+        db.execute(f"update runs set started = '2026-01-01T00:00:00+00:00' where {old}")
+        db.execute(f"update runs set ended = started where {old} and ended is not null")
+    size = path.stat().st_size
+
+    assert main(["history", "--prune", "30", "--history", str(path)]) == 0
+    assert capsys.readouterr().out == "5 runs forgotten, 9 kept\n"
+    assert [run.id for run in history.runs()] == sorted([part, other, drained, *lasts, goes_on, *young], reverse=True)
+    assert history.drained("prod") == {"n2": drained}
+    assert [record.summary for record in history.records(part)] == [f"of run {part}"]
+    assert history.records(plans[0]) == []
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("select count(*) from bodies").fetchone() == (9,)
+    assert path.stat().st_size <= size
+    history.close()
+
+
 def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
     (tmp_path / "inventory.py").write_text('workers = ["127.0.0.1"], {"ssh_port": 1}\n')
     fleet_py("plan", tmp_path / "inventory.py", home=tmp_path)
