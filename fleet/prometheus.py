@@ -56,6 +56,11 @@ def metrics(fleet: Fleet) -> str:
                 for severity, count in sorted(Counter(one["severity"] for one in each.advisories).items())
             ),
         ),
+        (
+            "userns_node_fleet_drained_nodes",
+            "Nodes whose pods were moved away, and not let back.",
+            [({}, sum(each.drained for each in fleet.records))],
+        ),
         ("userns_node_fleet_drift_nodes", "Nodes otherwise than in the run before.", [({}, len(fleet.drift))]),
         (
             "userns_node_fleet_run",

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ATTENTION", "UNAVAILABLE", "FindingRecord", "Record", "Status", "Versions", "exit_code", "totals"]
+__all__ = ["ATTENTION", "ORDER", "UNAVAILABLE", "FindingRecord", "Record", "Status", "Versions", "exit_code", "totals"]
 
 
 class Status(StrEnum):
@@ -27,6 +27,8 @@ class Status(StrEnum):
 UNAVAILABLE = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE)
 # In this order they are what an operator wants to see first.
 ATTENTION = (Status.FAILED, Status.UNKNOWN, Status.UNREACHABLE, Status.REFUSED)
+# And then the others.
+ORDER = (*ATTENTION, Status.WAITING, Status.CHANGES, Status.CHANGED, Status.READY)
 # As a node should be: there is nothing to do, or it was done and proven.
 WELL = (Status.READY, Status.CHANGED)
 
@@ -85,8 +87,8 @@ class Record(_Frozen):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether somebody has to look at this node."""
-        return self.status in ATTENTION
+        """Whether somebody has to look at this node: also at one that has not got its pods back."""
+        return self.status in ATTENTION or self.drained
 
     @property
     def is_well(self) -> bool:

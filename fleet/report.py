@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet import drift
 from fleet.outcome import BEFORE_A_WAVE, DONE
-from fleet.records import ATTENTION, Record, Status, totals
+from fleet.records import ATTENTION, ORDER, Record, Status, totals
 from userns import advisories
 from userns.findings import Severity
 
@@ -101,6 +101,8 @@ def fix(record: Record, about: About) -> str:
     """What to do about a node that needs attention after this run."""
     blockers = [each.id for each in record.findings if each.severity == Severity.BLOCKER]
     match record.status:
+        case status if status not in ATTENTION:
+            return "Its pods are away still. Do as the reason says, or apply again with --drain, which gives it back."
         case Status.REFUSED if blockers:
             ids = ", ".join(f'"{id}"' for id in dict.fromkeys(blockers))
             return f"Do as the reason says, or accept it: allow = [{ids}] in the data of the node or of its group."
@@ -143,7 +145,7 @@ def _attention(records: Iterable[Record], about: About) -> list[Attention]:
     for record in records:
         if record.needs_attention:
             shared.setdefault((record.status, record.reasons, fix(record, about)), []).append(record.name)
-    found = sorted(shared.items(), key=lambda item: (ATTENTION.index(item[0][0]), -len(item[1])))
+    found = sorted(shared.items(), key=lambda item: (ORDER.index(item[0][0]), -len(item[1])))
     return [Attention(str(status), reasons, what, tuple(names)) for (status, reasons, what), names in found]
 
 

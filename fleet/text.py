@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tabulate import tabulate
 
-from fleet.records import ATTENTION, Record, Status, Versions, totals
+from fleet.records import ORDER, Record, Status, Versions, totals
 
 __all__ = ["attention", "by_group", "counted", "names", "plan", "summary"]
 
 # Of more nodes than that, not every name is told where they have something in common.
 NAMED = 8
 COMPONENTS = ("containerd", "runc", "crun")
-_ORDER = (*ATTENTION, Status.WAITING, Status.CHANGES, Status.CHANGED, Status.READY)
 
 
 def plan(records: Sequence[Record], *, diff: bool = False, verbose: bool = False) -> str:
@@ -51,16 +50,16 @@ def by_group(records: Iterable[Record]) -> Iterator[str]:
     for group, members in sorted(groups.items()):
         rows = [
             [each.name, each.tier or "-", *(_versions(each.versions.get(one)) for one in COMPONENTS), _what(each)]
-            for each in sorted(members, key=lambda each: _ORDER.index(each.status))
+            for each in sorted(members, key=lambda each: ORDER.index(each.status))
         ]
         table = tabulate(rows, headers=["node", "tier", *COMPONENTS, ""], tablefmt="plain", disable_numparse=True)
         yield f"{group}: {counted(len(members))}\n" + "\n".join(f"  {line.rstrip()}" for line in table.splitlines())
 
 
 def attention(records: Iterable[Record]) -> list[str]:
-    """The nodes that somebody has to look at, each with its reasons: also those that have not got their pods back."""
-    bad = [each for each in records if each.needs_attention or each.drained]
-    bad.sort(key=lambda each: _ORDER.index(each.status))
+    """The nodes that somebody has to look at, each with its reasons."""
+    bad = [each for each in records if each.needs_attention]
+    bad.sort(key=lambda each: ORDER.index(each.status))
     return _section(
         "What needs attention", _shared(("\n".join([f"{each.status}:", *each.reasons]), each.name) for each in bad)
     )

@@ -75,6 +75,21 @@ def test_what_needs_attention_comes_the_gravest_first_with_reason_and_fix() -> N
     assert 'allow = ["not-root"]' in refused["fix"]
 
 
+def test_a_node_that_has_not_got_its_pods_back_needs_attention_whatever_became_of_it() -> None:
+    reasons = ("it is still cordoned: kubectl uncordon n1",)
+    changed = Record(name="n1", status=Status.CHANGED, tier="idmapped", reasons=reasons, drained=True)
+    failed, waiting = (
+        Record(name=f"n-{each}", status=each, reasons=("why",), drained=True)
+        for each in (Status.FAILED, Status.WAITING)
+    )
+    made = report.make(ABOUT, [changed, waiting, failed, Record(name="n4", status=Status.READY)], None)
+    assert [each.nodes for each in made.attention] == [("n-failed",), ("n-waiting",), ("n1",)]
+    assert made.attention[-1].reasons == reasons
+    assert made.attention[-1].fix.startswith("Its pods are away still.")
+    assert 'userns_node_fleet_drained_nodes{inventory="inventories/prod.py"} 3\n' in prometheus.metrics(made)
+    assert "kubectl uncordon n1" in page.html(made).partition('id="tiers"')[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "outcome", "failed", "unknown"),
     [
