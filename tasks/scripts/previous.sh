@@ -95,6 +95,23 @@ bring_back() { # target saved
     { ln -P "$from" "$new" 2>/dev/null || cp -pP "$from" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
 }
 
+# A containerd that starts takes up each shim by the path of its program, and where that is gone it forgets the shim and
+# its tasks for good (containerd#14145). So while any shim runs, the release's path stays, as a link to the package's. (Which
+# path a shim was started by is not seen from its process: it starts itself again, and by then links are resolved.)
+take_away() { # target
+    packaged=/usr/bin/${1##*/}
+    case $1 in
+        /usr/local/bin/containerd-shim-*)
+            if [ -x "$packaged" ] && processes /proc | grep -q ' containerd-shim'; then
+                rm -f "$(beside "$1" new)"
+                ln -s "$packaged" "$(beside "$1" new)" && mv -f "$(beside "$1" new)" "$1"
+                return
+            fi
+            ;;
+    esac
+    rm -f "$1"
+}
+
 apt_get() {
     output=$(DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 --allow-downgrades \
         -o Dpkg::Options::=--force-confold "$@" 2>&1) || {
@@ -121,7 +138,7 @@ restore() { # list, directory of its numbers; false where not all of it could be
             user) userdel "$name" >/dev/null 2>&1 </dev/null ;;
             put | absent)
                 grep -qF "keep$tab$name$tab" "$1" && continue
-                if [ "$kind" = put ]; then bring_back "$name" "$2/$detail"; else rm -f "$name"; fi || {
+                if [ "$kind" = put ]; then bring_back "$name" "$2/$detail"; else take_away "$name"; fi || {
                     say "error: could not bring $name back"
                     complete=no
                 }

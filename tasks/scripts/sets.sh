@@ -56,6 +56,8 @@ read_set() { # its name
                 ;;
             absent)
                 [ -e "$name" ] || [ -L "$name" ] || same=yes
+                # What take_away of previous.sh leaves.
+                case $name:$(readlink "$name") in "/usr/local/bin/${name##*/}:/usr/bin/${name##*/}") same=yes ;; esac
                 [ "$name" != "$unit" ] || of_unit "$1" ""
                 ;;
         esac

@@ -21,7 +21,7 @@ add_user() { # name
 }
 
 swap_put() { mv -f "$(beside "$2" new)" "$2"; }
-swap_remove() { rm -f "$1"; }
+swap_remove() { take_away "$1"; }
 
 set_sysctl() { # key value
     key=$(printf '%s' "$1" | tr . /)

@@ -186,14 +186,31 @@ def test_what_somebody_unheld_or_replaced_is_put_right_under_a_running_container
 def test_a_node_moves_from_packages_to_releases_and_back_under_a_running_container(packaged: Packaged) -> None:
     node, operator = packaged.node, packaged.operator
     counter = start_counter(node, runtime="/usr/sbin/runc")
+    shim = "/usr/local/bin/containerd-shim-runc-v2"
     running = "readlink /proc/$(systemctl show --property MainPID --value containerd)/exe"
     must(operator.deploy(node, install_from="release"))
     assert node.ssh(running).stdout == "/usr/local/bin/containerd\n"
     assert must(operator.deploy(node, install_from="release")).json["results"]["operations"] == []
+    assert counter.stopped_counting() == ""
+    assert counter.unknown() == ""
+    assert counter.gap() == ""
+    counter.remove()
+    counter = start_counter(node, runtime="/usr/local/sbin/runc")
     back = must(operator.deploy(node))
     assert not any("containerd-second" in line or "containerd-unit-starts" in line for line in back.said(node))
     assert node.ssh(running).stdout == "/usr/bin/containerd\n"
     assert must(operator.deploy(node)).json["results"]["operations"] == []
     assert node.ssh("ls /usr/local/bin/containerd /etc/systemd/system/containerd.service", check=False).stdout == ""
     assert counter.stopped_counting() == ""
+    assert counter.unknown() == ""
     assert counter.gap() == ""
+    # containerd finds its shim again by this path alone.
+    assert node.ssh(f"readlink {shim}").stdout == "/usr/bin/containerd-shim-runc-v2\n"
+    counter.remove()
+    # Forward over the link, and back without anybody who needs it.
+    must(operator.deploy(node, install_from="release"))
+    assert node.ssh(f"test ! -L {shim} && test -x {shim}").stdout == ""
+    must(operator.rollback(node))
+    assert node.ssh(running).stdout == "/usr/bin/containerd\n"
+    assert node.ssh(f"readlink {shim}", check=False).stdout == "/usr/bin/containerd-shim-runc-v2\n"
+    assert must(operator.deploy(node)).json["results"]["operations"] == []
