@@ -25,6 +25,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
 from tasks import connecting, hiding, image_connector, open_files, speed
+from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.diff import Mask
 
@@ -74,7 +75,8 @@ pyinfra_cli.prints.jsonify = _jsonify_without_secrets
 
 # --- What pyinfra would call a success -------------------------------------------------------------------------------
 
-image_connector.register()
+_first = next(iter(_options.get("operations") or ()), "")
+image_connector.register(deploys=_first.endswith(".py") and Path(_first).resolve() == ROOT / "deploy.py")
 
 _inventory = str(_options.get("inventory", ""))
 if _inventory.endswith(".py") and not Path(_inventory).exists():

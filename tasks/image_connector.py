@@ -34,14 +34,21 @@ from tasks.node import READ_SECONDS, asked
 ENTER = ROOT / "tasks" / "image_enter.py"
 NAMES = ("image", "chroot")
 _entry_points = connectors.entry_points
+# Whether what comes first after the connection is this project's deploy, which asks for the whole tree.
+_deploys = False
+
+Outcome = tuple[bool, CommandOutput] | Exception
 
 
-def register() -> None:
+def register(*, deploys: bool = False) -> None:
     """Make pyinfra know the connector: this project is no package that a Python was told of.
 
     pyinfra asks for all connectors for each host whose name begins with "@", and Python reads what every installed
-    package says of itself each time: with many such hosts most of the time went there.
+    package says of itself each time: with many such hosts most of the time went there. `deploys`: the run begins with
+    this project's deploy.py.
     """
+    global _deploys
+    _deploys = deploys
 
     @cache
     def with_ours(*, group: str) -> Any:
@@ -65,7 +72,7 @@ class ImageConnector(BaseConnector):
         super().__init__(state, host)
         self.local = LocalConnector(state, host)
         self._lock: int | None = None
-        self._ahead: tuple[str, gevent.Greenlet[Any, tuple[bool, CommandOutput]]] | None = None
+        self._ahead: tuple[str, gevent.Greenlet[Any, Outcome]] | None = None
 
     @classmethod
     def make_names_data(cls, name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -87,16 +94,17 @@ class ImageConnector(BaseConnector):
         refuse_unfit(self.root, named)
         self._lock = take(self.root, named)
         try:
-            trial = gevent.spawn(self._inside, StringCommand("sh", "-c", ":"))
-            gevent.sleep(0)  # it begins
-            import_module("tasks.assess")  # what a deploy loads next takes as long
-            entered, output = trial.get()
+            trial = self._begin(StringCommand("sh", "-c", ":"))
+            if _deploys:
+                import_module("tasks.assess")  # what comes next takes as long
+            entered, output = _result(trial)
             if not entered:
                 raise ConnectError(f"{named}: {output.stderr or 'its shell does not run'}")
+            if _deploys and len(self.state.inventory) == 1:  # more are read as many at a time as was asked for
+                self._read_ahead()
         except BaseException:
             self.disconnect()
             raise
-        self._read_ahead()
 
     def _read_ahead(self) -> None:
         """Begin to read the tree: a deploy asks for that first, and until it does Python loads what decides.
@@ -104,12 +112,22 @@ class ImageConnector(BaseConnector):
         Reading takes as long as loading, a quarter of a second, and is another process's work.
         """
         command = self._for_a_shell(asked(self.host.data.dict()))
-        read = gevent.spawn(self._inside, command, _timeout=READ_SECONDS)
-        self._ahead = command.get_raw_value(), read
+        self._ahead = command.get_raw_value(), self._begin(command, _timeout=READ_SECONDS)
+
+    def _begin(self, command: StringCommand, **arguments: Any) -> gevent.Greenlet[Any, Outcome]:
+        def outcome() -> Outcome:
+            try:
+                return self._inside(command, **arguments)
+            except Exception as error:  # for whoever asks for it, and for nobody else
+                return error
+
+        begun = gevent.spawn(outcome)
+        gevent.sleep(0)  # now
+        return begun
 
     def disconnect(self) -> None:
         """Let another run have the image."""
-        self._take_ahead()
+        self._ahead = None  # it ends by itself, and changes nothing
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -120,15 +138,10 @@ class ImageConnector(BaseConnector):
         """Run a command inside the image, as its root: who pyinfra was told to become is not asked for."""
         control = extract_control_arguments(arguments)  # type: ignore[arg-type]
         unix_command = self._for_a_shell(command, **arguments)
-        ahead = self._take_ahead()
-        if ahead and ahead[0] == unix_command.get_raw_value() and not (print_output or print_input):
-            return ahead[1]
-        return self._inside(unix_command, print_output=print_output, print_input=print_input, **control)
-
-    def _take_ahead(self) -> tuple[str, tuple[bool, CommandOutput]] | None:
-        """What was read ahead, for the first that asks; once anything else is done in the image, it is old."""
         ahead, self._ahead = self._ahead, None
-        return (ahead[0], ahead[1].get()) if ahead else None
+        if ahead and ahead[0] == unix_command.get_raw_value() and not (print_output or print_input):
+            return _result(ahead[1])
+        return self._inside(unix_command, print_output=print_output, print_input=print_input, **control)
 
     def _for_a_shell(self, command: StringCommand, **arguments: Any) -> StringCommand:
         kept = {key: arguments[key] for key in ("_env", "_chdir", "_shell_executable") if key in arguments}
@@ -156,7 +169,7 @@ class ImageConnector(BaseConnector):
             self._feed(StringCommand(command), spool.name)
 
     def _feed(self, command: StringCommand, path: str) -> None:
-        self._take_ahead()
+        self._ahead = None  # it is old from here on
         words = StringCommand(*self._enter(), "sh", "-c", QuoteString(command), "<", QuoteString(path))
         done, output = self.local.run_shell_command(words)
         if not done:
@@ -188,13 +201,19 @@ class ImageConnector(BaseConnector):
         **arguments: Any,
     ) -> bool:
         """Read a file of the image."""
-        self._take_ahead()
         done, output = self._inside(StringCommand("base64", QuoteString(remote_filename)))
         if not done:
             raise OSError(output.stderr)
         with get_file_io(filename_or_io, "wb") as file:
             file.write(b64decode(output.stdout))
         return True
+
+
+def _result(begun: gevent.Greenlet[Any, Outcome]) -> tuple[bool, CommandOutput]:
+    outcome: Outcome = begun.get()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 class ChrootConnector(ImageConnector):

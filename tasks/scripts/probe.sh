@@ -351,8 +351,9 @@ probe_unknown() {
 probe() {
     if have perl; then
         perl -e "$probe_perl" "$@" 2>/dev/null
-        # One that lacks its own library, or is no perl, has said nothing. One that was killed is not asked again.
-        case $? in 0 | 12[89] | 1[3-9]? | 2[0-4]?) return ;; esac
+        # One that lacks its own library, crashes, or is no perl, has said nothing. One that was ended (by HUP, INT, KILL,
+        # PIPE, ALRM or TERM) is not asked again.
+        case $? in 0 | 129 | 130 | 137 | 141 | 142 | 143) return ;; esac
     fi
     shift
     if have mount && have unshare; then

@@ -339,7 +339,7 @@ def test_without_perl_ramfs_cannot_either(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "asks"), [("exit 2", True), ("exit 255", True), ("exit 127", True), ("kill -9 $$", False)]
+    ("end", "asks"), [("exit 2", True), ("exit 255", True), ("kill -SEGV $$", True), ("kill -KILL $$", False)]
 )
 def test_a_perl_that_does_not_work_is_none_and_one_that_was_killed_is_not_asked_again(
     tree: Tree, end: str, asks: bool

@@ -135,8 +135,8 @@ def test_packets_to_nodes_are_sent_at_once_from_the_first_one_on_and_nothing_pol
 
 
 GROUPED = """
-import runpy
-from pyinfra.api import Config, Inventory, State
+import gc, runpy
+from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.context import ctx_config, ctx_state
 
 def shown():
@@ -151,6 +151,7 @@ ctx_config.set(Config())
 before = shown()
 runpy.run_path("config.py")
 assert shown() == before, (before, shown())
+print(Inventory.make_hosts_and_groups.__module__, Host.init.__module__, gc.get_threshold()[0])
 print(before)
 """
 
@@ -158,6 +159,7 @@ print(before)
 def test_an_inventory_is_the_same_without_a_search_for_each_host() -> None:
     done = subprocess.run([sys.executable, "-c", GROUPED], cwd=REPO, capture_output=True, text=True, check=False)
     assert "'web': [('a', 'list'), ('b', 'list')]" in done.stdout, done.stdout + done.stderr
+    assert f"tasks.speed tasks.speed {speed.OBJECTS}\n" in done.stdout
     assert done.returncode == 0, done.stderr
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,24 +159,35 @@ def counting(root: Path) -> Path:
     return count
 
 
-def test_what_was_read_ahead_is_what_the_plan_is_made_of(builder: Builder, copied: Copied) -> None:
-    root = copied()
+def test_a_tree_is_read_once_and_ahead_for_a_deploy_alone(builder: Builder, copied: Copied, tmp_path: Path) -> None:
+    root, first, nothing = copied(), tmp_path / "first.py", tmp_path / "nothing.py"
     count = counting(root)
     assert builder.dry(root).code == 0
     assert count.read_text() == "read\n"
-
-
-def test_it_is_not_once_something_else_was_done_in_the_image(builder: Builder, copied: Copied, tmp_path: Path) -> None:
-    root, first = copied(), tmp_path / "first.py"
-    count = counting(root)
-    first.write_text(
-        "from pyinfra import host\n"
-        "from pyinfra.facts.server import Command\n"
-        "host.get_fact(Command, 'mkdir -p /etc/containerd; echo mine >/etc/containerd/config.toml')\n"
-    )
+    nothing.write_text("")
+    assert builder.run(root, "--dry", deploy=(str(nothing),)).code == 0
+    assert count.read_text() == "read\n"
+    # What is done before a deploy is seen by it, by whatever way it was done.
+    first.write_text(f"from pathlib import Path; Path({str(root / 'etc/containerd')!r}).mkdir()\n")
+    first.open("a").write(f"Path({str(root / paths.CONFIG[1:])!r}).write_text('mine')\n")
     bake = builder.run(root, "--dry", "--diff", deploy=(str(first), "deploy.py"))
     assert count.read_text() == "read\nread\n"
     assert "-mine" in bake.text
+
+
+def test_what_was_read_ahead_and_is_asked_for_no_more_holds_nobody_up(
+    builder: Builder, copied: Copied, tmp_path: Path
+) -> None:
+    root = copied()
+    (root / "usr/bin/id").unlink()
+    (root / "usr/bin/id").write_text("#!/bin/sh\nexec sleep 60\n")
+    (root / "usr/bin/id").chmod(0o755)
+    began = time.monotonic()
+    run = builder.run(root, "--dry", containerd_root="relative")
+    assert run.code == 1
+    assert "containerd_root" in run.text
+    assert "Traceback" not in run.text
+    assert time.monotonic() - began < 30
 
 
 def test_two_bakes_give_the_same_bytes_and_times(builder: Builder, copied: Copied) -> None:
