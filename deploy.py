@@ -6,8 +6,15 @@ From this directory:
     pyinfra inventories/INVENTORY.py deploy.py                  change it
 """
 
-from tasks import assess, containerd, install, verify
-from tasks.refusal import contained
+import sys
+
+try:
+    from tasks import assess, containerd, install, verify
+    from tasks.refusal import contained
+except ModuleNotFoundError as error:
+    if error.name != "tasks":
+        raise
+    sys.exit("--> run pyinfra from the directory of deploy.py (cd there first): config.py, which it needs, is there")
 
 with contained():
     plan = assess.plan_or_refuse()

@@ -215,13 +215,17 @@ class Applying:
             canary=None if passed_canary or not waiting else self._canary(waiting),
         )
 
-    def _canary(self, waiting: Sequence[str]) -> str:
+    def _canary(self, waiting: Sequence[str]) -> str | None:
         wanted = self.options.canary
         if wanted is None:
             return waiting[0]
-        for name in waiting:
-            if wanted == name or wanted in self.records[name].groups:
-                return name
+        named = [each for each in self.records.values() if wanted == each.name or wanted in each.groups]
+        for each in named:
+            if each.name in waiting:
+                return each.name
+        if any(each.is_well for each in named):
+            say(f"the canary {wanted} is ready already: the first wave is one of many")
+            return None
         raise CannotRun(f"--canary {wanted}: no node that would change has this name or is in a group of this name")
 
     # --- the waves -----------------------------------------------------------------------------------------------

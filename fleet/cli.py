@@ -251,6 +251,9 @@ def _history(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_KUBECTL = "kubectl"
+
+
 def _draining(parser: argparse.ArgumentParser) -> None:
     drain = parser.add_mutually_exclusive_group()
     drain.add_argument(
@@ -260,7 +263,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
         help="drain a node by kubectl before a change that disturbs its pods",
     )
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
-    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help='such as "kubectl --context prod"')
+    parser.add_argument("--kubectl", default=_KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"')
     parser.add_argument("--drain-timeout", type=_some, default=300, metavar="SECONDS", help="for each node (300)")
     parser.add_argument(
         "--drain-argument",
@@ -309,6 +312,8 @@ def _apply(options: argparse.Namespace) -> int:
         if drain is not None:
             raise CannotRun("--before and --after take the place of --drain and --no-drain: give one or the other")
         guard, drain = Hooks(options.before or "", options.after or "", options.drain_timeout), True
+    elif not drain and (options.drain_argument or options.kubectl != _KUBECTL):
+        raise CannotRun("--kubectl and --drain-argument say how to drain: give --drain too")
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)
         guard = Kubectl(options.kubectl, arguments, options.drain_timeout)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from userns import kubelet_mounts, kubelet_range, other_runtimes, paths
 from userns.changes import InstallArtifact, InstallPackage, RemoveFile
@@ -54,8 +55,17 @@ def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[
             kubelet_id_range=policy.kubelet_id_range,
             ids_per_pod=policy.ids_per_pod,
             max_pods=policy.max_pods,
+            confines=_confines(policy.containerd_config),
             image=node.image is not None,
         ),
+    )
+
+
+def _confines(config: Mapping[str, Any]) -> bool:
+    """Whether enable_selinux is turned on somewhere in it; containerd's own default is off."""
+    return any(
+        each is True if key == "enable_selinux" else isinstance(each, Mapping) and _confines(each)
+        for key, each in config.items()
     )
 
 
@@ -220,6 +230,17 @@ def _gpu(node: Node, _wants: Wants) -> Iterator[Finding]:
         )
 
 
+def _selinux(node: Node, wants: Wants) -> Iterator[Finding]:
+    if node.selinux.casefold() == "enforcing" and not wants.confines:
+        yield warning(
+            "selinux-confines-no-container",
+            "SELinux is enforced here, and no container is confined by it: config.toml is written as a whole, and "
+            "without enable_selinux = true, even where the one before had it. Set it with containerd_config (or in "
+            "/etc/containerd/conf.d), and see that container-selinux is installed",
+            "containerd docs/cri/config.md: enable_selinux is off by default",
+        )
+
+
 def _kubelet(node: Node, wants: Wants) -> Iterator[Finding]:
     if not node.kubelet_version or not wants.kubernetes_version:
         return
@@ -261,5 +282,6 @@ _CHECKS: tuple[Callable[[Node, Wants], Iterator[Finding]], ...] = (
     _id_range,
     _volumes,
     _gpu,
+    _selinux,
     _unfinished,
 )

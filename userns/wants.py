@@ -12,7 +12,8 @@ class Wants:
     """What the policy wants of a node, as far as something there can stand in its way.
 
     `metacopy`: on, off, or None (left as it is). `installs`: whether this run puts programs in place; `removes`: the
-    paths that it takes away. `image`: the node is a root directory that boots later; nothing that runs belongs to it.
+    paths that it takes away; `confines`: whether the config turns SELinux on for containers. `image`: the node is a
+    root directory that boots later; nothing that runs belongs to it.
     """
 
     kubernetes_version: str = ""
@@ -24,6 +25,7 @@ class Wants:
     max_user_namespaces: int = 0
     installs: bool = True
     removes: frozenset[str] = frozenset()
+    confines: bool = False
     kubelet_id_range: tuple[int, int] | None = None
     ids_per_pod: int = 65536
     max_pods: int = 110

@@ -20,7 +20,10 @@ add_user() { # name
         useradd --system --no-create-home --shell /usr/sbin/nologin "$1"
 }
 
-swap_put() { mv -f "$(beside "$2" new)" "$2"; }
+swap_put() { mv -f "$(beside "$2" new)" "$2" && label "$2"; }
+label() { # for SELinux, which knows the file by its own name alone
+    [ ! -e /sys/fs/selinux/enforce ] || restorecon "$1" 2>/dev/null || :
+}
 swap_remove() { take_away "$1"; }
 
 set_sysctl() { # key value

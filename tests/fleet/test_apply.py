@@ -239,6 +239,15 @@ def test_nobody_there_to_agree_changes_nothing(tmp_path: Path) -> None:
     assert "wave" not in run.stderr
 
 
+def test_a_canary_that_is_ready_already_has_passed(tmp_path: Path) -> None:
+    fleet = played(tmp_path, 2)
+    fleet.add("done", nodes.converged())
+    run = apply(fleet, "--canary", "@fake/done", "--max-unavailable", "2")
+    assert (run.code, run.json["outcome"]) == (0, "done")
+    assert "the canary @fake/done is ready already" in run.stderr
+    assert [(wave["canary"], len(wave["nodes"])) for wave in run.json["waves"]] == [(False, 2)]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -247,6 +256,7 @@ def test_nobody_there_to_agree_changes_nothing(tmp_path: Path) -> None:
         (["--limit", "n9"], "--limit n9: no group or host of this name"),
         (["--max-failures", "-1"], "'-1' is not a number"),
         (["--drain", "--before", "true"], "--before and --after take the place of --drain"),
+        (["--drain-argument=--force"], "--kubectl and --drain-argument say how to drain: give --drain too"),
     ],
     ids=str,
 )

@@ -95,6 +95,7 @@ def test_a_clean_node_says_nothing() -> None:
         ({"overlay": Overlay(state="builtin", metacopy="Y")}, "overlay-builtin", "note"),
         ({"overlay": Overlay(state="absent")}, "overlay-missing", "blocker"),
         ({"gpu_hooks": ("nvidia-cdi-hook",)}, "gpu-hooks", "warning"),
+        ({"selinux": "enforcing"}, "selinux-confines-no-container", "warning"),
         ({"unfinished": "2026-11-23T10:00:00"}, "unfinished-change", "note"),
         ({"container": "systemd-nspawn"}, "kernel-shared", "note"),
     ],
