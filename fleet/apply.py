@@ -25,14 +25,12 @@ from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.terminal import say, tell
-from fleet.waves import DEFAULT_MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limit
+from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
 from tasks import next_step
 from userns.diff import Mask
 
-__all__ = ["GROUP_DATA", "apply"]
+__all__ = ["apply"]
 
-# What a group's data may say to a rollout.
-GROUP_DATA = ("max_unavailable",)
 _IN_FLIGHT = (
     "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
 )
@@ -196,20 +194,15 @@ class Applying:
 
     def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:
         waiting = [each.name for each in self.records.values() if each.status is Status.CHANGES]
-        limits = {}
-        for group, size in inventory.sizes.items():
-            wanted = self.options.max_unavailable or inventory.data[group].get(
-                "max_unavailable", DEFAULT_MAX_UNAVAILABLE
-            )
-            try:
-                limits[group] = limit(wanted, size)
-            except LimitError as error:
-                raise CannotRun(f"max_unavailable of {group}: {error}") from error
+        try:
+            of_groups = limits(inventory.sizes, inventory.data, self.options.max_unavailable)
+        except LimitError as error:
+            raise CannotRun(str(error)) from error
         away = {each.name for each in self.records.values() if each.status in UNAVAILABLE} | self.away.hosts
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
-            limits=limits,
+            limits=of_groups,
             unavailable=away,
             max_failures=self.options.max_failures,
             canary=None if passed_canary or not waiting else self._canary(waiting),
@@ -380,7 +373,7 @@ def apply(
     request: Request, options: Options, history: History, guard: Guard | None = None, events_of: Events = child.events
 ) -> int:
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
-    request = request.model_copy(update={"group_data": GROUP_DATA})
+    request = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     return Applying(request, options, history, guard or Guard(), events_of)()
 
 

@@ -14,6 +14,7 @@ from fleet.history import History
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
+from fleet.waves import MAX_UNAVAILABLE, LimitError, limits
 
 __all__ = ["as_json", "gather", "nodes_as_json", "options", "run"]
 
@@ -56,8 +57,9 @@ def _of_host(host: HostEvent, record: Record | None) -> Record:
 def run(request: Request, history: History, *, as_json_: bool, verbose: bool, events_of: Events = child.events) -> int:
     """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
     number = history.begin("plan", request.inventory, options(request))
+    asking = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     try:
-        _, records = gather(request, Progress("reading"), verbose, events_of=events_of)
+        _, records = gather(asking, Progress("reading"), verbose, _look_at_limits, events_of)
     except KeyboardInterrupt:
         history.finish(number, INTERRUPTED_BEFORE, EXIT_INTERRUPTED)
         raise
@@ -72,6 +74,14 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     else:
         print(text.plan(records, diff=request.diff, verbose=verbose), end="")
     return exit_code(records)
+
+
+def _look_at_limits(inventory: InventoryEvent) -> None:
+    """A slip in what an apply would be limited by is told of before anything is read."""
+    try:
+        limits(inventory.sizes, inventory.data)
+    except LimitError as error:
+        raise child.CannotRun(str(error)) from error
 
 
 def options(request: Request) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fleet.records import WELL, Status
 from fleet.text import counted
 
-__all__ = ["DEFAULT_MAX_UNAVAILABLE", "LimitError", "Rollout", "Stop", "Wave", "limit"]
+__all__ = ["MAX_UNAVAILABLE", "LimitError", "Rollout", "Stop", "Wave", "limit", "limits"]
 
+# What a group's data may say to a rollout.
+MAX_UNAVAILABLE = "max_unavailable"
 DEFAULT_MAX_UNAVAILABLE = "10%"
 
 
@@ -28,6 +31,20 @@ def limit(value: object, size: int) -> int:
     if isinstance(value, bool) or not count or (number := int(count[1])) < 1 or (count[2] and number > 100):
         raise LimitError(f'{value!r} is no number of nodes: expected a count such as 3, or a percentage such as "10%"')
     return max(1, size * number // 100) if count[2] else number
+
+
+def limits(sizes: Mapping[str, int], data: Mapping[str, Mapping[str, Any]], every: object = None) -> dict[str, int]:
+    """The limit of each group, by its size: `every` where that is given, else what its data says, else a tenth.
+
+    Raises LimitError, which names the group.
+    """
+    found = {}
+    for group, size in sizes.items():
+        try:
+            found[group] = limit(every or data.get(group, {}).get(MAX_UNAVAILABLE, DEFAULT_MAX_UNAVAILABLE), size)
+        except LimitError as error:
+            raise LimitError(f"{MAX_UNAVAILABLE} of {group}: {error}") from error
+    return found
 
 
 @dataclass(frozen=True, slots=True)

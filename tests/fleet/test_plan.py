@@ -51,6 +51,15 @@ def text(mixed: tuple[Fleet, Path]) -> Run:
     return plan(mixed, "--diff")
 
 
+def test_a_group_that_may_have_no_number_of_nodes_away_is_told_of_by_the_plan_too(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.add("n1", nodes.converged(), group="a")
+    fleet.data = {"a": {"max_unavailable": "lots"}}
+    run = fleet_py("plan", fleet.inventory, home=tmp_path)
+    assert run.code == 1
+    assert "max_unavailable of a: 'lots' is no number of nodes" in run.stderr
+
+
 def test_every_node_is_told_of_with_what_is_to_be_done(told: Run) -> None:
     assert statuses(told) == {
         "@fake/fresh": "changes",

@@ -70,7 +70,7 @@ def test_a_slip_of_what_the_fleet_reads_is_refused_too(meant: str, name: str) ->
 
 def test_what_the_fleet_reads_is_known_by_its_own_names() -> None:
     # In a process of its own: fleet.runner imports pyinfra, which replaces parts of the standard library.
-    code = "from fleet import apply, runner; print(*apply.GROUP_DATA, runner.KUBERNETES_NODE, runner.REGION)"
+    code = "from fleet import runner, waves; print(waves.MAX_UNAVAILABLE, runner.KUBERNETES_NODE, runner.REGION)"
     asked = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(FLEETS) == set(asked.stdout.split())
     assert load(dict.fromkeys(FLEETS, "1"), LOCK).to_json() == load({}, LOCK).to_json()
