@@ -130,6 +130,8 @@ settle_manifest() {
 }
 
 roll_back() {
+    # Not "run again": where that run was a rollback too, a second one would take it back.
+    stale="another run changed this node since the plan was made; look first what would come back now (--dry): a second previous_set goes forward again"
     take_lock
     while IFS="$tab" read -r kind a b _; do
         case $kind in

@@ -121,6 +121,15 @@ def test_what_the_check_found_before_does_not_outlive_a_check_that_is_gone(tmp_p
     assert f"\nreadiness={READINESS}\n" in activation()
 
 
+def test_a_rollback_whose_plan_is_old_is_not_to_be_run_again_unseen(tmp_path: Path) -> None:
+    """The other run may have been a rollback, too: a second one would take it back."""
+    calls = 'die() { echo "error: $*"; exit; }\ntake_lock() { die "$stale"; }\nroll_back'
+    (said,) = run(tmp_path, "roll_back", calls)
+    assert said.startswith("error: another run changed this node since the plan was made; look first")
+    assert "--dry" in said
+    assert "run again" not in said
+
+
 # --- the health of containerd --------------------------------------------------------------------------------------
 
 
