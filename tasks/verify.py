@@ -41,8 +41,10 @@ class ProofCommand(StringCommand):
         handlers: tuple[str, ...],
         allow: tuple[str, ...],
         snapshotter: str,
+        refused: tuple[str, ...],
     ) -> None:
         super().__init__(*command.bits)
+        self.refused = refused
         self.ready = ready
         self.handlers = handlers
         self.snapshotter = snapshotter
@@ -62,6 +64,12 @@ class ProofCommand(StringCommand):
             return False, output
         allowed = any(each.allowed for each in findings)
         good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or allowed)
+        if good and self.refused:
+            ids = ", ".join(self.refused)
+            logger.error(
+                f"{host.print_prefix}containers start in user namespaces here, but this node is refused: {ids}"
+            )
+            good = False
         if good:
             proven[host.name] = tuple(result.summary)
             if not allowed and self.ready.tier != "unsupported":
@@ -100,10 +108,12 @@ def start_containers(
     requests: str,
     allow: Sequence[str] = (),
     of_a_change: bool = False,
+    refused: Sequence[str] = (),
 ) -> Generator[StringCommand, None, None]:
     """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides.
 
-    `of_a_change`: its success is written down on the node. Until then every deploy tries it again.
+    `of_a_change`: its success is written down on the node. Until then every deploy tries it again. `refused`: the ids
+    of what stands against the node besides. Its containers are looked at all the same, and then it fails.
     """
     command = run(
         "verify.sh",
@@ -116,7 +126,7 @@ def start_containers(
         *(f"{name}={path}" for name, path in handlers.items()),
         parts=PARTS,
     )
-    yield ProofCommand(command, ready, tuple(handlers), tuple(allow), snapshotter)
+    yield ProofCommand(command, ready, tuple(handlers), tuple(allow), snapshotter, tuple(refused))
     if of_a_change:  # not reached where the proof fails
         yield StringCommand("rm", "-f", UNPROVEN)
 
@@ -143,6 +153,8 @@ def prove(plan: Plan, *, of_a_change: bool = False) -> None:
         requests="\n".join(each.line for each in requests),
         allow=list(plan.policy.allow),
         of_a_change=of_a_change,
+        # A deploy does not come here with such a node. The proof alone does: what is refused gets no label.
+        refused=list(dict.fromkeys(each.id for each in plan.blockers)),
         _timeout=PROVE_SECONDS,
     )
 

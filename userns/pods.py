@@ -123,6 +123,8 @@ class Pods:
         findings = [finding for name in handlers for finding in self._shortfall(name, expected)]
         if self.status and expected != _NONE:
             findings += self._unclaimed(handlers)
+            if asked:  # else it may be a containerd 1.7, which names no handler, and a kubelet that asks of none
+                findings += self._unknown(handlers)
         told: dict[str, list[str]] = {}
         for name in handlers:
             told.setdefault(self._level(name, expected, asked), []).append(name)
@@ -163,6 +165,24 @@ class Pods:
                 "kubernetes/kubernetes#123216",
             )
             for name, more in unclaimed.items()
+        ]
+
+    def _unknown(self, handlers: list[str]) -> list[Finding]:
+        """The handlers that containerd does not name: it runs with another config than the one that has them.
+
+        A container is proven all the same, because ctr is given the runtime's path.
+        """
+        named = dict(self.status.handlers) if self.status else {}
+        knows = f"It knows {', '.join(filter(None, named))}" if any(named) else "It names none, as containerd 1.x does"
+        return [
+            blocker(
+                "proof-handler-unclaimed",
+                f"{name}: the containerd that runs does not know this handler: a kubelet (1.30 and later) refuses the "
+                f"pods. {knows}. Is the handler in its config, and was it restarted since?",
+                "kubernetes/kubernetes#123216",
+            )
+            for name in handlers
+            if name not in named
         ]
 
     def _level(self, handler: str, expected: int, asked: bool) -> str:

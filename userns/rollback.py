@@ -235,8 +235,10 @@ def _containerd(kept: Kept, chosen: KeptSet) -> str:
 def _versions(kept: Kept, chosen: KeptSet, program: str) -> tuple[str, str]:
     """The version of the containerd that runs (else: is there) now, and of the one that comes back."""
     now = kept.now.versions.get("running") or kept.now.version(kept.now.starts)
-    then = (chosen if chosen.entry(program) else kept.now).version(program)
-    return now, then or chosen.versions.get(program, "")
+    entry = chosen.entry(program)
+    then = (chosen if entry else kept.now).version(program) or chosen.versions.get(program, "")
+    # It may lie where nothing can be run (noexec). Then the same program in its place may say it.
+    return now, then or (kept.now.version(program) if entry and entry.state == "yes" else "")
 
 
 def _access(kept: Kept) -> Iterator[Finding]:
@@ -294,6 +296,8 @@ def _runs(kept: Kept, chosen: KeptSet, program: str) -> Iterator[Finding]:
     now, then = _versions(kept, chosen, program)
     if then:
         yield from upgrades.orphans(now, then, kept.shims)
+    else:
+        yield from upgrades.unknown(now, program, kept.shims)
 
 
 def _changes(kept: Kept, chosen: KeptSet, back: list[Entry]) -> Iterator[str]:
@@ -335,7 +339,8 @@ def _actions(
     yield "expect", kept.manifest
     yield "rollback", name, chosen.digest
     yield "health", f"{program.rpartition('/')[0]}/ctr", snapshotter or "overlayfs"
-    if program and upgrades.crosses(*_versions(kept, chosen, program)):
+    now, then = _versions(kept, chosen, program)
+    if program and (upgrades.crosses(now, then) if then else upgrades.may_cross(now)):
         yield ("no-tasks",)
     if name == UNDO:
         return

@@ -11,9 +11,13 @@ from userns.policy import Policy
 from userns.tables import BORDERS, UPGRADES, Border, branch
 from userns.versions import parse
 
-__all__ = ["TASKS", "crosses", "installed", "needs_empty_node", "of_node", "orphans", "skipped"]
+__all__ = ["TASKS", "crosses", "installed", "may_cross", "needs_empty_node", "of_node", "orphans", "skipped", "unknown"]
 
 TASKS = "containerd-downgrade-with-tasks"
+_CURE = (
+    "Their containers would run on without anybody who could stop them. Drain the node and remove its pods first "
+    "(crictl rmp --all --force; ctr -n NAMESPACE tasks ls)"
+)
 
 
 def of_node(node: Node, policy: Policy) -> list[Finding]:
@@ -35,6 +39,11 @@ def crosses(now: str, wanted: str) -> bool:
     return bool(wanted) and _border(now, wanted) is not None
 
 
+def may_cross(now: str) -> bool:
+    """Whether some containerd could not talk to the shims of the one that is there now ("": not known)."""
+    return not now or any(parse(now) in row.shims for row in BORDERS)
+
+
 def installed(node: Node) -> str:
     """The version of the containerd that containerd.service starts, "" where that cannot be told.
 
@@ -53,19 +62,34 @@ def orphans(now: str, wanted: str, shims: Mapping[str, int] | None) -> Iterator[
     row = _border(now, wanted)
     if row is None or shims == {}:
         return
-    count = sum(shims.values()) if shims else 0
-    what = (
-        f"{count} task{'s' if count > 1 else ''} (shims in the namespace{'s' if len(shims) > 1 else ''} "
-        f"{', '.join(sorted(shims))}) run{'' if count > 1 else 's'} here"
-        if shims
-        else "whether tasks run here could not be read"
-    )
     yield blocker(
         TASKS,
-        f"containerd is to go from {now or 'an unknown version'} back to {wanted}, and {what}: {wanted} cannot talk to "
-        "the shims of 2.x. Their containers would run on without anybody who could stop them. Drain the node and "
-        "remove its pods first (crictl rmp --all --force; ctr -n NAMESPACE tasks ls)",
+        f"containerd is to go from {now or 'an unknown version'} back to {wanted}, and {_tasks(shims)}: {wanted} "
+        f"cannot talk to the shims of 2.x. {_CURE}",
         row.source,
+    )
+
+
+def unknown(now: str, program: str, shims: Mapping[str, int] | None) -> Iterator[Finding]:
+    """A blocker where nobody knows whether the wanted containerd, `program`, could talk to the shims that run."""
+    if shims == {} or not may_cross(now):
+        return
+    yield blocker(
+        TASKS,
+        f"the version of the {program} that is to come back cannot be told: no record has it, and the kept copy does "
+        f"not answer to --version. And {_tasks(shims)}: containerd 1.x cannot talk to the shims of 2.x. {_CURE}",
+        BORDERS[0].source,
+    )
+
+
+def _tasks(shims: Mapping[str, int] | None) -> str:
+    """What is known of the tasks that run here; there is at least one, or None."""
+    if not shims:
+        return "whether tasks run here could not be read"
+    count = sum(shims.values())
+    return (
+        f"{count} task{'s' if count > 1 else ''} (shims in the namespace{'s' if len(shims) > 1 else ''} "
+        f"{', '.join(sorted(shims))}) run{'' if count > 1 else 's'} here"
     )
 
 

@@ -14,6 +14,7 @@
 # Each step is on the disk before the next one begins.
 mark=$state/activation
 committed=$state/committed
+readiness=/run/userns-node/readiness.json
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" log=""
@@ -198,6 +199,7 @@ write_manifest() {
 # --- 5. the commit, and the two ways in --------------------------------------------------------------------------
 
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
+    rm -f "$readiness" # first: the set that came back may have no check, and nobody would write it anew
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
 }
 commit() {

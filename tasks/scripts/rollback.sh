@@ -11,17 +11,39 @@
 # --- keeping -----------------------------------------------------------------------------------------------------
 
 # At a commit. The set that makes way is the oldest, or the one that runs now; the set that the change replaced takes
-# the first place. Each line may be the last one before a power cut: the next run goes on from there.
+# the first place. But no set makes way for one that differs in nothing that a rollback is for: two releases that change
+# the check alone would leave none with the containerd from before. There the kept sets learn what those files were.
+# Each line may be the last one before a power cut: the next run goes on from there.
 keep_sets() {
     if [ "$(cat "$committed")" = "rollback previous" ]; then
         extend "$state/previous.2"
         rm -rf "$state/previous"
+    elif ! grep -q ^rollback "$committed" && slight; then
+        extend "$state/previous.2" # first: where `previous` has to go, this is no longer asked
+        extend "$state/previous"
+        [ ! -e "$state/previous" ] || return 0 # `tidy` removes what was saved
     elif [ -e "$state/previous" ]; then
         extend "$state/previous"
         rm -rf "$state/previous.2"
         [ ! -e "$state/previous" ] || mv "$state/previous" "$state/previous.2"
     fi
     mv "$back" "$state/previous"
+}
+
+# Whether the change touched no program, unit or config of containerd: only the check, the record of it, and what stays
+# in a rollback anyway.
+slight() {
+    while IFS="$tab" read -r kind name _; do
+        case $kind:$name in
+            active:* | healthy:* | directory:* | user:*) ;;
+            put:"$state/manifest" | absent:"$state/manifest") ;;
+            put:/usr/local/libexec/userns-node/check | absent:/usr/local/libexec/userns-node/check) ;;
+            put:"$units/userns-node-check.service" | absent:"$units/userns-node-check.service") ;;
+            put:/etc/subuid | absent:/etc/subuid | put:/etc/subgid | absent:/etc/subgid) ;;
+            put:/etc/sysctl.d/90-userns-node.conf | absent:/etc/sysctl.d/90-userns-node.conf) ;;
+            *) return 1 ;;
+        esac
+    done <"$back/restore"
 }
 
 # The change touched more than what this kept set names: there the set is as STATE/undo. One that could not be made
@@ -108,6 +130,8 @@ settle_manifest() {
 }
 
 roll_back() {
+    # Not "run again": where that run was a rollback too, a second one would take it back.
+    stale="another run changed this node since the plan was made; look first what would come back now (--dry): a second previous_set goes forward again"
     take_lock
     while IFS="$tab" read -r kind a b _; do
         case $kind in

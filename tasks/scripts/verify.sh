@@ -88,9 +88,11 @@ clock() {
     now=${now%.*}${now#*.}
 }
 
-# Take a directory away, and first what is mounted below it: ctr or a shim that was killed leaves its mounts.
+# Take a directory away, and first what is mounted below it: ctr or a shim that was killed leaves its mounts. The kernel
+# has them without the links that lead there, as a kubelet's root may be one.
 discard() {
-    grep -F " $1/" /proc/self/mountinfo | while read -r a a a a name line; do umount -l "$name"; done
+    real=$(cd "$1" 2>/dev/null && pwd -P) || real=$1
+    grep -F " $real/" /proc/self/mountinfo | while read -r a a a a name line; do umount -l "$name"; done
     rm -rf "${1:?}"
 }
 

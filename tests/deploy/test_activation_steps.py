@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.operations import activation
+from userns.paths import READINESS
 
 OK = """\
 TYPE                             ID         PLATFORMS      STATUS
@@ -107,6 +108,26 @@ def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot
         ["bin", "state", "unit", "wanted", "activate.sh", "committed"] if fails else ["daemon-reload", "bin", "state"]
     )
     assert [each for each in said if each and not each.endswith(":")] == there
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_the_check_found_before_does_not_outlive_a_check_that_is_gone(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "readiness.json").write_text("ready\n")
+    systemctl = f"echo $* >{tmp_path}/asked; {f'echo anew >{tmp_path}/readiness.json' if there else 'exit 5'}"
+    look = f"cat {tmp_path}/asked; cat $readiness 2>/dev/null || echo none"
+    calls = f"readiness={tmp_path}/readiness.json; check_anew; {look}"
+    said = run(tmp_path, "check_anew", calls, systemctl=systemctl)
+    assert said == ["restart userns-node-check.service", "anew" if there else "none"]
+    assert f"\nreadiness={READINESS}\n" in activation()
+
+
+def test_a_rollback_whose_plan_is_old_is_not_to_be_run_again_unseen(tmp_path: Path) -> None:
+    """The other run may have been a rollback, too: a second one would take it back."""
+    calls = 'die() { echo "error: $*"; exit; }\ntake_lock() { die "$stale"; }\nroll_back'
+    (said,) = run(tmp_path, "roll_back", calls)
+    assert said.startswith("error: another run changed this node since the plan was made; look first")
+    assert "--dry" in said
+    assert "run again" not in said
 
 
 # --- the health of containerd --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tasks import next_step
 from tests import nodes
 from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, TEXT, Fleet, pyinfra
 from userns import paths, proof
-from userns.node import Node, Overlay
+from userns.node import Node, Overlay, Unit
 
 HOSTS = ("first", "same", "other", "alone")
 MODES = [["--dry"], ["--dry", "--diff"], ["-y"], ["--dry", "--json"], ["-y", "--json"]]
@@ -177,6 +177,24 @@ def test_a_failed_proof_fails_the_host_unless_its_finding_is_accepted(
     assert run.code == code
     assert any("proof-failed" in line and "no space left on device" in line for line in run.said(host))
     assert "kubectl label" not in run.text  # it is accepted, not proven
+
+
+@pytest.mark.parametrize(("allow", "code"), [([], 1), (["crio-runs"], 0)])
+def test_a_node_that_is_refused_is_not_proven_though_its_containers_start(
+    tmp_path: Path, allow: list[str], code: int
+) -> None:
+    crio = nodes.bare(units={**nodes.bare().units, "crio": Unit(load="loaded", active="active")})
+    made = Fleet(tmp_path)
+    host = made.add("node", nodes.converged(crio), allow=allow)
+    made.add("done", nodes.converged())
+    run = pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
+    said = run.said(host)
+    assert run.code == code
+    assert [line for line in said if line.startswith("runc: proven")]  # it is looked at all the same
+    why = "containers start in user namespaces here, but this node is refused: crio-runs"
+    assert (why in said, "tier idmapped is proven" in said) == (bool(code), not code)
+    labelled = "@fake/done" if code else "@fake/done @fake/node"
+    assert f"kubectl label --overwrite node {labelled} userns-node/tier=idmapped\n" in run.stderr
 
 
 def test_nodes_of_one_group_that_differ_in_metacopy_are_told(tmp_path: Path) -> None:

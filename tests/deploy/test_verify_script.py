@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -241,3 +242,25 @@ def test_two_runs_at_once_take_turns(node: Node) -> None:
     ]
     assert [parse(run.communicate(timeout=300)[0]).handlers["runc"].error for run in runs] == ["", "", ""]
     assert (node.path / "turns").read_text().split() == ["begin", "end"] * 3
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_mounted_below_a_link_goes_with_the_directory(tmp_path: Path, linked: bool) -> None:
+    """The kernel tells where a mount is without links, as the kubelet's root may be one."""
+    real, root = tmp_path / "data" / "kubelet", tmp_path / "kubelet"
+    (real / "check" / "tmpfs").mkdir(parents=True)
+    (real / "check-not-ours").mkdir()
+    if linked:
+        root.symlink_to(real)
+    else:
+        root = real
+    (tmp_path / "mountinfo").write_text(
+        "".join(f"5 1 0:9 / {real}/{name} rw - tmpfs x rw\n" for name in ("check/tmpfs", "check-not-ours"))
+    )
+    found = re.search(r"^discard\(\) \{\n.*?^\}$", script("verify.sh"), re.M | re.S)
+    assert found
+    text = found[0].replace("/proc/self/mountinfo", str(tmp_path / "mountinfo"))
+    calls = f'umount() {{ echo "$*"; }}\n{text}\ndiscard {root}/check\ndiscard {root}/check'
+    done = subprocess.run(["sh", "-u", "-c", calls], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout.splitlines()[0], done.stderr) == (f"-l {real}/check/tmpfs", "")
+    assert sorted(each.name for each in real.iterdir()) == ["check-not-ours"]

@@ -129,6 +129,16 @@ def test_a_handler_that_containerd_does_not_vouch_for_is_refused_by_kubelets() -
     assert found == ["proof-handler-unclaimed", "proof-level"]
 
 
+def said_of(claims: dict[str, bool]) -> str:
+    """A Status with these handlers, and whether each one claims user namespaces."""
+    handlers = [
+        pb.RuntimeHandler(name=name, features=pb.RuntimeHandlerFeatures(user_namespaces=claimed))
+        for name, claimed in claims.items()
+    ]
+    message = pb.StatusResponse(runtime_handlers=handlers).SerializeToString()
+    return "cri\t" + b64encode(b"\0" + len(message).to_bytes(4, "big") + message).decode()
+
+
 @pytest.mark.parametrize(
     ("claims", "said"),
     [
@@ -139,14 +149,31 @@ def test_a_handler_that_containerd_does_not_vouch_for_is_refused_by_kubelets() -
 )
 def test_the_handler_of_pods_without_a_runtime_class_is_judged_too(claims: dict[str, bool], said: str | None) -> None:
     """A drop-in may have made another one the default."""
-    handlers = [
-        pb.RuntimeHandler(name=name, features=pb.RuntimeHandlerFeatures(user_namespaces=claimed))
-        for name, claimed in claims.items()
-    ]
-    message = pb.StatusResponse(runtime_handlers=handlers).SerializeToString()
-    status = "cri\t" + b64encode(b"\0" + len(message).to_bytes(4, "big") + message).decode()
+    status = said_of(claims)
     found = [each for each in judge(parse(text(row(), status, WHOLE)), "idmapped") if each.id != "proof-level"]
     assert [each.message.startswith(said or "-") for each in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("claims", "knows"),
+    [({"crun": True, "": True}, "It knows crun. "), ({}, "It names none, as containerd 1.x does. ")],
+)
+def test_a_handler_that_containerd_does_not_name_is_none_that_a_kubelet_uses(
+    claims: dict[str, bool], knows: str
+) -> None:
+    """ctr is given the runtime's path, so that its container says nothing of the config."""
+    found = judge(parse(text(row(), said_of(claims), WHOLE)), "idmapped")
+    assert [each.id for each in found] == ["proof-handler-unclaimed", "proof-level"]
+    assert "the containerd that runs does not know this handler" in found[0].message
+    assert knows in found[0].message
+
+
+def test_containerd_1_7_names_no_handler_and_its_kubelets_ask_of_none() -> None:
+    plain = DISK.replace("\tdisk\t", "\tplain\t").replace("\t0:0\t\t", "\t\t\t")
+    proof = parse(text(row(), said_of({}), plain))
+    assert [each.id for each in judge(proof, "idmapped", idmaps_volumes=False)] == ["proof-level"]
+    # Nor does it refuse a second time what the operator accepted.
+    assert [each.id for each in judge(proof, "none")] == ["proof-level"]
 
 
 @pytest.mark.parametrize(

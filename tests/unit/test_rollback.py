@@ -108,6 +108,32 @@ def test_over_the_border_to_1_7_only_without_tasks() -> None:
     assert blockers(kept(then="2.1.9", runs="1.7.24", shims={"k8s.io": 1})) == set()
 
 
+def test_to_a_containerd_of_unknown_version_only_without_tasks() -> None:
+    """One that was put there by hand, kept where nothing can be run: no record has it, and it did not say it."""
+    before = KeptSet(digest="d" * 64, entries=(put(CONTAINERD, 1),), versions={CONTAINERD: ""})
+
+    def some(**changed: Any) -> Kept:
+        return kept(sets={PREVIOUS: before}, **changed)
+
+    assert blockers(some(shims={"k8s.io": 1})) == {"containerd-downgrade-with-tasks"}
+    assert blockers(some(shims=None)) == {"containerd-downgrade-with-tasks"}
+    assert blockers(some()) == set()
+    assert ("no-tasks",) in actions(some())
+    [told] = [each.message for each in rollback.make(some(shims={"k8s.io": 2}), PREVIOUS).findings]
+    assert told.startswith(f"the version of the {CONTAINERD} that is to come back cannot be told: ")
+    assert "2 tasks (shims in the namespace k8s.io) run here" in told
+    # The shims of 1.x are nobody's trouble.
+    assert blockers(some(runs="1.7.24", shims={"k8s.io": 1})) == set()
+    assert ("no-tasks",) not in actions(some(runs="1.7.24"))
+
+
+def test_a_kept_containerd_that_is_the_one_that_is_there_has_its_version() -> None:
+    before = KeptSet(digest="d" * 64, entries=(put(CONTAINERD, 1, state="yes"), put(RUNC, 2)))
+    some = kept(sets={PREVIOUS: before}, shims={"k8s.io": 1})
+    assert blockers(some) == set()
+    assert ("no-tasks",) not in actions(some)
+
+
 def test_what_runs_counts_and_not_the_file_of_its_name() -> None:
     """A change from 1.7 that was cut before the restart: 1.7 runs, and its tasks are its own."""
     now = KeptSet(versions={CONTAINERD: "2.1.9", "running": "1.7.24"}, starts=CONTAINERD)
