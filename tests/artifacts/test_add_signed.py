@@ -239,6 +239,38 @@ class TestCrun:
         site.put(self.list_path(), checksum_lines("crun", "1.31"))
         assert "--signed-only asks for one" in refused(add, lock, "crun", "1.31", "--signed-only")
 
+    def test_a_named_keyring_asks_for_a_signature(self, add: Run, site: LoopbackSite, keys: Keys, lock: Path) -> None:
+        site.put(self.list_path(), checksum_lines("crun", "1.31"))
+        reason = refused(add, lock, "crun", "1.31", *trusting(keys))
+        assert "has no signature at" in reason
+        assert "add it in a run of its own, without --keyring" in reason
+        # containerd is signed by nobody, and may come along with what is.
+        site.containerd("2.3.5")
+        assert add("containerd", "2.3.5", *trusting(keys)).code == 0
+
+    def test_a_recorded_signature_gives_way_to_nothing_weaker(
+        self, add: Run, site: LoopbackSite, keys: Keys, lock: Path
+    ) -> None:
+        whole = checksum_lines("crun", "1.31")
+        one = b"".join(line for line in whole.splitlines(keepends=True) if b"amd64" in line)
+        site.put(self.list_path(), one)
+        site.put(f"{self.list_path()}.asc", keys.detach_sign(one))
+        assert add("crun", "1.31", *trusting(keys)).code == 0
+        before, signed = lock.read_text(), entry(lock, "crun", "1.31")["verified"]
+        # A mirror withholds the signature, and invents a digest for one more architecture.
+        del site.answers[f"{self.list_path()}.asc"]
+        site.put(self.list_path(), whole.replace(digests("crun", "1.31")["arm64"].encode(), b"d" * 64))
+        for options in ((), trusting(keys)):
+            ran = add("crun", "1.31", *options)
+            assert (ran.code, ran.out) == (1, "")
+            assert lock.read_text() == before
+        ran = add("crun", "1.31")
+        assert f"is pinned already, verified by {signed}, and what" in ran.err
+        assert "was verified less: checksum file, downloaded twice, without TLS" in ran.err
+        ran = add("crun", "1.31", "--replace")
+        assert ran.out.startswith("crun 1.31: replaced: ")
+        assert entry(lock, "crun", "1.31")["verified"] == "checksum file, downloaded twice, without TLS"
+
     def test_neither_list_nor_signature(self, add: Run, site: LoopbackSite, lock: Path) -> None:
         site.publish("crun", "1.31")
         assert "has no digests of crun 1.31" in refused(add, lock, "crun", "1.31")
