@@ -33,6 +33,11 @@ class Found:
     missing: list[str] = field(default_factory=list)
 
     @property
+    def signed(self) -> bool:
+        """Whether a pinned key has signed them."""
+        return _worth(self.verified) == _SIGNED
+
+    @property
     def entry(self) -> dict[str, str]:
         """The table in the lock file."""
         return self.digests | {"verified": self.verified, "source": self.source}
@@ -219,7 +224,7 @@ def added(lock: Lock, text: str, release: Release, found: Found, head: dict[str,
     weaker = _worth(known) > _worth(found.verified)
     if weaker and not replace:  # one word of `verified` is for all architectures, also for those that are there already
         raise Refused(
-            f"{release} is pinned already, verified by {known}, and what {found.source} has now was verified less: "
+            f"{release} is pinned already ({known}), and what {found.source} has now was verified less: "
             f"{found.verified}. Name upstream or another mirror, and a keyring where upstream signs; "
             "--replace takes it all the same"
         )
@@ -244,6 +249,8 @@ def _worth(verified: str) -> int:
     """How much a verification is worth, by the words that the lock has for it."""
     if verified.startswith("signature by "):
         return _SIGNED
-    if not verified.startswith("checksum file"):
+    if not verified:
         return 0
+    if not verified.startswith("checksum file"):  # somebody's own words: only a signature is surely worth more
+        return _SIGNED - 1
     return 1 + ("the same on two sites" in verified) + 2 * ("without TLS" not in verified)
