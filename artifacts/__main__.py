@@ -73,6 +73,8 @@ def _add(options: argparse.Namespace) -> int:
                 continue
             text = verdict.text
             note = f"; upstream has none for {', '.join(found.missing)}" if found.missing else ""
+            if release.upstream.signed == "beside" and not found.signed:
+                note += "; no signature was there, which upstream may have: --keyring asks for one"
             told.append(f"{release}: {verdict.done}: {', '.join(found.digests)} ({found.verified}){note}")
     if refusals:
         raise Refused("\n".join([*refusals, *(["nothing was written"] if told else [])]))

@@ -1,7 +1,8 @@
 """`add`: what upstream says a release's digests are, verified as far as upstream lets anybody, into the lock file.
 
 A signature is worth more than a checksum file, which is as trustworthy as the site that has it: that one is taken
-only when a second download says the same, and the lock file says that this is all there was.
+only when a second download says the same, and the lock file says that this is all there was. A site can withhold a
+signature, so that one is not taken where a keyring was named, nor does it take the place of a better verification.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from userns.releases import Lock
 __all__ = ["Found", "Verdict", "added", "verify"]
 
 
-_SIGNED = 2
+_SIGNED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class Found:
     verified: str
     source: str
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def signed(self) -> bool:
+        """Whether a pinned key has signed them."""
+        return _worth(self.verified) == _SIGNED
 
     @property
     def entry(self) -> dict[str, str]:
@@ -65,6 +71,11 @@ def verify(
         raise Refused(f"{site.url(release.directory)}/ has no digests of {release}: is there such a release?")
     if signed_only and _worth(verified) < _SIGNED:
         raise Refused(f"{release} has no signature at {site.url(release.directory)}/, and --signed-only asks for one")
+    if release.upstream.signed == "beside" and verifier.has_keys and _worth(verified) < _SIGNED:
+        raise Refused(
+            f"{release} has no signature at {site.url(release.directory)}/, and a keyring was named. If upstream's own "
+            "page of this release has none either, add it in a run of its own, without --keyring"
+        )
     if len(set(digests.values())) != len(digests):
         raise Refused(f"{release} would have one digest for two architectures: its checksum files are mixed up")
     missing = [arch for arch in release.assets() if arch not in digests]
@@ -194,7 +205,7 @@ def _need_keys(release: Release, verifier: Verifier) -> None:
 
 
 def added(lock: Lock, text: str, release: Release, found: Found, head: dict[str, str], *, replace: bool) -> Verdict:
-    """The lock with this release; what is pinned stays as it is, unless `replace`."""
+    """The lock with this release; what is pinned, and how it was verified, gets no worse unless `replace`."""
     component, version = release.component, release.version
     pinned = {arch: lock.asset(component, version, arch).sha256 for arch in lock.architectures(component, version)}
     _refuse_replay(lock, release, found)
@@ -206,12 +217,18 @@ def added(lock: Lock, text: str, release: Release, found: Found, head: dict[str,
             f"{release} is pinned already, and not as upstream has it now: {arch} is {pinned[arch]} in the lock file, "
             f"{says}. A release's assets do not change: find out why before you say --replace"
         )
-    if not changed and len(pinned) == len(found.digests):
-        if _worth(lock.verified(component, version)) >= _worth(found.verified):
-            return Verdict(text, "unchanged")
-        done = "verified"
-    else:
-        done = "replaced" if changed else "added"
+    known = lock.verified(component, version) if pinned else ""
+    same = not changed and len(pinned) == len(found.digests)
+    if same and _worth(known) >= _worth(found.verified):
+        return Verdict(text, "unchanged")
+    weaker = _worth(known) > _worth(found.verified)
+    if weaker and not replace:  # one word of `verified` is for all architectures, also for those that are there already
+        raise Refused(
+            f"{release} is pinned already ({known}), and what {found.source} has now was verified less: "
+            f"{found.verified}. Name upstream or another mirror, and a keyring where upstream signs; "
+            "--replace takes it all the same"
+        )
+    done = "verified" if same else "replaced" if changed or weaker else "added"
     return Verdict(locktext.with_version(text, component, version, found.entry, head), done)
 
 
@@ -232,4 +249,8 @@ def _worth(verified: str) -> int:
     """How much a verification is worth, by the words that the lock has for it."""
     if verified.startswith("signature by "):
         return _SIGNED
-    return 1 if verified.startswith("checksum file") else 0
+    if not verified:
+        return 0
+    if not verified.startswith("checksum file"):  # somebody's own words: only a signature is surely worth more
+        return _SIGNED - 1
+    return 1 + ("the same on two sites" in verified) + 2 * ("without TLS" not in verified)

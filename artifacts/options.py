@@ -57,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "releases", nargs="+", metavar="COMPONENT VERSION…", help="such as: containerd 2.3.5 2.2.8 runc 1.4.4"
     )
     add.add_argument(
-        "--keyring", action="append", default=[], type=Path, metavar="FILE", help="signers' public keys (repeatable)"
+        "--keyring",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="signers' public keys (repeatable); what of crun has no signature is refused then",
     )
     add.add_argument(
         "--signer",
@@ -83,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
         help="where to download what is unsigned a second time (default the same)",
     )
     add.add_argument("--signed-only", action="store_true", help="refuse what has no signature")
-    add.add_argument("--replace", action="store_true", help="change digests that are pinned already")
+    add.add_argument(
+        "--replace", action="store_true", help="change digests that are pinned already, or how they were verified"
+    )
     add.add_argument("--dry", action="store_true", help="show what would change, and write nothing")
 
     check = commands.add_parser(

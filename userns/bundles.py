@@ -79,10 +79,6 @@ class Bundle:
         rows = [asdict(asset) for asset in self.assets]
         return json.dumps({"format": FORMAT, "locks": list(self.locks), "assets": rows}, indent=2) + "\n"
 
-    def versions(self, component: str) -> tuple[str, ...]:
-        """The versions of `component` that it has for any architecture, newest first."""
-        return newest_first(list(dict.fromkeys(each.version for each in self.assets if each.component == component)))
-
     def find(self, asset: Asset) -> Bundled | None:
         """The very asset that the lock pins, or None."""
         wanted = (asset.component, asset.version, asset.arch, asset.sha256)
@@ -99,10 +95,13 @@ class Bundle:
             has = f"it has it for {', '.join(each.architecture for each in same)}"
         else:
             has = f"it has {', '.join(map(str, own))}" if own else f"it has no {asset.component} at all"
+        # Another version than the lock's newest may well be meant, but only the settings can say so, not the bundle.
+        others = newest_first([each.version for each in own if each.architecture == asset.arch and each not in same])
+        or_else = f'. Or set {asset.component}_version = "{others[0]}", if that is meant' if others else ""
         words = " ".join(f"{component}={version}" for component, version in wanted)
         return (
             f"{self.name} has no {asset.component} {asset.version} for {asset.arch} ({has}). Make one that does, on a "
-            f"connected machine: python -m artifacts bundle OUT.tar {words} --arch {asset.arch}"
+            f"connected machine: python -m artifacts bundle OUT.tar {words} --arch {asset.arch}{or_else}"
         )
 
 

@@ -134,9 +134,9 @@ def load(
     """The policy in one host's data, with the lock (or the text of the lock file), and the bundle that it names.
 
     Names that are not ours are left alone unless they are a slip of one of ours. A version that is not set becomes
-    the newest locked release (with a bundle: of those that it has) that `blocking_advisories` has nothing against;
-    where it has something against each, the newest, so that the plan can name the advisory and the operator can
-    decide. Raises PolicyError with every problem at once, and nothing else.
+    the newest locked release that `blocking_advisories` has nothing against, whatever a bundle has; where it has
+    something against each, the newest, so that the plan can name the advisory and the operator can decide. Raises
+    PolicyError with every problem at once, and nothing else.
     """
     problems = list(_strangers(data))
     values: dict[str, Any] = {}
@@ -154,7 +154,7 @@ def load(
         message = f"the lock file cannot be used: {error}. Repair it, or name another one"
         problems.append(Problem("artifact_lock", values.get("artifact_lock"), message))
     else:
-        problems += _resolve_versions(values, lock, bundle, blocking_advisories)
+        problems += _resolve_versions(values, lock, blocking_advisories)
     problems += _between_settings(values, known_findings)
     if problems:
         order = list(SETTINGS)
@@ -171,10 +171,12 @@ def _strangers(data: Mapping[str, object]) -> Iterator[Problem]:
             )
 
 
-def _resolve_versions(
-    values: dict[str, Any], lock: Lock, bundle: Bundle | None, blocking_advisories: Advisories
-) -> Iterator[Problem]:
-    """Put the newest version where none is named, and refuse the ones that could not be installed."""
+def _resolve_versions(values: dict[str, Any], lock: Lock, blocking_advisories: Advisories) -> Iterator[Problem]:
+    """Put the newest version where none is named, and refuse the ones that could not be installed.
+
+    What a bundle holds has no say here: whoever brings an old one would choose an old version for every node, and that
+    of programs that are genuine. One that lacks the version is refused by the plan (`artifact-not-bundled`).
+    """
     for component in COMPONENTS:
         setting = f"{component}_version"
         if setting not in values or (values[setting] is None and component == "crun"):
@@ -187,11 +189,9 @@ def _resolve_versions(
             yield Problem(setting, values.pop(setting), message)
             continue
         if values[setting] is None:
-            choice = [v for v in lock.versions(component) if bundle is None or v in bundle.versions(component)]
-            newest = _newest(component, choice, blocking_advisories)
+            newest = _newest(component, lock.versions(component), blocking_advisories)
             if newest is None:
-                where = f"{bundle.name}, as far as it is locked," if bundle else "the lock file"
-                message = f"{where} has no {component} to choose from. Name a version, or add one"
+                message = f"the lock file has no {component} to choose from. Name a version, or add one"
                 yield Problem(setting, values.pop(setting), message)
                 continue
             values[setting] = newest
@@ -200,8 +200,8 @@ def _resolve_versions(
             yield Problem(setting, version, lock.missing(component, version))
 
 
-def _newest(component: str, choice: list[str], blocking_advisories: Advisories) -> str | None:
-    releases = [version for version in choice if not parse(version).is_prerelease] or choice
+def _newest(component: str, choice: Collection[str], blocking_advisories: Advisories) -> str | None:
+    releases = [version for version in choice if not parse(version).is_prerelease] or list(choice)
     clean = (version for version in releases if not blocking_advisories(component, version))
     return next(clean, releases[0] if releases else None)
 

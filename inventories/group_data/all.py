@@ -49,8 +49,9 @@ release_url = "https://github.com"
 # The lock file on the controller: each asset's SHA-256. A mirror of rebuilt binaries brings its own.
 artifact_lock = "artifacts/lock.toml"
 
-# For "bundle": the file on the controller that `python -m artifacts bundle` made where there is a network. Versions
-# that are not named above are then the newest that it has, and a node of an architecture that it lacks is refused.
+# For "bundle": the file on the controller that `python -m artifacts bundle` made where there is a network. What
+# it holds chooses no version: one that is not named above is the lock file's newest, and a node for which the bundle
+# lacks that is refused.
 artifact_bundle = None
 
 # True: digest every installed program in every run (0.3 s of CPU a node). False: only where size, inode, mtime or ctime

@@ -180,6 +180,27 @@ class TestPinned:
         assert entry(lock, "containerd", "1.7.34")["verified"] == "checksum file, downloaded twice, without TLS"
         assert add("containerd", "1.7.34").out.startswith("containerd 1.7.34: unchanged: ")
 
+    def test_nor_does_a_checksum_file_that_came_by_a_better_way(self, add: Run, site: LoopbackSite, lock: Path) -> None:
+        site.containerd("1.7.34")
+        pinned = digests("containerd", "1.7.34")["amd64"]
+        ways = ("downloaded twice", "the same on two sites, without TLS", "the same on two sites")
+        for way in ways:  # one architecture is pinned, and the site has more
+            text = LOCK.replace(f'amd64 = "{"3" * 64}"', f'amd64 = "{pinned}"\nverified = "checksum file, {way}"')
+            lock.write_text(text)
+            ran = add("containerd", "1.7.34")
+            assert ran.code == 1
+            assert "was verified less: checksum file, downloaded twice, without TLS" in ran.err
+            assert lock.read_text() == text
+
+    def test_nor_are_an_operators_own_words_on_it_lost(self, add: Run, site: LoopbackSite, lock: Path) -> None:
+        site.containerd("1.7.34")
+        own = f'amd64 = "{digests("containerd", "1.7.34")["amd64"]}"\nverified = "built here, twice"'
+        text = LOCK.replace(f'amd64 = "{"3" * 64}"', own)
+        lock.write_text(text)
+        ran = add("containerd", "1.7.34")
+        assert (ran.code, lock.read_text()) == (1, text)
+        assert "is pinned already (built here, twice), and what" in ran.err
+
     def test_a_better_verification_is_written_down_and_a_worse_one_is_not(
         self, add: Run, site: LoopbackSite, keys: Keys, lock: Path
     ) -> None:

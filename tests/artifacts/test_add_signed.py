@@ -170,7 +170,9 @@ class TestCrun:
     def test_a_signed_list(self, add: Run, site: LoopbackSite, keys: Keys, lock: Path) -> None:
         site.put(self.list_path(), checksum_lines("crun", "1.31"))
         site.put(f"{self.list_path()}.asc", keys.detach_sign(checksum_lines("crun", "1.31")))
-        assert add("crun", "1.31", *trusting(keys)).code == 0
+        ran = add("crun", "1.31", *trusting(keys))
+        assert ran.code == 0
+        assert "no signature" not in ran.out
         assert entry(lock, "crun", "1.31")["verified"].startswith(f"signature by {keys.good} of ")
         # The lock had no crun: it begins like the project's own, behind runc.
         assert list(tomllib.loads(lock.read_text())) == ["containerd", "runc", "crun"]
@@ -193,7 +195,9 @@ class TestCrun:
 
     def test_an_unsigned_list_is_downloaded_twice(self, add: Run, site: LoopbackSite, lock: Path) -> None:
         site.put(self.list_path(), checksum_lines("crun", "1.31"))
-        assert add("crun", "1.31").code == 0
+        ran = add("crun", "1.31")
+        assert ran.code == 0
+        assert ran.out.endswith("; no signature was there, which upstream may have: --keyring asks for one\n")
         assert entry(lock, "crun", "1.31")["verified"] == "checksum file, downloaded twice, without TLS"
         assert site.paths().count(self.list_path()) == 3  # to see whether it is signed, then twice
 
@@ -238,6 +242,38 @@ class TestCrun:
     def test_a_site_that_withholds_the_signature(self, add: Run, site: LoopbackSite, lock: Path) -> None:
         site.put(self.list_path(), checksum_lines("crun", "1.31"))
         assert "--signed-only asks for one" in refused(add, lock, "crun", "1.31", "--signed-only")
+
+    def test_a_named_keyring_asks_for_a_signature(self, add: Run, site: LoopbackSite, keys: Keys, lock: Path) -> None:
+        site.put(self.list_path(), checksum_lines("crun", "1.31"))
+        reason = refused(add, lock, "crun", "1.31", *trusting(keys))
+        assert "has no signature at" in reason
+        assert "add it in a run of its own, without --keyring" in reason
+        # containerd is signed by nobody, and may come along with what is.
+        site.containerd("2.3.5")
+        assert add("containerd", "2.3.5", *trusting(keys)).code == 0
+
+    def test_a_recorded_signature_gives_way_to_nothing_weaker(
+        self, add: Run, site: LoopbackSite, keys: Keys, lock: Path
+    ) -> None:
+        whole = checksum_lines("crun", "1.31")
+        one = b"".join(line for line in whole.splitlines(keepends=True) if b"amd64" in line)
+        site.put(self.list_path(), one)
+        site.put(f"{self.list_path()}.asc", keys.detach_sign(one))
+        assert add("crun", "1.31", *trusting(keys)).code == 0
+        before, signed = lock.read_text(), entry(lock, "crun", "1.31")["verified"]
+        # A mirror withholds the signature, and invents a digest for one more architecture.
+        del site.answers[f"{self.list_path()}.asc"]
+        site.put(self.list_path(), whole.replace(digests("crun", "1.31")["arm64"].encode(), b"d" * 64))
+        for options in ((), trusting(keys)):
+            ran = add("crun", "1.31", *options)
+            assert (ran.code, ran.out) == (1, "")
+            assert lock.read_text() == before
+        ran = add("crun", "1.31")
+        assert f"is pinned already ({signed}), and what" in ran.err
+        assert "was verified less: checksum file, downloaded twice, without TLS" in ran.err
+        ran = add("crun", "1.31", "--replace")
+        assert ran.out.startswith("crun 1.31: replaced: ")
+        assert entry(lock, "crun", "1.31")["verified"] == "checksum file, downloaded twice, without TLS"
 
     def test_neither_list_nor_signature(self, add: Run, site: LoopbackSite, lock: Path) -> None:
         site.publish("crun", "1.31")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.files import templates
 from tests import nodes
-from userns import programs
+from userns import plan, programs
 from userns.bundles import Bundle, Bundled, BundleError
 from userns.changes import InstallArtifact
 from userns.policy import Policy, PolicyError, artifact_bundle_path, load
@@ -102,13 +103,10 @@ class TestPolicy:
         with pytest.raises(PolicyError, match="artifact_bundle = 5"):
             artifact_bundle_path({**SETTINGS, "artifact_bundle": 5})
 
-    def test_a_version_that_is_not_named_is_the_newest_one_in_it(self) -> None:
-        assert policy(bundle("amd64", containerd="2.2.7")).containerd_version == "2.2.7"
-
-    def test_a_bundle_without_runc_asks_for_one(self) -> None:
-        held = bundle("amd64")
-        with pytest.raises(PolicyError, match=r"runc_version = None: b\.tar, as far as it is locked, has no runc"):
-            policy(replace(held, assets=held.assets[:1]))
+    def test_a_version_that_is_not_named_is_the_lock_files_whatever_the_bundle_has(self) -> None:
+        released = load({}, LOCK)
+        for held in (None, bundle("amd64"), bundle("amd64", containerd="2.2.7"), Bundle((), (), "b.tar")):
+            assert policy(held).versions == released.versions
 
     def test_what_the_lock_does_not_pin_is_refused(self) -> None:
         with pytest.raises(PolicyError, match=r"the lock file has no digest for containerd 2\.1\.99"):
@@ -116,6 +114,28 @@ class TestPolicy:
 
 
 class TestPlan:
+    def test_an_old_bundle_downgrades_no_node(self) -> None:
+        old = tuple(bundled(*each, "amd64") for each in (("containerd", "2.0.10"), ("runc", "1.2.8")))
+        wanted = policy(Bundle(old, ("0" * 64,), "b.tar"))
+        for node in (nodes.converged(), nodes.bare()):
+            made = plan(node, wanted, templates())
+            assert not [each for each in made.changes if isinstance(each, InstallArtifact)]
+            assert {each.id for each in made.blockers} >= {"artifact-not-bundled"}
+        messages = [each.message for each in made.blockers if each.id == "artifact-not-bundled"]
+        assert messages[0] == (
+            "b.tar has no containerd 2.3.4 for amd64 (it has containerd 2.0.10 for amd64). Make one that does, on a "
+            "connected machine: python -m artifacts bundle OUT.tar containerd=2.3.4 runc=1.4.3 --arch amd64. "
+            'Or set containerd_version = "2.0.10", if that is meant'
+        )
+        assert messages[1].endswith('Or set runc_version = "1.2.8", if that is meant')
+
+    def test_nor_does_the_choice_hang_on_what_is_for_another_architecture(self) -> None:
+        old = bundled("containerd", "2.0.10", "arm64")
+        wanted = policy(Bundle((old, *bundle("amd64").assets), (), "b.tar"))
+        assert programs.missing(nodes.bare(), wanted) == []
+        arm = programs.missing(nodes.bare(machine="aarch64"), policy(Bundle((bundled("runc", "1.2.8", "amd64"),), ())))
+        assert not [each for each in arm if "Or set" in each.message]
+
     def test_only_what_the_node_lacks_is_pushed(self) -> None:
         wanted = policy(bundle("amd64"))
         containerd, runc = programs.changes(nodes.bare(), wanted)
