@@ -35,7 +35,7 @@ under upstream's paths: `tar -x` makes a mirror of it. The same versions give th
 exit code: 0 it is written, 1 something is missing or wrong and nothing was written, 2 usage, a file or the network
 
   python -m artifacts bundle bundle.tar --arch amd64 --arch arm64
-  python -m artifacts bundle bundle.tar containerd=2.3.4 runc=1.4.3 crun=1.31 --from https://mirror.example
+  python -m artifacts bundle bundle.tar containerd=2.3.4 runc=1.4.3 --from https://mirror.example
   python -m artifacts bundle bundle.tar --inventory inventories/prod.py --from /srv/mirror
 
 Then, on the controller behind the gap: install_from = "bundle" and artifact_bundle = "bundle.tar".
