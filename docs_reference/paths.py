@@ -45,6 +45,7 @@ _PULLED = {
     "/usr/local/sbin/userns-node-pull": "fetches, verifies, runs",
     "/etc/systemd/system/userns-node-pull.service": "one run of it",
     "/etc/systemd/system/userns-node-pull.timer": "starts that once an hour and after each boot",
+    "/var/lib/cloud/scripts/per-boot/50-userns-node": "the first run and the join, at each boot until that is done",
     "/var/lib/userns-node-pull": "`status.json` for everybody; for root alone what it fetched, the virtual "
     "environment, and the commits that were accepted and converged last",
 }

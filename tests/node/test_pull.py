@@ -29,8 +29,8 @@ CLOUD_CFG = """\
 datasource_list: [NoCloud]
 network: {config: disabled}
 cloud_init_modules: [write_files]
-cloud_config_modules: [runcmd]
-cloud_final_modules: [scripts_user]
+cloud_config_modules: []
+cloud_final_modules: [scripts_per_boot]
 """
 SET_UP = """
     set -e

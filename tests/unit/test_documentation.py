@@ -138,7 +138,7 @@ def test_every_path_on_a_node_is_in_the_reference() -> None:
         assert f"`{path}`" in page
     pull = (ROOT / "examples/pull/user-data.sh").read_text("utf-8")
     pulled = [*re.findall(r"(?m)^file (/\S+)", pull), *re.findall(r"PULL_STATE=(/\S+)", SCRIPT.read_text("utf-8"))]
-    assert len(pulled) == 6
+    assert len(pulled) == 7
     for path in pulled:
         assert f"`{path}`" in page
 

@@ -145,10 +145,27 @@ def test_a_fresh_node_runs_nothing_older_than_it_is_told(node: Node, ref: str) -
     node.repository.git("reset", "--quiet", "--hard", second)
     node.repository.tag()
     assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
-    # From here on what ran last counts.
+    # From here on what ran last counts too.
     third = node.repository.release()
     assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 0
     node.repository.git("reset", "--quiet", "--hard", second)
     node.repository.tag()
     assert node.pull(PULL_REF=ref, PULL_SINCE=second).returncode == 4
     assert f"does not follow {third}, which ran last" in node.status["message"]
+
+
+@pytest.mark.parametrize("ref", [TAG, BRANCH])
+def test_what_a_node_is_told_later_holds_also_after_something_older_ran(node: Node, ref: str) -> None:
+    first, second, third = (node.repository.release() for _ in range(3))
+    for commit in (first, second):
+        node.repository.git("reset", "--quiet", "--hard", commit)
+        node.repository.tag()
+        if commit == first:
+            assert node.pull(PULL_REF=ref).returncode == 0
+        # It is or follows what ran last, and has the hole that the third closed.
+        assert node.pull(PULL_REF=ref, PULL_SINCE=third).returncode == 4
+        assert f"does not follow {third}, PULL_SINCE" in node.status["message"]
+    node.repository.git("reset", "--quiet", "--hard", third)
+    node.repository.tag()
+    assert node.pull(PULL_REF=ref, PULL_SINCE=third).returncode == 0
+    assert node.ran == ["1", "3"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from configparser import ConfigParser
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.unit.pull_place import ROOT, SCRIPT
 
 PULL = ROOT / "examples/pull"
 CONF = PULL / "pull.conf"
+FIRST_BOOT = PULL / "first-boot"
 SIGNERS = 'release@example.internal namespaces="git" ssh-ed25519 AAAA\n\n# a comment: with a colon\n'
 
 
@@ -47,10 +50,12 @@ def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
         "/usr/local/sbin/userns-node-pull": SCRIPT.read_text(),
         "/etc/systemd/system/userns-node-pull.service": (PULL / "userns-node-pull.service").read_text(),
         "/etc/systemd/system/userns-node-pull.timer": (PULL / "userns-node-pull.timer").read_text(),
+        "/var/lib/cloud/scripts/per-boot/50-userns-node": FIRST_BOOT.read_text(),
     }
     modes = {path: each["permissions"] for path, each in files.items() if each["permissions"] != "0644"}
     # The address of a repository may have a password in it.
-    assert modes == {"/usr/local/sbin/userns-node-pull": "0755", "/etc/userns-node/pull.conf": "0600"}
+    programs = ("/usr/local/sbin/userns-node-pull", "/var/lib/cloud/scripts/per-boot/50-userns-node")
+    assert modes == dict.fromkeys(programs, "0755") | {"/etc/userns-node/pull.conf": "0600"}
 
 
 def test_an_input_without_a_last_newline_arrives_with_one(tmp_path: Path) -> None:
@@ -60,38 +65,95 @@ def test_an_input_without_a_last_newline_arrives_with_one(tmp_path: Path) -> Non
     command = ["sh", str(PULL / "user-data.sh"), str(conf), str(signers)]
     parsed = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     files = {each["path"]: each["content"] for each in parsed["write_files"]}
-    assert len(files) == 5
+    assert len(files) == 6
     assert files["/etc/userns-node/pull.conf"] == CONF.read_text()
     assert files["/etc/userns-node/allowed_signers"] == "release@example.internal ssh-ed25519 AAAA\n"
 
 
+@dataclass
+class Machine:
+    """A machine's boots with the script for the first one; the pull, the join's place and systemd are stand-ins."""
+
+    home: Path
+
+    def create(self, codes: str) -> None:
+        """Each run ends as the next of `codes` says, and then as the last; `cut` is a power cut."""
+        (self.home / "codes").write_text("".join(f"{code}\n" for code in codes.split()))
+        texts = {
+            "pull": 'echo pull >>did\ncode=$(head -n "$(grep -c pull did)" codes | tail -n 1)\n'
+            '[ "$code" != cut ] || kill -KILL 0\nexit "$code"\n',
+            "sleep": 'echo "$1" >>slept\n',
+            "timeout": '[ "$1 $2 $3" = "-k 60 1800" ] || exit 2\nshift 3\n"$@"\n',
+            "systemctl": 'echo "$*" >>did\n',
+        }
+        for name, text in texts.items():
+            (self.home / name).write_text(f"#!/bin/sh\n{text}")
+            (self.home / name).chmod(0o755)
+
+    def boot(self) -> list[str]:
+        """What this boot did, in order."""
+        (self.home / "did").write_text("")
+        script = FIRST_BOOT.read_text().replace("/usr/local/sbin/userns-node-pull", str(self.home / "pull"))
+        script = script.replace("/var/lib/cloud/instance/", f"{self.home}/").replace(
+            "echo 'this", "echo join >>did && echo 'this"
+        )
+        (self.home / "script").write_text(script)
+        path = f"{self.home}:{os.environ['PATH']}"
+        subprocess.run(
+            ["sh", "script"],
+            cwd=self.home,
+            env=os.environ | {"PATH": path},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+            timeout=30,
+        )
+        return (self.home / "did").read_text().splitlines()
+
+
+TIMER = "enable --now userns-node-pull.timer"
+
+
 @pytest.mark.parametrize(
     ("codes", "runs", "joins"),
-    [("0", 1, True), ("3 75 0", 3, True), ("1", 1, False), ("4", 1, False), ("3", 10, False), ("3 4", 2, False)],
+    [
+        ("0", 1, True),
+        ("3 75 1 5 124 137 0", 7, True),
+        ("2", 1, False),
+        ("4", 1, False),
+        ("3", 10, False),
+        ("1", 10, False),
+        ("3 4", 2, False),
+    ],
 )
 def test_the_first_run_is_tried_again_while_it_may_pass_and_only_a_proven_node_joins(
-    user_data: dict[str, Any], tmp_path: Path, codes: str, runs: int, joins: bool
+    tmp_path: Path, codes: str, runs: int, joins: bool
 ) -> None:
-    (first,) = (each for each in user_data["runcmd"] if isinstance(each, str))
-    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes.split()))
-    # Ends as the lines of `codes` say, one after the other, and then always as the last.
-    pull = tmp_path / "userns-node-pull"
-    pull.write_text('#!/bin/sh\necho >>ran\nexit "$(head -n "$(wc -l <ran)" codes | tail -n 1)"\n')
-    (tmp_path / "sleep").write_text("#!/bin/sh\n")
-    for name in ("userns-node-pull", "sleep"):
-        (tmp_path / name).chmod(0o755)
-    script = first.replace("/usr/local/sbin/userns-node-pull", str(pull))
-    command = ["sh", "-c", f"PATH={tmp_path}:$PATH\n{script}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30)
-    assert (tmp_path / "ran").read_text().count("\n") == runs
-    assert done.stdout == ("this node is ready to join\n" if joins else "")
+    machine = Machine(tmp_path)
+    machine.create(codes)
+    # In any case no run of the timer's can be before the one that joins.
+    assert machine.boot() == ["pull"] * runs + ["join"] * joins + [TIMER]
+    slept = (tmp_path / "slept").read_text().split() if runs > 1 else []
+    assert len(slept) == runs - 1
+    assert all(20 <= int(each) <= 51 for each in slept)
+    # What gave up has another chance at the next boot; what joined does nothing more.
+    assert bool(machine.boot()) is not joins
+
+
+def test_a_machine_that_went_off_in_its_first_run_joins_at_the_next_boot(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.create("3 cut")
+    assert machine.boot() == ["pull", "pull"]
+    machine.create("0")
+    assert machine.boot() == ["pull", "join", TIMER]
 
 
 def test_no_run_of_the_timers_can_be_before_the_one_that_joins(user_data: dict[str, Any]) -> None:
-    commands = [each if isinstance(each, str) else " ".join(each) for each in user_data["runcmd"]]
-    (run,) = (at for at, each in enumerate(commands) if "/usr/local/sbin/userns-node-pull" in each)
-    (timer,) = (at for at, each in enumerate(commands) if "userns-node-pull.timer" in each)
-    assert run < timer
+    """Nothing but the end of the first boot's script starts the timer."""
+    assert sorted(user_data) == ["packages", "write_files"]
+    lines = [line for each in user_data["write_files"] for line in each["content"].splitlines() if "systemctl" in line]
+    assert lines == [f"systemctl {TIMER}"]
+    assert FIRST_BOOT.read_text().endswith(f"{lines[0]}\n")
 
 
 def test_it_fits_into_what_clouds_take_and_begins_as_cloud_init_asks(printed: str) -> None:
@@ -132,7 +194,7 @@ def test_nothing_in_the_service_needs_a_mount_namespace() -> None:
     assert [name for name in unit["Service"] if name.startswith(("Protect", "Private", "ReadOnly", "Bind"))] == []
 
 
-@pytest.mark.parametrize("script", [SCRIPT, PULL / "user-data.sh"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [SCRIPT, FIRST_BOOT, PULL / "user-data.sh"], ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
     if not shutil.which("shellcheck"):
         unavailable("needs shellcheck")
