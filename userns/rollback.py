@@ -293,11 +293,7 @@ def _runs(kept: Kept, chosen: KeptSet, program: str) -> Iterator[Finding]:
             "its containers without anybody who could stop them. Nothing is brought back",
         )
         return
-    now, then = _versions(kept, chosen, program)
-    if then:
-        yield from upgrades.orphans(now, then, kept.shims)
-    else:
-        yield from upgrades.unknown(now, program, kept.shims)
+    yield from upgrades.orphans(*_versions(kept, chosen, program), kept.shims, program)
 
 
 def _changes(kept: Kept, chosen: KeptSet, back: list[Entry]) -> Iterator[str]:
@@ -339,8 +335,7 @@ def _actions(
     yield "expect", kept.manifest
     yield "rollback", name, chosen.digest
     yield "health", f"{program.rpartition('/')[0]}/ctr", snapshotter or "overlayfs"
-    now, then = _versions(kept, chosen, program)
-    if program and (upgrades.crosses(now, then) if then else upgrades.may_cross(now)):
+    if program and upgrades.crosses(*_versions(kept, chosen, program)):
         yield ("no-tasks",)
     if name == UNDO:
         return

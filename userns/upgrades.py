@@ -11,7 +11,7 @@ from userns.policy import Policy
 from userns.tables import BORDERS, UPGRADES, Border, branch
 from userns.versions import parse
 
-__all__ = ["TASKS", "crosses", "installed", "may_cross", "needs_empty_node", "of_node", "orphans", "skipped", "unknown"]
+__all__ = ["TASKS", "crosses", "installed", "needs_empty_node", "of_node", "orphans", "skipped"]
 
 TASKS = "containerd-downgrade-with-tasks"
 _CURE = (
@@ -35,13 +35,8 @@ def needs_empty_node(node: Node, policy: Policy) -> bool:
 
 
 def crosses(now: str, wanted: str) -> bool:
-    """Whether the wanted containerd could not talk to the shims of the one that is there now ("": not known)."""
-    return bool(wanted) and _border(now, wanted) is not None
-
-
-def may_cross(now: str) -> bool:
-    """Whether some containerd could not talk to the shims of the one that is there now ("": not known)."""
-    return not now or any(parse(now) in row.shims for row in BORDERS)
+    """Whether the wanted containerd could not talk to the shims of the one that is there now ("": either not known)."""
+    return _border(now, wanted) is not None
 
 
 def installed(node: Node) -> str:
@@ -57,29 +52,25 @@ def installed(node: Node) -> str:
     return ""
 
 
-def orphans(now: str, wanted: str, shims: Mapping[str, int] | None) -> Iterator[Finding]:
-    """A blocker where the wanted containerd could not talk to the shims that run (None: not known whether any do)."""
+def orphans(now: str, wanted: str, shims: Mapping[str, int] | None, program: str = "containerd") -> Iterator[Finding]:
+    """A blocker where the wanted containerd could not talk to the shims that run (None: not known whether any do).
+
+    Of a `program` whose version cannot be told (`wanted` is "") nobody knows that it could.
+    """
     row = _border(now, wanted)
     if row is None or shims == {}:
         return
-    yield blocker(
-        TASKS,
-        f"containerd is to go from {now or 'an unknown version'} back to {wanted}, and {_tasks(shims)}: {wanted} "
-        f"cannot talk to the shims of 2.x. {_CURE}",
-        row.source,
-    )
-
-
-def unknown(now: str, program: str, shims: Mapping[str, int] | None) -> Iterator[Finding]:
-    """A blocker where nobody knows whether the wanted containerd, `program`, could talk to the shims that run."""
-    if shims == {} or not may_cross(now):
-        return
-    yield blocker(
-        TASKS,
-        f"the version of the {program} that is to come back cannot be told: no record has it, and the kept copy does "
-        f"not answer to --version. And {_tasks(shims)}: containerd 1.x cannot talk to the shims of 2.x. {_CURE}",
-        BORDERS[0].source,
-    )
+    if wanted:
+        why = (
+            f"containerd is to go from {now or 'an unknown version'} back to {wanted}, and {_tasks(shims)}: {wanted} "
+            "cannot talk to the shims of 2.x"
+        )
+    else:
+        why = (
+            f"the version of the {program} that is to come back cannot be told: no record has it, and the kept copy "
+            f"does not answer to --version. And {_tasks(shims)}: containerd 1.x cannot talk to the shims of 2.x"
+        )
+    yield blocker(TASKS, f"{why}. {_CURE}", row.source)
 
 
 def _tasks(shims: Mapping[str, int] | None) -> str:
@@ -111,7 +102,12 @@ def skipped(now: str, wanted: str) -> Iterator[Finding]:
 
 
 def _border(now: str, wanted: str) -> Border | None:
-    """The border between the two; without a known version now, the one that may lie between them."""
+    """The border between the two; where a version is not known, the one that may lie between them."""
     return next(
-        (row for row in BORDERS if parse(wanted) in row.containerd and (not now or parse(now) in row.shims)), None
+        (
+            row
+            for row in BORDERS
+            if (not wanted or parse(wanted) in row.containerd) and (not now or parse(now) in row.shims)
+        ),
+        None,
     )
