@@ -69,9 +69,10 @@ def verify(
         raise Refused(f"{release} was not found: {error}") from error
     if not digests:
         raise Refused(f"{site.url(release.directory)}/ has no digests of {release}: is there such a release?")
-    if signed_only and _worth(verified) < _SIGNED:
+    signed = _worth(verified) == _SIGNED
+    if signed_only and not signed:
         raise Refused(f"{release} has no signature at {site.url(release.directory)}/, and --signed-only asks for one")
-    if release.upstream.signed == "beside" and verifier.has_keys and _worth(verified) < _SIGNED:
+    if release.upstream.signed == "beside" and verifier.has_keys and not signed:
         raise Refused(
             f"{release} has no signature at {site.url(release.directory)}/, and a keyring was named. If upstream's own "
             "page of this release has none either, add it in a run of its own, without --keyring"

@@ -231,7 +231,7 @@ def _gpu(node: Node, _wants: Wants) -> Iterator[Finding]:
 
 
 def _selinux(node: Node, wants: Wants) -> Iterator[Finding]:
-    if node.selinux.casefold() == "enforcing" and not wants.confines:
+    if node.enforces_selinux and not wants.confines:
         yield warning(
             "selinux-confines-no-container",
             "SELinux is enforced here, and no container is confined by it: config.toml is written as a whole, and "

@@ -232,6 +232,11 @@ class Node(_Frozen):
     selinux: str = ""
     seconds: float | None = None
 
+    @property
+    def enforces_selinux(self) -> bool:
+        """Whether SELinux refuses here what its policy forbids."""
+        return self.selinux.casefold() == "enforcing"
+
     def as_read_for(self, roots: Mapping[str, str]) -> Node:
         """This node without what was read of other directories than `roots`, whose keys are those of `filesystems`.
 

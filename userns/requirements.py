@@ -28,7 +28,7 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
         runc=policy.runc_version,
         crun=policy.crun_version,
         default_runtime=policy.default_runtime,
-        selinux=node.selinux.casefold() == "enforcing",
+        selinux=node.enforces_selinux,
         drop_ins=bool(node.drop_ins),
         kubelet=kubelet,
         told=node.kubelet_config,

@@ -347,8 +347,7 @@ read_packages() {
     if have dpkg-query && [ -d var/lib/dpkg ]; then
         # It takes some milliseconds, and most nodes have none of them.
         if have grep; then
-            grep -qxE "Package: (containerd(\.io)?|runc|crun|docker-ce|docker\.io|moby-(engine|containerd))" \
-                var/lib/dpkg/status || return 0
+            printf "Package: %s\n" "$@" | grep -qxF -f - var/lib/dpkg/status || return 0
         fi
         dpkg-query --admindir="$root/var/lib/dpkg" -W \
             -f="package\t\${Package}\t\${Version}\t\${db:Status-Abbrev}\n" "$@"
