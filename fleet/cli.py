@@ -312,7 +312,7 @@ def _apply(options: argparse.Namespace) -> int:
         if drain is not None:
             raise CannotRun("--before and --after take the place of --drain and --no-drain: give one or the other")
         guard, drain = Hooks(options.before or "", options.after or "", options.drain_timeout), True
-    elif not drain and (options.drain_argument or options.kubectl != _KUBECTL):
+    elif drain is None and (options.drain_argument or options.kubectl != _KUBECTL):
         raise CannotRun("--kubectl and --drain-argument say how to drain: give --drain too")
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)
