@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from fleet.commands import Commands
 
 __all__ = ["Guard", "Hooks", "Kubectl", "blocked_pods", "matches"]
 
@@ -84,7 +82,7 @@ class Hooks(Guard):
         failed = {}
         for host, node in nodes.items() if command else ():
             say(f"{host}: {command}")
-            if why := _run(["sh", "-c", command], self.seconds, {"NODE": node, "HOST": host})[1]:
+            if why := Commands().run(["sh", "-c", command], self.seconds, {"NODE": node, "HOST": host})[1]:
                 failed[host] = f"`{command}` failed: {why}"
         return failed
 
@@ -101,6 +99,7 @@ class Kubectl(Guard):
     seconds: int = 300
     parallel: int = 8
     theirs: set[str] = field(default_factory=set)
+    _commands: Commands = field(default_factory=Commands, init=False)
 
     def before(self, nodes: Mapping[str, str], say: Callable[[str], None], begun: Begun = _nobody) -> dict[str, str]:
         """Drain the nodes. One that cannot be drained in time is uncordoned again, if it was not cordoned before."""
@@ -122,7 +121,12 @@ class Kubectl(Guard):
         self, work: Callable[[str, Callable[[str], None]], str], nodes: Mapping[str, str], say: Callable[[str], None]
     ) -> dict[str, str]:
         with ThreadPoolExecutor(self.parallel) as pool:
-            done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
+            try:
+                done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
+            except BaseException:  # somebody leaves, and not after the longest drain
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._commands.leave()
+                raise
         return {host: why for host, why in done.items() if why}
 
     def _look(self, node: str, say: Callable[[str], None]) -> str:
@@ -146,8 +150,8 @@ class Kubectl(Guard):
         _, why = self._kubectl(
             "drain", node, f"--timeout={self.seconds}s", *self.arguments, seconds=self.seconds + GRACE_SECONDS
         )
-        if not why:
-            return ""
+        if not why or self._commands.left:
+            return why
         told = f"{node} could not be drained within {self.seconds} s: {self._culprits(why) or why}"
         if node in self.theirs or node in self.ours:
             return f"{told}. It was cordoned before, and is still"
@@ -188,7 +192,7 @@ class Kubectl(Guard):
         return [] if why else list(_parsed(found).get("items", []))
 
     def _kubectl(self, *arguments: str, seconds: float = GRACE_SECONDS) -> tuple[str, str]:
-        return _run([*shlex.split(self.command), *arguments], seconds)
+        return self._commands.run([*shlex.split(self.command), *arguments], seconds)
 
 
 def blocked_pods(said: str) -> list[tuple[str, str]]:
@@ -219,44 +223,9 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
             return value is None
 
 
-def _run(argv: Sequence[str], seconds: float, more: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """What a command printed, and why it failed, or ""."""
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **(more or {})},
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        return "", f"there is no program {argv[0]}"
-    except OSError as error:
-        return "", f"{argv[0]} could not be run: {error.strerror}"
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=seconds)
-        except BaseException as error:
-            with suppress(ProcessLookupError):  # all of it: what a shell has begun would go on draining
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                return "", f"no end within {seconds:.0f} s"
-            raise
-    if process.returncode:
-        return stdout, "; ".join(_lines(stderr or stdout)) or f"exit code {process.returncode}"
-    return stdout, ""
-
-
 def _parsed(text: str) -> dict[str, Any]:
     try:
         parsed: dict[str, Any] = json.loads(text)
     except ValueError:  # a wrapper around kubectl that says more than it
         return {}
     return parsed
-
-
-def _lines(text: str) -> Iterable[str]:
-    return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))

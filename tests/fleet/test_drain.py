@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from tests import nodes
 from tests.conftest import unavailable
 from tests.deploy.fleet import CHANGE, Fleet
 from tests.fleet.kubernetes import Cluster, serve
-from tests.fleet.runs import fleet_py
+from tests.fleet.runs import fleet_py, interrupted
 
 # To an older branch of containerd: that disturbs pods. From it to a newer one: that does not.
 OLDER: dict[str, Any] = {"containerd_version": "2.2.7"}
@@ -206,6 +208,30 @@ def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, c
     again = fleet_py(*command, "--drain", home=fleet.directory)
     assert again.code == 0, again.text
     assert cluster.cordoned() == []
+
+
+def test_whoever_leaves_does_not_wait_for_kubectl(fleet: Fleet, cluster: Cluster) -> None:
+    """The drain is ended with all that it began, and the node that it has cordoned is told of."""
+    patient = fleet.directory / "kubectl"
+    real = kubectl(cluster).command
+    waiting = f'[ "$1" != drain ] || {{ sleep 600 & echo $! >{patient}.pid; wait; }}'
+    patient.write_text(f'#!/bin/sh\n{real} "$@" && {waiting}\n')
+    patient.chmod(0o755)
+    began = time.monotonic()
+    run = interrupted(
+        *("apply", fleet.inventory, "-y", "--json", "--drain", "--kubectl", patient),
+        home=fleet.directory,
+        after="draining n1",
+        signals=(signal.SIGINT, signal.SIGINT),
+    )
+    assert time.monotonic() - began < 60
+    assert (run.code, run.json["outcome"]) == (130, "interrupted: nodes were left in flight")
+    back = run.json["nodes"]["@fake/back"]
+    assert (back["status"], back["drained"]) == ("unknown", True)
+    assert back["reasons"][-1].endswith(f"{patient} uncordon n1")
+    assert "uncordoning" not in run.stderr
+    sleeping = Path("/proc", Path(f"{patient}.pid").read_text().strip(), "cmdline")
+    assert not sleeping.exists() or not sleeping.read_text()  # a process that nobody has waited for yet has none
 
 
 def test_where_pods_would_be_disturbed_somebody_has_to_decide(fleet: Fleet) -> None:
