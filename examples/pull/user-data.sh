@@ -9,10 +9,11 @@ if [ $# != 2 ] || [ ! -s "$1" ] || [ ! -s "$2" ]; then
 fi
 here=$(dirname "$0")
 
-# file PATH MODE SOURCE. Little is indented, since clouds take little. A last line without its end would run into the next path.
+# file PATH MODE SOURCE. As little is indented as YAML allows, since clouds take little. A last line without its end would run
+# into the next path.
 file() {
-    printf '%s\n' "- path: $1" "  permissions: \"$2\"" '  content: |'
-    sed 's/^./    &/' "$3"
+    printf '%s\n' - " path: $1" " permissions: \"$2\"" ' content: |'
+    sed 's/^./  &/' "$3"
     [ -z "$(tail -c 1 "$3")" ] || echo
 }
 
