@@ -9,12 +9,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from tests.conftest import unavailable
 from tests.unit.pull_place import Node, Repository, make_key
+
+MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture
@@ -83,3 +89,54 @@ def test_one_that_waits_for_a_silent_repository_can_be_stopped(node: Node, silen
     assert node.status["result"] == "stopped"
     # git was ended with it.
     subprocess.run(["flock", "--timeout", "5", node.state / "lock", "true"], check=True)
+
+
+@contextmanager
+def plain_web_server(root: Path, silent_after: int) -> Iterator[str]:
+    """The URL of a server of files, as git's dumb protocol wants one; it stops in the middle after so many bytes."""
+    sent, end = 0, Event()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words, directory=str(root))
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            nonlocal sent
+            text = source.read()
+            outputfile.write(text)
+            sent += len(text)
+            if sent >= silent_after:
+                end.wait(60)
+
+        def log_message(self, *_words: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            end.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["to its end", "before its end"])
+def test_many_files_of_a_plain_web_server_have_one_limit(node: Node, ends: bool) -> None:
+    first = node.repository.release()
+    files = node.repository.home / ".git"
+    node.repository.git("update-server-info")
+    with plain_web_server(files, 10**9) as url:
+        assert node.pull(PULL_REPOSITORY=url, PULL_MEBIBYTES="1").returncode == 0
+    for number in range(8):
+        (node.repository.home / f"file-{number}").write_bytes(os.urandom(MEBIBYTE // 4))
+    node.repository.release()
+    node.repository.git("update-server-info")
+    with plain_web_server(files, 10**9 if ends else 3 * MEBIBYTE // 2) as url:
+        done = node.pull(PULL_REPOSITORY=url, PULL_MEBIBYTES="1")
+        assert (done.returncode, "PULL_MEBIBYTES=1" in node.status["message"]) == (3, True), done.stdout + done.stderr
+        assert not (node.state / "incoming.git").exists()
+        assert node.status["converged"]["commit"] == first
+    with plain_web_server(files, 10**9) as url:
+        assert node.pull(PULL_REPOSITORY=url).returncode == 0
