@@ -11,7 +11,7 @@ import pytest
 from tests.unit.pull_place import BRANCH, TAG, Node, Repository, make_key
 
 # All that the script needs until it knows what is missing.
-FEW = "sh cat chmod date flock git mkdir mv rm sed ssh-keygen sync timeout tr"
+FEW = "sh cat chmod date flock git mkdir mv rm sed ssh-keygen sync timeout touch tr"
 
 
 @pytest.fixture
@@ -47,3 +47,58 @@ def test_a_python_without_venv_is_named(node: Node) -> None:
     (node.home / "venv-code").write_text("1")
     assert node.pull().returncode == 5
     assert node.status["message"].startswith("python3 has no venv (Debian: package python3-venv)")
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+# What the script writes comes from a cat that reads its standard input. From the one on whose number is in `full`, no
+# block is left: as with a real full disk, there is a new file, and nothing in it.
+CAT = """#!/bin/sh
+[ $# = 0 ] || exec "$CAT" "$@"
+echo x >>"$PLACE/cats"
+[ ! -e "$PLACE/full" ] || [ "$("$CAT" "$PLACE/cats" | wc -l)" -lt "$("$CAT" "$PLACE/full")" ] || {
+    echo "cat: write error: No space left on device" >&2
+    exit 1
+}
+exec "$CAT"
+"""
+
+
+def fill(node: Node, at: int) -> None:
+    """The disk of the next runs is full from their write number `at` on."""
+    cat = shutil.which("cat")
+    (node.home / "bin/cat").write_text(CAT.replace("$CAT", str(cat)))
+    (node.home / "bin/cat").chmod(0o755)
+    (node.home / "cats").write_text("")
+    (node.home / "full").write_text(f"{at}\n")
+
+
+@pytest.mark.parametrize("at", [1, 2, 3], ids=["at its begin", "after the deploy", "at its end"])
+def test_on_a_full_disk_no_older_answer_says_that_all_is_well(node: Node, at: int) -> None:
+    commit = node.repository.release()
+    assert node.pull().returncode == 0
+    fill(node, at)
+    done = node.pull()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert list(node.state.glob("status.json*")) == []
+    assert "status.json could not be written, and is removed: is the disk full?" in done.stderr
+    assert len(node.ran) == (1 if at == 1 else 2)
+    (node.home / "full").unlink()
+    assert node.pull().returncode == 0
+    assert (node.status["result"], node.status["converged"]["commit"]) == ("converged", commit)
+
+
+def test_on_a_full_disk_a_refusal_is_one(node: Node) -> None:
+    node.repository.commit(sign=False)
+    fill(node, 2)
+    assert node.pull(PULL_REF=BRANCH).returncode == 4
+    assert list(node.state.glob("status.json*")) == []
+
+
+def test_a_state_that_takes_no_file_is_no_wrong_configuration(node: Node) -> None:
+    node.repository.release()
+    assert node.pull().returncode == 0
+    (node.home / "bin/touch").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
+    (node.home / "bin/touch").chmod(0o755)
+    assert node.pull().returncode == 1
+    assert not (node.state / "status.json").exists()
