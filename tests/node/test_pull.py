@@ -192,9 +192,11 @@ def test_on_a_full_disk_no_older_answer_says_that_all_is_well(puller: Puller) ->
     try:
         node.ssh(f"touch {state}/lock; head -c 2M /dev/zero >{state}/fill", check=False)
         assert puller.start().returncode == 1
-        assert node.ssh(f"test -e {STATUS}", check=False).returncode == 1
         assert "No space left on device" in puller.said()
-        assert "status.json could not be written, and is removed: is the disk full?" in puller.said()
+        assert "status.json could not be written, so it is removed: is the disk full?" in puller.said()
+        # The new answer has the place of the old one.
+        assert (puller.status["result"], puller.status["exit"]) == ("failed", 1)
+        assert puller.status["message"] == f"{state} cannot be written to: nothing was changed"
         node.ssh("systemctl is-failed userns-node-pull.service")
     finally:
         node.ssh(f"umount {state}")

@@ -81,7 +81,7 @@ def test_on_a_full_disk_no_older_answer_says_that_all_is_well(node: Node, at: in
     done = node.pull()
     assert done.returncode == 1, done.stdout + done.stderr
     assert list(node.state.glob("status.json*")) == []
-    assert "status.json could not be written, and is removed: is the disk full?" in done.stderr
+    assert "status.json could not be written, so it is removed: is the disk full?" in done.stderr
     assert len(node.ran) == (1 if at == 1 else 2)
     (node.home / "full").unlink()
     assert node.pull().returncode == 0
