@@ -1,10 +1,11 @@
-"""What a node that pulls fetches: nothing that was left behind, or that somebody can push, keeps it from going on."""
+"""What a node that pulls fetches: nothing that was left, or that somebody can push (but one), stops it for good."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
+from string import ascii_letters
 
 import pytest
 
@@ -177,3 +178,45 @@ def test_what_a_node_is_told_later_holds_also_after_something_older_ran(node: No
     node.repository.tag()
     assert node.pull(PULL_REF=ref, PULL_SINCE=third).returncode == 0
     assert node.ran == ["1", "3"]
+
+
+def twin_of(repository: Repository, kind: str, name: str) -> str:
+    """The same, but for where the lines of its signature end, which is not signed: by somebody without a key."""
+    text = repository.git("cat-file", kind, name)
+    head, begin, rest = text.partition("-----BEGIN SSH SIGNATURE-----\n")
+    signature, end, tail = rest.partition("-----END SSH SIGNATURE-----")
+    indent = signature[0].strip(ascii_letters)  # a commit's is within a header
+    letters = "".join(signature.split())
+    lines = "".join(f"{indent}{letters[at : at + 50]}\n" for at in range(0, len(letters), 50))
+    twin = f"{head}{begin}{lines}{indent}{end}{tail}\n"
+    return repository.git("hash-object", "-t", kind, "-w", "--stdin", input=twin)
+
+
+def test_who_can_push_a_branch_can_wedge_nodes_and_how_they_get_out_of_it(node: Node) -> None:
+    """As docs/how-to/pull.md says; what is signed is all that is run."""
+    node.repository.release()
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+    real = node.repository.commit()
+    twin = twin_of(node.repository, "commit", "HEAD")
+    assert twin != real
+    node.repository.git("update-ref", BRANCH, twin)
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+    assert node.status["converged"]["commit"] == twin
+    node.repository.git("update-ref", BRANCH, real)
+    assert node.pull(PULL_REF=BRANCH).returncode == 4
+    assert f"does not follow {twin}, which ran last" in node.status["message"]
+    (node.state / "accepted").unlink()
+    assert node.pull(PULL_REF=BRANCH).returncode == 0
+    assert node.status["converged"]["commit"] == real
+
+
+def test_who_can_push_a_tag_cannot(node: Node) -> None:
+    commit = node.repository.release()
+    real = node.repository.git("rev-parse", TAG)
+    twin = twin_of(node.repository, "tag", TAG)
+    # Which commit it is is signed.
+    for tag in (twin, real):
+        node.repository.git("update-ref", TAG, tag)
+        assert node.pull().returncode == 0
+        assert node.status["converged"]["commit"] == commit
+    assert twin != real
