@@ -20,12 +20,13 @@ bounded() (
     if command -v timeout >/dev/null 2>&1; then exec timeout -k 5 3600 "$@"; fi
     "$@"
 )
+# One that restarts refuses connections for a moment: a dead one costs three seconds for that.
 if command -v curl >/dev/null 2>&1; then
     printf 'url = "%s"\n' "$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')" |
-        bounded curl --fail --silent --show-error --globoff --location --retry 3 --retry-delay 1 --connect-timeout 15 \
-            --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
+        bounded curl --fail --silent --show-error --globoff --location --retry 3 --retry-connrefused --retry-delay 1 \
+            --connect-timeout 15 --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
 elif wget --version 2>/dev/null | grep -q '^GNU Wget'; then
-    printf '%s\n' "$url" | bounded wget -q -T 30 -t 3 -O "$asset" -i - || fail
+    printf '%s\n' "$url" | bounded wget -q -T 30 -t 3 --retry-connrefused -O "$asset" -i - || fail
 elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone
     [ "$url" = "$show" ] || {
         echo "this node's wget would show the password of release_url to its users: install curl" >&2

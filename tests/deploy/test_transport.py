@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -232,6 +234,36 @@ def test_a_wrong_password_is_told_without_it(programs: Programs, mirror: str, tm
     assert (done.returncode, (tmp_path / "stage").exists()) == (1, False)
     assert (f"could not download {shown}" if programs.hides else "install curl") in done.stderr
     assert "hunter2" not in done.stderr + programs.arguments
+
+
+@pytest.mark.parametrize("download", ["curl", "wget"])
+def test_a_mirror_that_restarts_is_waited_for(download: str, tmp_path: Path) -> None:
+    programs = Programs(tmp_path, download)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror, bind_and_activate=False)
+    server.server_bind()  # until it listens, connections are refused
+    url = f"http://127.0.0.1:{server.server_address[1]}/open/runc.amd64"
+
+    def listen() -> None:
+        server.server_activate()
+        server.serve_forever()
+
+    Timer(1.5, listen).start()
+    try:
+        done = fetch(programs, tmp_path / "stage", url, url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.returncode, (tmp_path / "stage" / "runc").read_bytes()) == (0, ASSET), done.stderr
+
+
+def test_a_mirror_that_is_dead_fails_within_seconds_to_a_clear_line(programs: Programs, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/open/runc.amd64"
+        begun = time.monotonic()
+        done = fetch(programs, tmp_path / "stage", url, url)
+    assert (done.returncode, time.monotonic() - begun < 10) == (1, True)
+    assert done.stderr.splitlines()[-1] == f"could not download {url}"
 
 
 @pytest.mark.parametrize("path", ['/open/"quoted"', "/open/back\\slash", "/open/$(touch canary)", "/open/{a,b}[1-2]"])

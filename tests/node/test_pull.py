@@ -186,6 +186,35 @@ def test_a_run_that_is_killed_is_made_up_for_by_the_next(puller: Puller) -> None
     node.ssh("/usr/local/libexec/userns-node/check")
 
 
+def test_on_a_full_disk_no_older_answer_says_that_all_is_well(puller: Puller) -> None:
+    node, state = puller.node, str(Path(STATUS).parent)
+    node.ssh(f"cp {STATUS} /run/ && mount -t tmpfs -o size=1m tmpfs {state} && cp /run/status.json {state}")
+    try:
+        node.ssh(f"touch {state}/lock; head -c 2M /dev/zero >{state}/fill", check=False)
+        assert puller.start().returncode == 1
+        # By the name in the stream: the last lines of a run that is short may come without its id.
+        said = node.ssh("journalctl --sync; journalctl --no-pager --output=cat --identifier=userns-node-pull").stdout
+        assert "No space left on device" in said
+        assert "status.json could not be written, so it is removed: is the disk full?" in said
+        # The new answer has the place of the old one.
+        assert (puller.status["result"], puller.status["exit"]) == ("failed", 1)
+        assert puller.status["message"] == f"{state} cannot be written to: nothing was changed"
+        node.ssh("systemctl is-failed userns-node-pull.service")
+    finally:
+        node.ssh(f"umount {state}")
+    assert puller.start().returncode == 0, puller.said()
+    assert puller.status["result"] == "converged"
+
+
+def test_a_program_that_cloud_init_did_not_install_is_named(puller: Puller) -> None:
+    puller.node.ssh("mv /usr/bin/git /usr/bin/git.away")
+    try:
+        assert puller.start().returncode == 1
+        assert (puller.status["exit"], puller.status["message"][:17]) == (5, "missing here: git")
+    finally:
+        puller.node.ssh("mv /usr/bin/git.away /usr/bin/git")
+
+
 def test_a_strangers_commit_is_refused_and_the_node_runs_on(puller: Puller) -> None:
     node, repository = puller.node, puller.repository
     pid = node.ssh("systemctl show --property=MainPID --value containerd").stdout

@@ -18,6 +18,7 @@ BRANCH = "refs/heads/main"
 PYTHON = r"""#!/bin/sh
 case $* in
 -VV) echo "Python 3.13.0 (stand-in)" ;;
+"-c import ensurepip, venv") exit "$(cat "$PLACE/venv-code" 2>/dev/null || echo 0)" ;;
 "-m venv "*)
     echo "venv" >>"$PLACE/made"
     mkdir -p "$3/bin"

@@ -323,7 +323,7 @@ def test_a_name_that_json_has_to_quote(node: Node, repository: Repository) -> No
 # --- what is cut ------------------------------------------------------------------------------------------------------
 
 NEVER = 1_000_000
-COMMANDS = "git find mkdir chmod mv sync tar rm cat date sed tr cut sha256sum flock ssh-keygen"
+COMMANDS = "git touch mkdir chmod mv sync tar rm cat date sed tr cut sha256sum flock ssh-keygen"
 # Counts each command that the script starts, and ends the whole of it before the one that is to be the last. Those of a
 # pipeline start at once.
 SHIM = """#!/bin/sh
@@ -344,6 +344,9 @@ def cut(node: Node, at: int) -> int:
         for name in COMMANDS.split():
             (shims / name).write_text(SHIM)
             (shims / name).chmod(0o755)
+        # The real one has a process group of its own, which a kill of this one would miss.
+        (shims / "timeout").write_text('#!/bin/sh\nshift 3\nexec "$@"\n')
+        (shims / "timeout").chmod(0o755)
     (node.home / "count").unlink(missing_ok=True)
     command, environment = node.command()
     real = environment["PATH"]

@@ -42,12 +42,19 @@ def user_data(printed: str) -> dict[str, Any]:
     return parsed
 
 
+def brought(script: str) -> str:
+    """The script as user-data has it: no line that is a comment, below its head."""
+    head, code = script.split("\nset -eu\n")
+    kept = [line for line in code.splitlines(keepends=True) if not line.lstrip().startswith("#")]
+    return f"{head}\nset -eu\n{''.join(kept)}"
+
+
 def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
     files = {each["path"]: each for each in user_data["write_files"]}
     assert {path: each["content"] for path, each in files.items()} == {
         "/etc/userns-node/pull.conf": CONF.read_text(),
         "/etc/userns-node/allowed_signers": SIGNERS,
-        "/usr/local/sbin/userns-node-pull": SCRIPT.read_text(),
+        "/usr/local/sbin/userns-node-pull": brought(SCRIPT.read_text()),
         "/etc/systemd/system/userns-node-pull.service": (PULL / "userns-node-pull.service").read_text(),
         "/etc/systemd/system/userns-node-pull.timer": (PULL / "userns-node-pull.timer").read_text(),
         "/var/lib/cloud/scripts/per-boot/50-userns-node": FIRST_BOOT.read_text(),
@@ -56,6 +63,19 @@ def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
     # The address of a repository may have a password in it.
     programs = ("/usr/local/sbin/userns-node-pull", "/var/lib/cloud/scripts/per-boot/50-userns-node")
     assert modes == dict.fromkeys(programs, "0755") | {"/etc/userns-node/pull.conf": "0600"}
+
+
+def test_what_user_data_leaves_out_of_the_script_are_comments_alone() -> None:
+    """No line that looks like one is within a text that the script writes: bash prints what it understood of both."""
+    if not shutil.which("bash"):
+        unavailable("needs bash")
+    texts = [
+        subprocess.run(
+            ["bash", "-c", f"all() {{\n{text}\n}}\ndeclare -f all"], capture_output=True, text=True, check=True
+        ).stdout
+        for text in (SCRIPT.read_text(), brought(SCRIPT.read_text()))
+    ]
+    assert texts[0] == texts[1] != ""
 
 
 def test_an_input_without_a_last_newline_arrives_with_one(tmp_path: Path) -> None:
