@@ -199,6 +199,8 @@ class Node(_Frozen):
     # A change of this node of which no proof was seen since, or whose proof failed.
     unproven: bool = False
     drop_ins: tuple[DropIn, ...] = ()
+    # The runtime handlers that its config.toml has, in the order of the file.
+    handlers: tuple[str, ...] = ()
     snapshots: bool | None = None
     # Where others (Docker, Podman, k3s) have overlays.
     other_layers: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from userns import (
     readiness_table,
     render,
     requirements,
+    runtime_handlers,
     upgrades,
 )
 from userns.changes import (
@@ -163,6 +164,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *in_the_way,
         *wanted.findings,
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
+        *runtime_handlers.lost(node, policy.config_version, wanted.config),
     ]
     changes = _changes(node, policy, ready, wanted)
     return Plan(

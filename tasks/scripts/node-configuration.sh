@@ -56,18 +56,28 @@ read_drop_ins() {
             continue
         fi
         record drop-in "/$file" readable
-        table="" open="" count=0
-        while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
-            count=$((count + 1))
-            read_drop_in_line
-        done <"$file"
+        read_tables
     done
+}
+
+# What the node's own configuration of containerd has that ours may not have.
+read_containerd_configuration() {
+    file=etc/containerd/config.toml
+    if [ -f "$file" ] && [ -r "$file" ]; then read_tables; fi
+}
+
+read_tables() {
+    table="" open="" count=0
+    while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
+        count=$((count + 1))
+        read_table_line
+    done <"$file"
 }
 
 # Table headers and keys of $line, never a value: it may be a password. $open is the quote of a string of several
 # lines; they are no headers, however they look. An array of several lines may have a line that begins with "[" and
 # a value, but no value there is a bare word.
-read_drop_in_line() {
+read_table_line() {
     if [ -z "$open" ]; then
         case $line in
         "#"*) return ;;
@@ -91,6 +101,8 @@ read_drop_in_line() {
             :version | ":version "* | :[\"\']version[\"\']*) record drop-in-version "/$file" "${line#*=}" ;;
             :[A-Za-z\"\']*) record table "/$file" "$key" ;;
             plugins:* | [\"\']plugins[\"\']:*) record table "/$file" "plugins.$key" ;;
+            # A runtime handler without a header of its own. Never a quoted key: it may be a value of an array.
+            *.runtimes:[A-Za-z]* | *.containerd:runtimes.*) record table "/$file" "$table.$key" ;;
             esac
             ;;
         esac

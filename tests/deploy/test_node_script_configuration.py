@@ -170,6 +170,33 @@ def test_quoted_keys_and_headers_count_like_bare_ones(tree: Tree, shell: list[st
     assert said == {"drop-in-moves-root", "drop-in-replaces-section"}
 
 
+HANDLERS = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "secret-0"
+  runtimes.dotted.runtime_type = "secret-1"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes]
+    inline = { runtime_type = "secret-2" }
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "secret-3"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes."kata-fc"] # [plugins.x.containerd.runtimes.no]
+      pod_annotations = [
+        "secret-4=5",
+        ["plugins.x.containerd.runtimes.secret-6"]
+      ]
+      # [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.commented]
+[[plugins.x.other.runtimes.no]]
+['plugins'.'io.containerd.cri.v1.runtime'.containerd.runtimes.nvidia]"""
+
+
+def test_config_toml_shows_its_runtime_handlers_and_never_a_value(tree: Tree, shell: list[str]) -> None:
+    tree.write(paths.CONFIG[1:], HANDLERS)
+    lines = tree.run(shell)
+    assert "secret" not in "\n".join(lines)
+    assert read(lines).handlers == ("dotted", "inline", "runc", "kata-fc", "nvidia")
+    assert read(lines).drop_ins == ()
+
+
 @pytest.mark.usefixtures("as_root")
 def test_somebody_else_reads_what_he_may_and_says_what_he_may_not(tree: Tree, tmp_path: Path, shell: list[str]) -> None:
     tree.write("etc/containerd/conf.d/1.toml", "[x]", 0o600)
