@@ -21,7 +21,7 @@ stage="" log=""
 new_containerd="" ctr=ctr snapshotter=overlayfs
 any_snapshotter="" # whether containerd is healthy with another one too: who set it before may have had another
 restart=no touched=no restarted=no went_on=no
-needs_no_tasks=no running="" dependents=""
+needs_no_tasks=no running="" dependents="" down=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 unclean="not all that was laid beside the files could be removed"

@@ -194,6 +194,9 @@ def test_a_relative_link_that_was_never_swapped_is_back_already(tmp_path: Path) 
     assert brought(tmp_path, calls) == ["../nowhere"]
 
 
+DEPENDENTS = "note_dependents is_down start_dependents tell_down"
+
+
 def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None:
     systemctl = """case $* in
         show*) echo "kubelet.service idle.service" ;;
@@ -201,7 +204,44 @@ def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None
         is-active*) exit 3 ;;
         --no-block*) echo "$*" ;;
     esac"""
-    calls = f"cd {tmp_path}; service=containerd.service; note_dependents; : >stopped; start_dependents"
-    assert run(tmp_path, "note_dependents start_dependents", calls, systemctl=systemctl) == [
-        "--no-block start kubelet.service"
-    ]
+    calls = f"cd {tmp_path}; restarted=yes service=containerd.service; note_dependents; : >stopped; start_dependents"
+    assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == ["--no-block start kubelet.service"]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("ActiveState=failed UnitFileState=static Type=simple", True),
+        ("Type=notify ActiveState=inactive UnitFileState=enabled", True),
+        ("Type=notify ActiveState=inactive UnitFileState=disabled", False),
+        ("Type=notify ActiveState=inactive UnitFileState=static", False),
+        ("Type=oneshot ActiveState=inactive UnitFileState=enabled", False),
+        ("Type=notify ActiveState=activating UnitFileState=enabled", False),
+    ],
+)
+@pytest.mark.parametrize("containerd", ["active", "down"])
+def test_what_was_down_before_is_named_with_the_command_that_starts_it(
+    tmp_path: Path, state: str, told: bool, containerd: str
+) -> None:
+    systemctl = f"""case $* in
+        *--value*) echo "kubelet.service docker.service" ;;
+        show*docker*) echo "ActiveState=inactive UnitFileState=disabled" ;;
+        show*) echo "{state}" ;;
+        "is-active --quiet containerd.service") [ {containerd} = active ] ;;
+        is-active*) exit 3 ;;
+        *) echo "$*" ;;
+    esac"""
+    calls = "restarted=yes service=containerd.service; note_dependents; start_dependents"
+    said = run(tmp_path, DEPENDENTS, calls, systemctl=systemctl)
+    if told and containerd == "active":
+        (line,) = said
+        assert line.startswith("warning: what requires containerd.service and was not running before is not started:")
+        assert line.endswith(": kubelet.service. Where it is to run: systemctl start kubelet.service")
+    else:
+        assert said == []
+
+
+def test_nobody_is_told_of_it_where_containerd_was_left_alone(tmp_path: Path) -> None:
+    systemctl = "echo ActiveState=failed"
+    calls = "restarted=no service=containerd.service dependents= down=kubelet.service; start_dependents"
+    assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == []
