@@ -296,6 +296,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "unproven": lambda by_kind: one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
     "handlers": lambda by_kind: runtime_handlers.of_tables(_tables(by_kind).get(paths.CONFIG, [])),
+    "stale_metrics": one("stale-metrics"),
     "snapshots": _snapshots,
     "other_layers": _strings("layers"),
     "shims": _shims,

@@ -15,6 +15,7 @@
 mark=$state/activation
 committed=$state/committed
 readiness=/run/userns-node/readiness.json
+node_check=/usr/local/libexec/userns-node/check
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" log=""
@@ -200,6 +201,7 @@ write_manifest() {
 
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
     rm -f "$readiness" # first: the set that came back may have no check, and nobody would write it anew
+    [ -e "$node_check" ] || forget_metrics "$state/metrics"
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
 }
 commit() {

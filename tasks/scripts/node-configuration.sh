@@ -122,3 +122,29 @@ read_table_line() {
         esac
     done
 }
+
+# Whether the check's unit has left a file of metrics that it would write no more: see metrics.sh.
+read_metrics() {
+    if [ -n "$image" ] || ! first_line "$state/metrics" || [ ! -f "${line#/}" ] || ! have systemctl; then return; fi
+    file=$line
+    told=$newline$(limit 10 systemctl show --no-pager \
+        --property=LoadState,Environment,EnvironmentFiles,PassEnvironment,ExecStart userns-node-check.service)$newline
+    case $told in
+    # Where it writes is not to be told from here.
+    *EnvironmentFiles=/* | *PassEnvironment=*USERNS_NODE_METRICS* | *--metrics* | *[\"\']USERNS_NODE_METRICS=*) return ;;
+    *"${newline}LoadState=loaded$newline"*) ;;
+    *) return ;;
+    esac
+    case $told in
+    *USERNS_NODE_METRICS=*)
+        directory=${told#*USERNS_NODE_METRICS=}
+        directory=${directory%%[!A-Za-z0-9/._-]*}
+        case $told in
+        *"USERNS_NODE_METRICS=$directory$newline"* | *"USERNS_NODE_METRICS=$directory "*) ;;
+        *) return ;; # a name with what systemd quotes
+        esac
+        [ "$directory/userns_node.prom" != "$file" ] || return 0
+        ;;
+    esac
+    record stale-metrics "$file"
+}

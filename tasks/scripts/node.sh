@@ -83,6 +83,7 @@ read_configuration sysctl max_user_namespaces etc/sysctl.d run/sysctl.d usr/loca
     lib/sysctl.d etc/sysctl.conf
 read_containerd_configuration
 read_drop_ins
+read_metrics
 read_sub_ids
 find_running
 read_kubelet

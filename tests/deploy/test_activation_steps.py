@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.operations import activation
-from userns.paths import READINESS
+from userns.paths import CHECK, READINESS
 
 OK = """\
 TYPE                             ID         PLATFORMS      STATUS
@@ -115,10 +115,23 @@ def test_what_the_check_found_before_does_not_outlive_a_check_that_is_gone(tmp_p
     (tmp_path / "readiness.json").write_text("ready\n")
     systemctl = f"echo $* >{tmp_path}/asked; {f'echo anew >{tmp_path}/readiness.json' if there else 'exit 5'}"
     look = f"cat {tmp_path}/asked; cat $readiness 2>/dev/null || echo none"
-    calls = f"readiness={tmp_path}/readiness.json; check_anew; {look}"
+    calls = f"readiness={tmp_path}/readiness.json node_check=/bin/sh; check_anew; {look}"
     said = run(tmp_path, "check_anew", calls, systemctl=systemctl)
     assert said == ["restart userns-node-check.service", "anew" if there else "none"]
     assert f"\nreadiness={READINESS}\n" in activation()
+    assert f"\nnode_check={CHECK}\n" in activation()
+
+
+@pytest.mark.parametrize("check", ["/bin/sh", "/nowhere"])
+@pytest.mark.parametrize("text", ["# HELP userns_node_ready Whether", "# HELP of somebody else"])
+def test_a_set_without_a_check_leaves_no_metrics_of_one(tmp_path: Path, check: str, text: str) -> None:
+    (tmp_path / "userns_node.prom").write_text(f"{text}\n")
+    (tmp_path / "metrics").write_text(f"{tmp_path}/userns_node.prom\n")
+    calls = f"readiness={tmp_path}/x state={tmp_path} node_check={check}; check_anew; check_anew; ls {tmp_path}"
+    said = run(tmp_path, "forget_metrics check_anew", calls, systemctl="exit 5")
+    gone = check == "/nowhere"
+    assert ("metrics" in said) is not gone
+    assert ("userns_node.prom" in said) is not (gone and "userns_node_ready" in text)
 
 
 def test_a_rollback_whose_plan_is_old_is_not_to_be_run_again_unseen(tmp_path: Path) -> None:
