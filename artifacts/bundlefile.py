@@ -65,7 +65,7 @@ class BundleFile:
                 assert manifest
                 bundle = Bundle.parse(manifest.read().decode("utf-8"), name)
                 there = {member.name: member for member in tar if member is not first}
-        except (tarfile.TarError, EOFError, UnicodeDecodeError, BundleError) as error:
+        except (tarfile.TarError, EOFError, ValueError) as error:  # ValueError: also a size that no file can have
             raise Refused(f"{name} is no whole bundle: {error}. Make it, or copy it, anew") from error
         except OSError as error:
             raise Unusable(f"the bundle {name} cannot be read: {error.strerror}") from error

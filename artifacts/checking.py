@@ -108,7 +108,8 @@ def _check_one(asset: Asset, read: Reader, seen: Callable[[int], None], whose: d
 def folder(root: Path) -> Source:
     """Reads assets below a folder."""
     if not os.path.isdir(root):
-        raise Unusable(f"{root} is no folder, and no http or https URL")
+        what = "is no folder" if os.path.lexists(root) else "is not there: no such file or folder"
+        raise Unusable(f"{root} {what}, and no http or https URL")
 
     def read(path: str, seen: Callable[[int], None], into: IO[bytes] | None = None) -> Digest:
         file = root / path.lstrip("/")

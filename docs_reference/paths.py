@@ -32,6 +32,7 @@ _MEANINGS = {
     "PRE_START": "loads overlay and sets metacopy before containerd starts, where overlay is built in too",
     "CHECK": "says at any time whether the node is ready: see [is a node still ready?](../how-to/diagnosis.md)",
     "CHECK_UNIT": "runs the check after every boot",
+    "METRICS": "names the `userns_node.prom` that the check's unit wrote last, where it is told to",
     "READINESS": "what the check found last, as JSON",
     "FIRST_BOOT": "picks, on the kernel that runs, from what an image was baked with",
     "FIRST_BOOT_UNIT": "runs that before containerd",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import child, consent, outcome, resume, text
-from fleet.away import Away
+from fleet.away import Away, left_out
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
@@ -158,6 +158,8 @@ class Applying:
             if not self.options.drain:
                 moved = f"run {self.drained[name]} moved its pods away, and let none back"
                 say(f"{name}: {moved}: look whether it is cordoned")
+        for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
+            say(line)
 
     def _idle(self) -> list[str]:
         """Of those, the nodes that are well and need no change any more: they have no wave."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fleet.drain import Guard
+from fleet.history import History
 
-__all__ = ["Away"]
+__all__ = ["Away", "left_out"]
 
 
 @dataclass
@@ -49,3 +50,21 @@ class Away:
     def told(self, host: str) -> str:
         """What somebody has to do about a host whose pods are away still."""
         return self.guard.left(self.nodes[host])
+
+
+def left_out(
+    history: History, inventory: str, run: int, drained: Mapping[str, int], has: Collection[str]
+) -> Iterator[str]:
+    """A line for each of the `drained` that `run` has not, with which nobody would think of them.
+
+    One that an earlier run over the whole inventory did not have either is gone from it, and was told of then.
+    """
+    names = sorted(drained.keys() - set(has))
+    earlier = (each for each in (history.runs(inventory, "apply") if names else ()) if each.id != run)
+    whole = next((each.id for each in earlier if each.is_whole and each.has_read), 0)
+    for name in names:
+        if drained[name] >= whole:
+            yield (
+                f"{name}: run {drained[name]} moved its pods away, and let none back, and this run leaves it out: look "
+                f"whether it is cordoned (fleet.py show {drained[name]} {name}), or apply to it with --drain"
+            )

@@ -103,6 +103,8 @@ def done(node: Node, plan: Plan) -> Node:
             case changes.RemoveFile(path=path):
                 files[path] = FileState(kind="absent")
                 binaries.pop(path, None)
+            case changes.RemoveMetrics():
+                fields["stale_metrics"] = ""
             case changes.SetSysctl(key=key, value=value):
                 sysctls[key] = value
             case changes.SetMetacopy(value=metacopy):

@@ -23,7 +23,8 @@ from userns.planning import plan
 from userns.readiness import Readiness
 from userns.releases import COMPONENTS, Lock
 from userns.tables import KNOWN_IDS, NEWEST_KUBERNETES
-from userns.versions import parse
+from userns.versions import Version, parse
+from userns.versions import kubernetes as kubernetes_version
 
 ROOT = Path(__file__).resolve().parent.parent
 _CHUNK = 1 << 20
@@ -85,7 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, example in (("kernel", "5.15"), ("containerd", "2.3.4"), ("runc", "1.4.3"), ("crun", "1.31")):
         explain.add_argument(f"--{name}", type=_version(example), metavar="VERSION", help=f"such as {example}")
     explain.add_argument(
-        "--kubernetes", type=_version(NEWEST_KUBERNETES), metavar="VERSION", help=f"default {NEWEST_KUBERNETES}"
+        "--kubernetes",
+        type=_version(NEWEST_KUBERNETES, kubernetes_version),
+        metavar="VERSION",
+        help=f"default {NEWEST_KUBERNETES}",
     )
     explain.add_argument("--snapshotter", metavar="NAME", help="default overlayfs")
     explain.add_argument("--slow-chown", choices=("auto", "true", "false"), help="default auto")
@@ -109,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version(example: str) -> Callable[[str], str]:
+def _version(example: str, parse: Callable[[str], Version] = parse) -> Callable[[str], str]:
     """A reader of versions with as many numbers as `example`, or more: half a version would be judged as its .0."""
     numbers = len(parse(example).release)
 

@@ -94,6 +94,19 @@ class RemoveFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveMetrics:
+    """Run the check's unit anew, which removes the metrics that it has written and writes no more (metrics.sh)."""
+
+    path: str
+    why: str
+
+    @property
+    def summary(self) -> str:
+        """One line for the dry run."""
+        return f"remove {self.path}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     """Raise a live kernel setting."""
 
@@ -163,6 +176,7 @@ Change = (
     | HoldPackage
     | WriteFile
     | RemoveFile
+    | RemoveMetrics
     | SetSysctl
     | SetMetacopy
     | AddKubeletUser

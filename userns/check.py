@@ -79,6 +79,7 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
         node_kernel=templates["node-kernel.sh"],
         deciding=deciding,
         telling=templates["check-tell.sh"],
+        forgetting=templates["metrics.sh"],
         containerd_root=policy.containerd_root.removeprefix("/"),
         kubelet_root=policy.kubelet_root.removeprefix("/"),
         expected_tier=ready.tier,

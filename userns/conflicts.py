@@ -17,7 +17,7 @@ from userns.programs import changes
 from userns.readiness import Readiness
 from userns.releases import ARCHITECTURES
 from userns.requirements import stack
-from userns.tables import NEWEST_KUBERNETES, branch
+from userns.tables import branch
 from userns.versions import parse
 from userns.wants import Wants
 
@@ -247,11 +247,10 @@ def _kubelet(node: Node, wants: Wants) -> Iterator[Finding]:
     runs, wanted = branch(parse(node.kubelet_version)), branch(parse(wants.kubernetes_version))
     if runs == wanted:
         return
-    known = parse(runs) <= parse(NEWEST_KUBERNETES)
-    cure = f'Set kubernetes_version = "{runs}" for this node' if known else "For this kubelet, update userns-node"
     message = (
         f"the kubelet on this node is {node.kubelet_version} and kubernetes_version is {wants.kubernetes_version}: "
-        f"what is decided here holds for {wanted}. {cure}"
+        f"what is decided here holds for {wanted}. "
+        f'Set kubernetes_version = "{runs}" for this node'
     )
     containerd = wants.containerd_version or "2.0"
     if stack(runs, containerd) is not stack(wanted, containerd):

@@ -11,7 +11,7 @@ from userns.findings import Finding, blocker, note
 from userns.merge import Path, at, spelled
 from userns.node import DropIn
 
-__all__ = ["lint"]
+__all__ = ["lint", "path_of"]
 
 _VERSION = "containerd v2.3.4 cmd/containerd/server/config/config.go:475-481; containerd/containerd#12891"
 _BOTH = "containerd v2.3.4 internal/cri/config/config.go (ValidateImageConfig); docs/hosts.md"
@@ -38,7 +38,7 @@ def _of(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) -> Iterat
         return
     if drop_in.version != config_version:
         yield blocker("drop-in-version-mismatch", _mismatch(drop_in, config_version), _VERSION)
-    opened = tuple(dict.fromkeys(path for header in drop_in.tables if (path := _path(header))))
+    opened = tuple(dict.fromkeys(path for header in drop_in.tables if (path := path_of(header))))
     for path in opened:
         if path in (("root",), ("state",)):
             yield blocker(
@@ -104,7 +104,7 @@ def _writes_keys(ours: Mapping[str, Any], path: Path) -> bool:
     return not isinstance(found, dict) or any(not isinstance(value, dict) for value in found.values())
 
 
-def _path(header: str) -> Path | None:
+def path_of(header: str) -> Path | None:
     """The keys of `plugins."io.containerd.grpc.v1.cri".containerd`, with or without brackets; None if it is none."""
     text = header.strip()
     try:

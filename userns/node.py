@@ -199,6 +199,10 @@ class Node(_Frozen):
     # A change of this node of which no proof was seen since, or whose proof failed.
     unproven: bool = False
     drop_ins: tuple[DropIn, ...] = ()
+    # The runtime handlers that its config.toml has, in the order of the file.
+    handlers: tuple[str, ...] = ()
+    # The file of metrics that the check's unit has left and would write no more.
+    stale_metrics: str = ""
     snapshots: bool | None = None
     # Where others (Docker, Podman, k3s) have overlays.
     other_layers: tuple[str, ...] = ()

@@ -22,6 +22,9 @@ CHECK_UNIT = "/etc/systemd/system/userns-node-check.service"
 # What the check found after the last boot, for monitoring.
 READINESS = "/run/userns-node/readiness.json"
 
+# Names the file of metrics that the check's unit wrote last.
+METRICS = f"{STATE}/metrics"
+
 # From a release or a bundle. A package keeps its own places (PACKAGED).
 INSTALLED = {
     "containerd": "/usr/local/bin/containerd",

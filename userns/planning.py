@@ -19,6 +19,7 @@ from userns import (
     readiness_table,
     render,
     requirements,
+    runtime_handlers,
     upgrades,
 )
 from userns.changes import (
@@ -28,6 +29,7 @@ from userns.changes import (
     InstallArtifact,
     InstallPackage,
     RemoveFile,
+    RemoveMetrics,
     RestartService,
     SetMetacopy,
     SetSysctl,
@@ -163,6 +165,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *in_the_way,
         *wanted.findings,
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
+        *runtime_handlers.lost(node, policy.config_version, wanted.config),
     ]
     changes = _changes(node, policy, ready, wanted)
     return Plan(
@@ -184,7 +187,10 @@ def _changes(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted)
     users: list[Change] = []
     if policy.kubelet_id_range is not None and not node.kubelet_user:
         users.append(AddKubeletUser("the kubelet looks up its range of ids by this name"))
-    return (*installs, *users, *written, *live, *_service(node, [*installs, *written]))
+    stale: list[Change] = []
+    if node.stale_metrics and node.image is None:
+        stale.append(RemoveMetrics(node.stale_metrics, f"{CHECK_UNIT.rpartition('/')[2]} no longer writes it"))
+    return (*installs, *users, *written, *live, *stale, *_service(node, [*installs, *written]))
 
 
 def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:

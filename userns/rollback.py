@@ -182,7 +182,7 @@ def make(kept: Kept, wanted: str) -> Rollback:
         *_access(kept),
         *_whole(chosen, back),
         *_space(kept, back),
-        *_runs(kept, chosen, program),
+        *_runs(kept, chosen, name, program),
         *(
             note("rollback-stays", f"{path} stays as it is: {why}")
             for path, why in stays.items()
@@ -224,9 +224,14 @@ def _comes(entry: Entry, stays: dict[str, str]) -> bool:
     return False
 
 
+def _starts(kept: Kept, chosen: KeptSet) -> str:
+    """The program that containerd.service would start with this set, whether it is there or not."""
+    return chosen.starts if chosen.entry(paths.UNIT) else kept.now.starts or chosen.starts
+
+
 def _containerd(kept: Kept, chosen: KeptSet) -> str:
     """The containerd that the node would start with this set, "" where there is none."""
-    program = chosen.starts if chosen.entry(paths.UNIT) else kept.now.starts or chosen.starts
+    program = _starts(kept, chosen)
     entry = chosen.entry(program)
     there = entry.kind == "put" if entry else program in kept.now.versions
     return program if there else ""
@@ -280,12 +285,27 @@ def _space(kept: Kept, back: list[Entry]) -> Iterator[Finding]:
             )
 
 
-def _runs(kept: Kept, chosen: KeptSet, program: str) -> Iterator[Finding]:
+def _runs(kept: Kept, chosen: KeptSet, name: str, program: str) -> Iterator[Finding]:
     unit = chosen.entry(paths.UNIT)
     if kept.unit.load == "masked" and not (unit and unit.kind == "put" and unit.state == "no"):
         yield blocker(
             "containerd-masked", "containerd.service is masked here: systemctl unmask containerd, then run again"
         )
+    usual = (paths.INSTALLED["containerd"], paths.PACKAGED["containerd"])
+    if not program and (elsewhere := _starts(kept, chosen)) not in ("", *usual) and not chosen.entry(elsewhere):
+        yield blocker(
+            "rollback-without-containerd",
+            f"the kept set's containerd.service starts {elsewhere}, which no deploy put there and no set keeps: a "
+            f"rollback brings back a containerd in {' or '.join(usual)} alone. "
+            + (
+                "Reboot the node, which undoes the change that was cut off, or deploy again, which goes on from there"
+                if name == UNDO
+                else f"By hand, on the node: see that it is still there and which one it is ({elsewhere} --version; "
+                f"with containers running, none of 1.x after 2.x), then {' && '.join(_by_hand(chosen, name))}. The "
+                "next deploy brings its own back"
+            ),
+        )
+        return
     if not program:
         yield blocker(
             "rollback-without-containerd",
@@ -294,6 +314,18 @@ def _runs(kept: Kept, chosen: KeptSet, program: str) -> Iterator[Finding]:
         )
         return
     yield from upgrades.orphans(*_versions(kept, chosen, program), kept.shims, program)
+
+
+def _by_hand(chosen: KeptSet, name: str) -> Iterator[str]:
+    """The commands that bring back unit and config.toml of a set, without its programs."""
+    for path in (paths.UNIT, paths.CONFIG):
+        match chosen.entry(path):
+            case Entry(kind="put", detail=number):  # by a new file: others may be hard links to the one that is there
+                yield f"cp -a --remove-destination {paths.STATE}/{name}/{number} {path}"
+            case Entry(kind="absent"):
+                yield f"rm -f {path}"
+    yield "systemctl daemon-reload"
+    yield "systemctl restart containerd"
 
 
 def _changes(kept: Kept, chosen: KeptSet, back: list[Entry]) -> Iterator[str]:

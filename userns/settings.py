@@ -31,8 +31,9 @@ class Setting:
 SETTINGS: Mapping[str, Setting] = {
     "kubernetes_version": Setting(
         NEWEST_KUBERNETES,
-        values.kubernetes(OLDEST_KUBERNETES, NEWEST_KUBERNETES),
-        f'a string from "{OLDEST_KUBERNETES}" to "{NEWEST_KUBERNETES}", with or without a patch level ("1.33.4")',
+        values.kubernetes(OLDEST_KUBERNETES),
+        f'a string from "{OLDEST_KUBERNETES}" on (the tables know up to "{NEWEST_KUBERNETES}"), with or without a '
+        'patch level ("1.33.4")',
     ),
     "containerd_version": Setting(
         None, optional(values.release(3)), 'an exact upstream version such as "2.3.4", or None: the newest locked one'

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 from userns.idrange import ID_SPACE
 from userns.releases import VERSION
 from userns.secret import SHOWN, Secret
-from userns.versions import upstream
+from userns.versions import kubernetes as kubernetes_version
+from userns.versions import parse, upstream
 
 Reader = Callable[[object], object]
 
-_KUBERNETES = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?(?:-(?:alpha|beta|rc)\.\d{1,3})?", re.ASCII)
+_KUBERNETES = re.compile(r"\d{1,3}\.\d{1,3}(?:\.\d{1,3})?(?:-(?:alpha|beta|rc)\.\d{1,3})?", re.ASCII)
 _PLUGIN = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _FINDING = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _HOST = r"[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*(?::\d{1,5})?"
@@ -108,22 +109,18 @@ def release(parts: int) -> Reader:
     return read
 
 
-def kubernetes(oldest: str, newest: str) -> Reader:
-    """A Kubernetes version, with or without a patch level, between the minors `oldest` and `newest`."""
+def kubernetes(oldest: str) -> Reader:
+    """A Kubernetes version, with or without a patch level, from the minor `oldest` on.
+
+    One that the tables do not know is a warning of the plan's (userns.requirements): nothing known speaks against it.
+    """
 
     def read(value: object) -> str:
         text = _version_text(value)
-        match = _KUBERNETES.fullmatch(text)
-        if not match:
+        if not _KUBERNETES.fullmatch(text):
             raise ValueError("it is not a Kubernetes version")
-        minor = (int(match[1]), int(match[2]))
-        if minor < _minor(oldest):
+        if kubernetes_version(text).release[:2] < parse(oldest).release:
             raise ValueError(f"user namespaces for pods begin with Kubernetes {oldest}: upgrade the cluster first")
-        if minor > _minor(newest):
-            raise ValueError(
-                f"the tables know Kubernetes up to {newest} and nothing of what a newer one asks of a node: "
-                "update userns-node, or name the newest known minor if you accept its requirements"
-            )
         return text
 
     return read
@@ -293,11 +290,6 @@ def _version_text(value: object) -> str:
         )
     version = text(value)
     return version[1:] if re.match(r"v\d", version) else version
-
-
-def _minor(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
 
 
 def _not(wanted: str, value: object) -> str:

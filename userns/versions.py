@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from packaging.version import InvalidVersion, Version
 
-__all__ = ["Version", "parse", "upstream"]
+__all__ = ["Version", "kubernetes", "parse", "upstream"]
 
 # What distributions put behind the upstream version: 2.1.9~ds1, 1.3.6+ds1, 2.1.9+unknown, 6.1.0-50-cloud-amd64.
 _UPSTREAM = re.compile(r"v?(?P<base>\d+(?:\.\d+)*)(?P<pre>[-~]?(?:rc|beta|alpha)[.-]?\d+)?")
@@ -37,3 +37,14 @@ def parse(text: str) -> Version:
         return Version(version)
     except InvalidVersion as error:
         raise ValueError(str(error)) from error
+
+
+def kubernetes(text: str) -> Version:
+    """The version of Kubernetes in `text`: of any minor, which the tables may not know yet.
+
+    Raises ValueError for another major than 1, which is a slip: containerd's version, most likely.
+    """
+    version = parse(text)
+    if version.major != 1:
+        raise ValueError(f"there is no Kubernetes {text}: its versions begin with 1")
+    return version

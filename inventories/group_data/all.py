@@ -8,7 +8,8 @@ mapping is written as JSON, None as null, and a version with its v: `--data kube
 # --- What the cluster asks for ---------------------------------------------------------------------------------------
 
 # The cluster's version, "1.33" or "1.33.4". It selects the requirements: 1.25 and 1.26 let the runtime copy ownership,
-# 1.27 and later need idmapped mounts for every volume. A string: the number 1.30 is 1.3.
+# 1.27 and later need idmapped mounts for every volume. One that is newer than the tables is judged as their newest,
+# with a warning in each run. A string: the number 1.30 is 1.3.
 kubernetes_version = "1.36"
 
 # The kubelet's maxPods and userNamespaces.idsPerPod. Every pod takes a user namespace and a block of user IDs, so these

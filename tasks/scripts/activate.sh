@@ -15,13 +15,14 @@
 mark=$state/activation
 committed=$state/committed
 readiness=/run/userns-node/readiness.json
+node_check=/usr/local/libexec/userns-node/check
 recovery=$units/userns-node-recover.service
 wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" log=""
 new_containerd="" ctr=ctr snapshotter=overlayfs
 any_snapshotter="" # whether containerd is healthy with another one too: who set it before may have had another
 restart=no touched=no restarted=no went_on=no
-needs_no_tasks=no running="" dependents=""
+needs_no_tasks=no running="" dependents="" down=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
 unclean="not all that was laid beside the files could be removed"
@@ -200,6 +201,7 @@ write_manifest() {
 
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
     rm -f "$readiness" # first: the set that came back may have no check, and nobody would write it anew
+    [ -e "$node_check" ] || forget_metrics "$state/metrics"
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
 }
 commit() {

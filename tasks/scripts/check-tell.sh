@@ -73,6 +73,17 @@ userns_node_check_timestamp_seconds ${time:-0}
 METRICS
 }
 
+# place_metrics FILE: the unit writes FILE from now on, "" for none. What it wrote elsewhere before goes.
+place_metrics() {
+    placed=${USERNS_NODE_ROOT-}/var/lib/userns-node/metrics
+    file=""
+    [ ! -f "$placed" ] || IFS= read -r file <"$placed" || :
+    [ "$file" != "$1" ] || return 0
+    forget_metrics "$placed"
+    # Before the file itself: a record of nothing does no harm.
+    if [ -n "$1" ] && [ -d "${placed%/*}" ]; then printf '%s\n' "$1" | put "$placed" || :; fi
+}
+
 # put FILE: standard input, by rename, readable for all
 put() {
     case $1 in

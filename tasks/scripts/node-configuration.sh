@@ -56,18 +56,28 @@ read_drop_ins() {
             continue
         fi
         record drop-in "/$file" readable
-        table="" open="" count=0
-        while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
-            count=$((count + 1))
-            read_drop_in_line
-        done <"$file"
+        read_tables
     done
+}
+
+# What the node's own configuration of containerd has that ours may not have.
+read_containerd_configuration() {
+    file=etc/containerd/config.toml
+    if [ -f "$file" ] && [ -r "$file" ]; then read_tables; fi
+}
+
+read_tables() {
+    table="" open="" count=0
+    while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
+        count=$((count + 1))
+        read_table_line
+    done <"$file"
 }
 
 # Table headers and keys of $line, never a value: it may be a password. $open is the quote of a string of several
 # lines; they are no headers, however they look. An array of several lines may have a line that begins with "[" and
 # a value, but no value there is a bare word.
-read_drop_in_line() {
+read_table_line() {
     if [ -z "$open" ]; then
         case $line in
         "#"*) return ;;
@@ -91,6 +101,8 @@ read_drop_in_line() {
             :version | ":version "* | :[\"\']version[\"\']*) record drop-in-version "/$file" "${line#*=}" ;;
             :[A-Za-z\"\']*) record table "/$file" "$key" ;;
             plugins:* | [\"\']plugins[\"\']:*) record table "/$file" "plugins.$key" ;;
+            # A runtime handler without a header of its own. Never a quoted key: it may be a value of an array.
+            *.runtimes:[A-Za-z]* | *.containerd:runtimes.*) record table "/$file" "$table.$key" ;;
             esac
             ;;
         esac
@@ -109,4 +121,30 @@ read_drop_in_line() {
             ;;
         esac
     done
+}
+
+# Whether the check's unit has left a file of metrics that it would write no more: see metrics.sh.
+read_metrics() {
+    if [ -n "$image" ] || ! first_line "$state/metrics" || [ ! -f "${line#/}" ] || ! have systemctl; then return; fi
+    file=$line
+    told=$newline$(limit 10 systemctl show --no-pager \
+        --property=LoadState,Environment,EnvironmentFiles,PassEnvironment,ExecStart userns-node-check.service)$newline
+    case $told in
+    # Where it writes is not to be told from here.
+    *EnvironmentFiles=/* | *PassEnvironment=*USERNS_NODE_METRICS* | *--metrics* | *[\"\']USERNS_NODE_METRICS=*) return ;;
+    *"${newline}LoadState=loaded$newline"*) ;;
+    *) return ;;
+    esac
+    case $told in
+    *USERNS_NODE_METRICS=*)
+        directory=${told#*USERNS_NODE_METRICS=}
+        directory=${directory%%[!A-Za-z0-9/._-]*}
+        case $told in
+        *"USERNS_NODE_METRICS=$directory$newline"* | *"USERNS_NODE_METRICS=$directory "*) ;;
+        *) return ;; # a name with what systemd quotes
+        esac
+        [ "$directory/userns_node.prom" != "$file" ] || return 0
+        ;;
+    esac
+    record stale-metrics "$file"
 }

@@ -81,7 +81,9 @@ read_file_systems
 read_configuration modprobe overlay etc/modprobe.d run/modprobe.d usr/local/lib/modprobe.d usr/lib/modprobe.d lib/modprobe.d
 read_configuration sysctl max_user_namespaces etc/sysctl.d run/sysctl.d usr/local/lib/sysctl.d usr/lib/sysctl.d \
     lib/sysctl.d etc/sysctl.conf
+read_containerd_configuration
 read_drop_ins
+read_metrics
 read_sub_ids
 find_running
 read_kubelet

@@ -68,15 +68,38 @@ restart_containerd() {
 # Units that require containerd (the kubelet of some distributions, Docker's) stop with it, and where its start fails,
 # systemd fails theirs for good: Restart= does not count then.
 note_dependents() {
-    dependents=""
+    dependents="" down=""
     for name in $(systemctl show --property=RequiredBy,BoundBy,ConsistsOf --value $service 2>/dev/null); do
-        ! systemctl is-active --quiet "$name" || dependents="$dependents $name"
+        if systemctl is-active --quiet "$name"; then
+            dependents="$dependents $name"
+        elif is_down "$name"; then
+            down="$down $name"
+        fi
     done
+}
+is_down() { # unit: whether it does not run and was meant to: it failed, or is enabled and goes on once it is started
+    told=$(systemctl show --property=ActiveState,UnitFileState,Type "$1" 2>/dev/null)
+    case $told in
+        *ActiveState=failed*) return 0 ;;
+        *Type=oneshot* | *ActiveState=activating* | *ActiveState=active*) return 1 ;;
+        *UnitFileState=enabled*) return 0 ;;
+    esac
+    return 1
 }
 start_dependents() {
     for name in $dependents; do
         systemctl is-active --quiet "$name" || systemctl --no-block start "$name" 2>/dev/null || :
     done
+    tell_down
+}
+# What was down before may be so because containerd was, and then nobody starts it; or by somebody's will.
+tell_down() {
+    [ $restarted = yes ] && systemctl is-active --quiet $service || return 0
+    left=""
+    for name in $down; do
+        ! is_down "$name" || left="$left $name"
+    done
+    [ -z "$left" ] || say "warning: what requires $service and was not running before is not started:$left. Where it is to run: systemctl start$left"
 }
 
 seconds_up() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile

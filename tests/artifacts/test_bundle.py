@@ -250,6 +250,36 @@ class TestChecking:
             assert "is no whole bundle: " in ran.err
             assert "Traceback" not in ran.err
 
+    def test_a_size_that_no_file_can_have_is_a_refusal(self, run: Run, bundle: Path, lock: Path) -> None:
+        header = start_of(bundle, "runc", "1.4.4", "amd64") - 512
+        with bundle.open("r+b") as file:
+            file.seek(header)
+            block = bytearray(file.read(512))
+            block[124:136] = b"\x80" + b"\xff" * 11  # GNU's binary form, for sizes beyond 8 GiB
+            block[148:156] = b" " * 8
+            block[148:156] = b"%06o\0 " % sum(block)
+            file.seek(header)
+            file.write(block)
+        ran = run("check", bundle, "--lock", lock)
+        assert (ran.code, ran.out) == (1, "")
+        assert "is no whole bundle: " in ran.err
+        assert ran.err.count("\n") == 1
+
+    def test_an_asset_that_the_manifest_promises_and_the_file_lacks_is_named(
+        self, run: Run, bundle: Path, lock: Path, tmp_path: Path
+    ) -> None:
+        lacks, gone = tmp_path / "lacks.tar", path("runc", "1.4.4", "arm64").lstrip("/")
+        with tarfile.open(bundle) as whole, tarfile.open(lacks, "w") as tar:
+            for member in whole:
+                if member.name != gone:
+                    tar.addfile(member, whole.extractfile(member))
+        ran = run("check", lacks, "--lock", lock)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.endswith(
+            f"{lacks} is no whole bundle: runc 1.4.4 for arm64 is not in it as its manifest says. Copy it anew\n"
+        )
+        assert ran.err.count("\n") == 1
+
     def test_a_file_that_is_no_bundle_is_refused(self, run: Run, lock: Path) -> None:
         ran = run("check", lock, "--lock", lock)
         assert ran.code == 1

@@ -180,7 +180,13 @@ class TestFolder:
     def test_no_folder(self, run: Run, whole: Path, where: str) -> None:
         ran = run("check", where, "--lock", whole)
         assert (ran.code, ran.out) == (2, "")
-        assert "is no folder, and no http or https URL" in ran.err
+        assert ran.err.endswith(" is not there: no such file or folder, and no http or https URL\n")
+        assert ran.err.count("\n") == 1
+
+    def test_what_is_neither_a_folder_nor_a_bundle(self, run: Run, whole: Path) -> None:
+        ran = run("check", "/dev/null", "--lock", whole)
+        assert (ran.code, ran.out) == (2, "")
+        assert "/dev/null is no folder, and no http or https URL" in ran.err
 
 
 @pytest.mark.parametrize("jobs", [1, 3, 50])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.operations import activation
-from userns.paths import READINESS
+from userns.paths import CHECK, READINESS
 
 OK = """\
 TYPE                             ID         PLATFORMS      STATUS
@@ -115,10 +115,23 @@ def test_what_the_check_found_before_does_not_outlive_a_check_that_is_gone(tmp_p
     (tmp_path / "readiness.json").write_text("ready\n")
     systemctl = f"echo $* >{tmp_path}/asked; {f'echo anew >{tmp_path}/readiness.json' if there else 'exit 5'}"
     look = f"cat {tmp_path}/asked; cat $readiness 2>/dev/null || echo none"
-    calls = f"readiness={tmp_path}/readiness.json; check_anew; {look}"
+    calls = f"readiness={tmp_path}/readiness.json node_check=/bin/sh; check_anew; {look}"
     said = run(tmp_path, "check_anew", calls, systemctl=systemctl)
     assert said == ["restart userns-node-check.service", "anew" if there else "none"]
     assert f"\nreadiness={READINESS}\n" in activation()
+    assert f"\nnode_check={CHECK}\n" in activation()
+
+
+@pytest.mark.parametrize("check", ["/bin/sh", "/nowhere"])
+@pytest.mark.parametrize("text", ["# HELP userns_node_ready Whether", "# HELP of somebody else"])
+def test_a_set_without_a_check_leaves_no_metrics_of_one(tmp_path: Path, check: str, text: str) -> None:
+    (tmp_path / "userns_node.prom").write_text(f"{text}\n")
+    (tmp_path / "metrics").write_text(f"{tmp_path}/userns_node.prom\n")
+    calls = f"readiness={tmp_path}/x state={tmp_path} node_check={check}; check_anew; check_anew; ls {tmp_path}"
+    said = run(tmp_path, "forget_metrics check_anew", calls, systemctl="exit 5")
+    gone = check == "/nowhere"
+    assert ("metrics" in said) is not gone
+    assert ("userns_node.prom" in said) is not (gone and "userns_node_ready" in text)
 
 
 def test_a_rollback_whose_plan_is_old_is_not_to_be_run_again_unseen(tmp_path: Path) -> None:
@@ -194,6 +207,9 @@ def test_a_relative_link_that_was_never_swapped_is_back_already(tmp_path: Path) 
     assert brought(tmp_path, calls) == ["../nowhere"]
 
 
+DEPENDENTS = "note_dependents is_down start_dependents tell_down"
+
+
 def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None:
     systemctl = """case $* in
         show*) echo "kubelet.service idle.service" ;;
@@ -201,7 +217,44 @@ def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None
         is-active*) exit 3 ;;
         --no-block*) echo "$*" ;;
     esac"""
-    calls = f"cd {tmp_path}; service=containerd.service; note_dependents; : >stopped; start_dependents"
-    assert run(tmp_path, "note_dependents start_dependents", calls, systemctl=systemctl) == [
-        "--no-block start kubelet.service"
-    ]
+    calls = f"cd {tmp_path}; restarted=yes service=containerd.service; note_dependents; : >stopped; start_dependents"
+    assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == ["--no-block start kubelet.service"]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("ActiveState=failed UnitFileState=static Type=simple", True),
+        ("Type=notify ActiveState=inactive UnitFileState=enabled", True),
+        ("Type=notify ActiveState=inactive UnitFileState=disabled", False),
+        ("Type=notify ActiveState=inactive UnitFileState=static", False),
+        ("Type=oneshot ActiveState=inactive UnitFileState=enabled", False),
+        ("Type=notify ActiveState=activating UnitFileState=enabled", False),
+    ],
+)
+@pytest.mark.parametrize("containerd", ["active", "down"])
+def test_what_was_down_before_is_named_with_the_command_that_starts_it(
+    tmp_path: Path, state: str, told: bool, containerd: str
+) -> None:
+    systemctl = f"""case $* in
+        *--value*) echo "kubelet.service docker.service" ;;
+        show*docker*) echo "ActiveState=inactive UnitFileState=disabled" ;;
+        show*) echo "{state}" ;;
+        "is-active --quiet containerd.service") [ {containerd} = active ] ;;
+        is-active*) exit 3 ;;
+        *) echo "$*" ;;
+    esac"""
+    calls = "restarted=yes service=containerd.service; note_dependents; start_dependents"
+    said = run(tmp_path, DEPENDENTS, calls, systemctl=systemctl)
+    if told and containerd == "active":
+        (line,) = said
+        assert line.startswith("warning: what requires containerd.service and was not running before is not started:")
+        assert line.endswith(": kubelet.service. Where it is to run: systemctl start kubelet.service")
+    else:
+        assert said == []
+
+
+def test_nobody_is_told_of_it_where_containerd_was_left_alone(tmp_path: Path) -> None:
+    systemctl = "echo ActiveState=failed"
+    calls = "restarted=no service=containerd.service dependents= down=kubelet.service; start_dependents"
+    assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == []

@@ -170,6 +170,64 @@ def test_quoted_keys_and_headers_count_like_bare_ones(tree: Tree, shell: list[st
     assert said == {"drop-in-moves-root", "drop-in-replaces-section"}
 
 
+HANDLERS = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "secret-0"
+  runtimes.dotted.runtime_type = "secret-1"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes]
+    inline = { runtime_type = "secret-2" }
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "secret-3"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes."kata-fc"] # [plugins.x.containerd.runtimes.no]
+      pod_annotations = [
+        "secret-4=5",
+        ["plugins.x.containerd.runtimes.secret-6"]
+      ]
+      # [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.commented]
+[[plugins.x.other.runtimes.no]]
+['plugins'.'io.containerd.cri.v1.runtime'.containerd.runtimes.nvidia]"""
+
+
+def test_config_toml_shows_its_runtime_handlers_and_never_a_value(tree: Tree, shell: list[str]) -> None:
+    tree.write(paths.CONFIG[1:], HANDLERS)
+    lines = tree.run(shell)
+    assert "secret" not in "\n".join(lines)
+    assert read(lines).handlers == ("dotted", "inline", "runc", "kata-fc", "nvidia")
+    assert read(lines).drop_ins == ()
+
+
+PROM = "/srv/metrics/userns_node.prom"
+
+
+@pytest.mark.parametrize(
+    ("unit", "stale"),
+    [
+        ("LoadState=loaded\nEnvironment=\n", PROM),
+        ("LoadState=loaded\n", PROM),
+        ("LoadState=loaded\nEnvironment=A=b USERNS_NODE_METRICS=/srv/metrics C=d\n", ""),
+        ("Environment=USERNS_NODE_METRICS=/srv/metrics\nLoadState=loaded\n", ""),
+        ("LoadState=loaded\nEnvironment=USERNS_NODE_METRICS=/srv/metrics-2\n", PROM),
+        ("LoadState=loaded\nEnvironment=USERNS_NODE_METRICS=\n", PROM),
+        ('LoadState=loaded\nEnvironment="USERNS_NODE_METRICS=/srv/my metrics"\n', ""),
+        ("LoadState=loaded\nEnvironment=USERNS_NODE_METRICS=/srv/m\\xc3\n", ""),
+        ("LoadState=loaded\nEnvironmentFiles=/etc/default/check (ignore_errors=yes)\n", ""),
+        ("LoadState=loaded\nPassEnvironment=USERNS_NODE_METRICS\n", ""),
+        ("LoadState=loaded\nExecStart={ path=/x ; argv[]=/x --unit --metrics /srv/metrics ; }\n", ""),
+        ("LoadState=not-found\n", ""),
+        ("", ""),
+    ],
+)
+def test_metrics_that_the_checks_unit_writes_no_more_are_told(tree: Tree, unit: str, stale: str) -> None:
+    (tree.programs / "unit").write_text(unit)
+    tree.program("systemctl", f"case $* in *userns-node-check.service) cat '{tree.programs}/unit' ;; esac")
+    assert tree.read().stale_metrics == ""
+    tree.write("var/lib/userns-node/metrics", f"{PROM}\n")
+    assert tree.read().stale_metrics == ""  # the file is gone
+    tree.write(PROM[1:], "x")
+    assert tree.read().stale_metrics == stale
+
+
 @pytest.mark.usefixtures("as_root")
 def test_somebody_else_reads_what_he_may_and_says_what_he_may_not(tree: Tree, tmp_path: Path, shell: list[str]) -> None:
     tree.write("etc/containerd/conf.d/1.toml", "[x]", 0o600)

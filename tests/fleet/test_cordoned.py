@@ -167,6 +167,41 @@ def test_what_a_resumed_run_leaves_out_is_ours_for_the_next_one(played: Played) 
     assert played.cordoned == set()
 
 
+def test_a_run_that_leaves_a_drained_node_out_names_it(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    for exclude in ((), ("n2",), ("n3", "n2")):
+        capsys.readouterr()
+        assert played(exclude=exclude, drain=False) == (1 if "n2" not in exclude else 0)
+        told = [line for line in capsys.readouterr().err.splitlines() if "run leaves it out" in line]
+        assert len(told) == len(exclude[:1])
+        # The latest run that had it knows best what became of it.
+        assert all("n2: run 2 moved" in line and "fleet.py show 2 n2" in line for line in told)
+    played.becomes = {}
+    assert played() == 0  # given back
+    capsys.readouterr()
+    assert played(exclude=("n2",)) == 0
+    assert "leaves it out" not in capsys.readouterr().err
+
+
+def test_a_drained_node_that_is_gone_from_the_inventory_is_named_once(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.names = ("n1", "n3")
+    for times in (1, 0):
+        capsys.readouterr()
+        assert played() == 0
+        assert capsys.readouterr().err.count("n2: run 1 moved its pods away") == times
+    assert played(exclude=("n3",)) == 0
+    assert "n2" not in capsys.readouterr().err
+    played.names = ("n1", "n2", "n3")  # it is remembered all the same
+    played.becomes = {}
+    assert played() == 0
+    assert played.cordoned == set()
+
+
 def test_a_resumed_run_that_is_killed_while_it_reads_forgets_nothing(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,24 @@ def test_a_drop_in_of_the_unit_names_the_directory_for_metrics(node: LabNode) ->
         node.ssh(f"rm -rf {directory} {drop_in}; systemctl daemon-reload; systemctl reset-failed userns-node-check")
 
 
+def test_a_deploy_removes_metrics_that_the_unit_writes_no_more(node: LabNode, operator: Operator) -> None:
+    drop_in, directory = "/etc/systemd/system/userns-node-check.service.d", "/root/metrics"
+    text = f"[Service]\nEnvironment=USERNS_NODE_METRICS={directory}\n"
+    node.ssh(f"mkdir {directory} {drop_in} && cat >{drop_in}/metrics.conf && systemctl daemon-reload", input=text)
+    try:
+        node.ssh(f"systemctl start userns-node-check; echo mine >{directory}/other.prom")
+        assert must(operator.dry(node)).will(node) == []
+        node.ssh(f"rm -r {drop_in}; systemctl daemon-reload")
+        removal = f"remove {directory}/userns_node.prom: userns-node-check.service no longer writes it"
+        assert must(operator.dry(node)).will(node) == [removal]
+        assert must(operator.deploy(node)).will(node) == [removal]
+        assert node.ssh(f"ls {directory}").stdout.split() == ["other.prom"]
+        assert "metrics" not in node.ssh("ls /var/lib/userns-node").stdout.split()
+        assert must(operator.deploy(node)).will(node) == []
+    finally:
+        node.ssh(f"rm -rf {directory} {drop_in}; systemctl daemon-reload")
+
+
 @pytest.mark.parametrize("arguments", ["--write", "what"])
 def test_what_cannot_be_understood_is_told(node: LabNode, arguments: str) -> None:
     done = node.ssh(f"{CHECK} {arguments}", check=False)

@@ -249,3 +249,21 @@ def test_the_real_run_tells_no_secret_either(holds_secret: tuple[LabNode, Run]) 
     _, run = holds_secret
     for secret in spellings(SECRET):
         assert secret not in run.text
+
+
+NVIDIA = """
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nvidia.options]
+BinaryName = "/usr/bin/nvidia-container-runtime"
+"""
+
+
+def test_a_runtime_handler_that_goes_is_named_without_a_diff(fresh: Rehearsed, operator: Operator) -> None:
+    """Of a config.toml as containerd itself and NVIDIA's toolkit write it."""
+    node = fresh.node
+    node.ssh(f"cp {CONFIG} /root/ours; containerd config default >{CONFIG}; cat >>{CONFIG}", input=NVIDIA)
+    try:
+        said = must(operator.dry(node)).said(node)
+    finally:
+        node.ssh(f"cat /root/ours >{CONFIG}; rm /root/ours")
+    (told,) = [line for line in said if "runtime-handler-lost" in line]
+    assert "config.toml has the runtime handler nvidia, which the new one takes away" in told

@@ -17,6 +17,15 @@ from tests.node.runs import Counter, Operator, Run, differences, leftovers, must
 
 PROGRAMS = "/usr/local/bin/containerd /usr/local/bin/ctr /usr/local/bin/containerd-shim-runc-v2 /usr/local/sbin/runc"
 STATE = "/var/lib/userns-node"
+NEEDS_CONTAINERD = b"""\
+[Unit]
+Requires=containerd.service
+After=containerd.service
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 @dataclass(frozen=True)
@@ -160,11 +169,18 @@ def test_a_broken_node_and_broken_settings_are_no_hindrance(rolling: Rolling) ->
     node = rolling.node
     node.put("/usr/local/bin/containerd.new", BROKEN, 0o755)
     node.ssh("mv /usr/local/bin/containerd.new /usr/local/bin/containerd; echo '[' >/etc/containerd/config.toml")
+    node.put("/etc/systemd/system/needs.service", NEEDS_CONTAINERD)
+    node.ssh("systemctl daemon-reload; systemctl enable --now needs")
     node.ssh("rm /usr/local/sbin/runc; systemctl stop containerd")
     settings: dict[str, Any] = {"kubernetes_version": "no such", "containerd_version": 5}
     assert rolling.operator.deploy(node, **settings).code == 1
     run = must(rolling.operator.rollback(node, **settings))
     assert run.failed == []
+    # It stopped with containerd, before anybody could see that it ran.
+    (told,) = [line for line in run.said(node) if "needs.service" in line]
+    assert told.endswith("systemctl start needs.service")
+    assert node.ssh("systemctl is-active needs", check=False).stdout.strip() == "inactive"
+    node.ssh("systemctl disable --now needs; rm /etc/systemd/system/needs.service; systemctl daemon-reload")
     rolling.assert_runs(rolling.releases.containerd)
 
 

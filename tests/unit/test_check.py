@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +112,55 @@ CASES = {
 def test_every_shell_says_what_readiness_says(here: Place, shell: list[str], name: str) -> None:
     for wanted in ({}, {"allow": ["kernel-lacks-tmpfs-idmap", "kernel-lacks-idmap"]}):
         compare(here, CASES[name], nodes.policy(**wanted), shell)
+
+
+# --- the metrics of its unit ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def collected(here: Place) -> Iterator[Path]:
+    """Where a collector looks, on a node that has had a deploy."""
+    state = here.root / "var/lib/userns-node"
+    state.mkdir(parents=True)
+    (here.root / "collected").mkdir()
+    here.be(nodes.bare())
+    yield here.root / "collected"
+    shutil.rmtree(here.root / "collected")
+    shutil.rmtree(state)
+
+
+def by_unit(here: Place, *arguments: str, shell: list[str] | None = None) -> None:
+    policy = nodes.policy()
+    text = rendered(policy, readiness.of_node(nodes.bare(), policy))
+    done = here.run(text, "--write", str(here.root / "readiness.json"), *arguments, shell=shell)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_metrics_that_the_unit_writes_no_more_are_removed(here: Place, collected: Path, shell: list[str]) -> None:
+    file, record = collected / "userns_node.prom", here.root / "var/lib/userns-node/metrics"
+    by_unit(here, "--unit", "--metrics", str(collected), shell=shell)
+    assert record.read_text() == f"{file}\n"
+    by_unit(here, shell=shell)  # by hand: it says nothing of the unit's
+    assert file.exists()
+    (collected / "other").mkdir()
+    by_unit(here, "--unit", "--metrics", str(collected / "other"), shell=shell)
+    assert not file.exists()
+    assert record.read_text() == f"{collected}/other/userns_node.prom\n"
+    by_unit(here, "--unit", shell=shell)
+    assert list(collected.rglob("*.prom")) == []
+    assert not record.exists()
+    by_unit(here, "--unit", shell=shell)
+
+
+def test_what_others_wrote_under_that_name_stays(here: Place, collected: Path) -> None:
+    file = collected / "userns_node.prom"
+    by_unit(here, "--unit", "--metrics", str(collected))
+    file.write_text("# HELP mine\n")
+    by_unit(here, "--unit")
+    assert file.read_text() == "# HELP mine\n"
+    by_unit(here, "--metrics", str(collected))
+    by_unit(here, "--unit")
+    assert file.exists()  # written by hand, and so nobody's but the writer's
 
 
 # --- what it compares with -----------------------------------------------------------------------------------------
@@ -266,6 +317,6 @@ def test_the_unit_starts_after_the_boot_and_runs_what_is_installed() -> None:
         "Type=oneshot",
         "After=containerd.service multi-user.target",
         "WantedBy=multi-user.target",
-        f"ExecStart={paths.CHECK} --write {paths.READINESS}",
+        f"ExecStart={paths.CHECK} --unit --write {paths.READINESS}",
     ):
         assert line in text.splitlines()

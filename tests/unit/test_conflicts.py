@@ -205,9 +205,10 @@ def test_a_kubelet_with_other_requirements_is_a_blocker() -> None:
     assert 'kubernetes_version = "1.26"' in said.message
 
 
-def test_a_kubelet_that_the_tables_do_not_know_is_no_version_to_set() -> None:
+def test_a_kubelet_that_the_tables_do_not_know_is_one_to_set_all_the_same() -> None:
     said = found(node(kubelet_version="1.39.0"))["kubernetes-version-mismatch"]
-    assert said.message.endswith("For this kubelet, update userns-node")
+    assert said.severity is Severity.WARNING
+    assert said.message.endswith('Set kubernetes_version = "1.39" for this node')
 
 
 @pytest.mark.parametrize("version", ["", "1.36.9"])

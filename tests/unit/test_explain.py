@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import nodes
 from userns import paths, report
 from userns.__main__ import ROOT, main
 from userns.node import Filesystem, Node, Overlay, Probe
@@ -113,6 +114,21 @@ def test_the_end_of_a_branch_follows_the_day(capsys: pytest.CaptureFixture[str])
         _, found = told(capsys, "--containerd", "2.2.8", "--today", day)
         ids = [each["id"] for each in next(iter(found.values()))["findings"]]
         assert ("end-of-life-containerd-2-2" in ids) is ended
+
+
+@pytest.mark.parametrize("kubernetes", ["1.37", "1.40.2", "2.3.4"])
+def test_explain_and_the_setting_take_the_same_newer_kubernetes(
+    capsys: pytest.CaptureFixture[str], kubernetes: str
+) -> None:
+    versions = ["--kubernetes", kubernetes, "--containerd", "2.3.5"]
+    if kubernetes.startswith("2"):
+        assert f"argument --kubernetes: there is no Kubernetes {kubernetes}" in usage(capsys, *versions)
+        return
+    code, found = told(capsys, *versions)
+    of_setting = nodes.plan(nodes.bare(), kubernetes_version=kubernetes).findings
+    for findings in ([each["id"] for each in next(iter(found.values()))["findings"]], [each.id for each in of_setting]):
+        assert "kubernetes-newer-than-known" in findings
+    assert code == 0
 
 
 def test_slow_chown_and_snapshotter_are_understood(capsys: pytest.CaptureFixture[str]) -> None:

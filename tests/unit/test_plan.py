@@ -148,6 +148,7 @@ DRIFTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "the check was edited": (edited(paths.CHECK), [paths.CHECK]),
     "the check does not run after a boot": ({"units": {"containerd": RUNNING}}, ["EnableService"]),
+    "metrics are left that nobody writes": ({"stale_metrics": "/srv/userns_node.prom"}, ["/srv/userns_node.prom"]),
     "a change was cut off": ({"unfinished": "swapping"}, ["RestartService"]),
 }
 

@@ -93,6 +93,8 @@ def test_the_local_inventory_is_this_machine() -> None:
         ("kubernetes_version", "1.25", "1.25"),
         ("kubernetes_version", 1.33, "1.33"),  # --data kubernetes_version=1.33
         ("kubernetes_version", "1.36.0-rc.1", "1.36.0-rc.1"),
+        ("kubernetes_version", "1.37", "1.37"),  # newer than the tables: a warning of the plan's
+        ("kubernetes_version", "v1.40.2", "1.40.2"),
         ("containerd_version", "v2.2.7", "2.2.7"),
         ("crun_version", 1.17, "1.17"),
         ("allow", "kernel-lacks-tmpfs-idmap", ("kernel-lacks-tmpfs-idmap",)),
@@ -122,8 +124,8 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("kubernetes_version", 1.3, "write it as a string"),
         ("kubernetes_version", 1, "write it as a string"),
         ("kubernetes_version", "1.24", "begin with Kubernetes 1.25"),
-        ("kubernetes_version", "1.37", "the tables know Kubernetes up to 1.36"),
-        ("kubernetes_version", "2.0", "the tables know"),
+        ("kubernetes_version", "2.3.4", "there is no Kubernetes 2.3.4"),
+        ("kubernetes_version", "0.30", "there is no Kubernetes 0.30"),
         ("kubernetes_version", "latest", "it is not a Kubernetes version"),
         ("kubernetes_version", "1.33.x", "it is not a Kubernetes version"),
         ("kubernetes_version", None, "it is None and not a string"),

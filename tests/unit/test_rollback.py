@@ -170,6 +170,38 @@ def test_why_a_node_is_left_as_it_is() -> None:
     assert blockers(kept(sets={PREVIOUS: bare})) == {"rollback-without-containerd"}
 
 
+OPT = "/opt/containerd/bin/containerd"
+
+
+@pytest.mark.parametrize(
+    ("unit", "commands"),
+    [
+        (
+            put(paths.UNIT, 5),
+            f"cp -a --remove-destination {paths.STATE}/previous/5 {paths.UNIT} && "
+            f"cp -a --remove-destination {paths.STATE}/previous/6 {paths.CONFIG} && "
+            "systemctl daemon-reload && systemctl restart containerd",
+        ),
+        (
+            line("absent", paths.UNIT),  # the unit that starts it is below /usr/lib
+            f"rm -f {paths.UNIT} && cp -a --remove-destination {paths.STATE}/previous/6 {paths.CONFIG} && "
+            "systemctl daemon-reload && systemctl restart containerd",
+        ),
+    ],
+)
+def test_a_containerd_elsewhere_is_brought_back_by_hand_with_these_commands(unit: Entry, commands: str) -> None:
+    before = KeptSet(digest="d" * 64, entries=(line("absent", CONTAINERD), unit, put(paths.CONFIG, 6)), starts=OPT)
+    (refusal,) = rollback.make(kept(sets={PREVIOUS: before}), PREVIOUS).findings
+    assert refusal.id == "rollback-without-containerd"
+    assert f"containerd.service starts {OPT}" in refusal.message
+    assert f"{OPT} --version" in refusal.message
+    assert f"then {commands}." in refusal.message
+    # Of a change that was cut off the mark would stay.
+    (refusal,) = rollback.make(kept(sets={UNDO: before}, unfinished="swapping"), PREVIOUS).findings
+    assert "Reboot the node" in refusal.message
+    assert " && " not in refusal.message
+
+
 def test_space_is_needed_where_programs_have_a_file_system_of_their_own() -> None:
     little = {"/usr/local/bin": 20_000, "/var/lib/userns-node": 10**7}
     assert blockers(kept(put(RUNC, 2), space=little)) == set()
