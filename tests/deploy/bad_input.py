@@ -86,7 +86,9 @@ SETTINGS = [
         ("kubernetes_version = '1.19'", "begin with Kubernetes 1.25"),
     ),
     Setting(
-        "version-of-tomorrow", {"kubernetes_version": "1.99"}, ("kubernetes_version = '1.99'", "know Kubernetes up to")
+        "version-of-another-program",
+        {"kubernetes_version": "2.3.4"},
+        ("kubernetes_version = '2.3.4'", "there is no Kubernetes 2.3.4"),
     ),
     Setting(
         "version-without-a-digest", {"runc_version": "9.9.9"}, ("runc_version = '9.9.9'", "artifacts add runc 9.9.9")
