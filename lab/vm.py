@@ -18,13 +18,11 @@ With `disk=PATH`, an image of `lab.disk.of_tree` under the build directory, it i
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import disk, kernels, network, ssh
+from lab import disk, kernels, network
 from lab.errors import LabError
 from lab.machine import Machine
 from lab.processes import tool
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
     from lab.world import Lab
 
 TUN = Path("/dev/net/tun")
-# unix(7) allows 107 bytes, of which ssh takes 17 while it makes one.
-LONGEST_SOCKET = 90
 
 # As process 1 of its cgroup from the first instruction on, so that nothing of it escapes the keeper.
 _IN_CGROUP = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
@@ -62,8 +58,6 @@ class LabVM(Machine):
         self._image = self.home / "vmlinuz"
         self._seed = self.home / "seed.tar"
         self._port = f"port{number}"
-        self._socket = lab.home / f"login{number}"
-        self._login: subprocess.Popen[bytes] | None = None
 
     @property
     def release(self) -> str:
@@ -117,42 +111,6 @@ class LabVM(Machine):
         words += ["-device", f"virtio-net-pci,netdev=net,romfile=,mac={mac}", "-device", "virtio-rng-pci"]
         in_cgroup = ["env", f"TMPDIR={self.home}", "sh", "-c", _IN_CGROUP, "boot", str(group_inside)]
         self._process = self.lab.start([*in_cgroup, *words], self.console, self.home)
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is up; then log in, once for all commands: each login would cost it more than most of them."""
-        super().wait(timeout)
-        self._log_out()
-        if len(str(self._socket)) > LONGEST_SOCKET:
-            return
-        words = ssh.command(self.lab.home, self.address, more=("-M", "-N", "-S", str(self._socket)))
-        self._login = self.lab.start(words, self.home / "login.log")
-        end = time.monotonic() + self.patience
-        while not self._socket.exists():
-            if self._login.poll() is not None or time.monotonic() > end:
-                raise LabError(f"nobody could log in to {self.name}:\n{(self.home / 'login.log').read_text()}")
-            time.sleep(0.05)
-
-    def ssh_command(self, command: str = "") -> list[str]:
-        """Through the one connection that there is, or by itself where there is none; a login always by itself."""
-        more = ("-S", str(self._socket)) if command and self._login else ()
-        return ssh.command(self.lab.home, self.address, command, more)
-
-    def _log_out(self) -> None:
-        if self._login:
-            self._login.kill()
-            self._login.wait()
-            self._login = None
-        self._socket.unlink(missing_ok=True)
-
-    def reboot(self, timeout: float | None = None) -> None:
-        """Reboot in the regular way, and wait until it is back."""
-        self._log_out()
-        super().reboot(timeout)
-
-    def cut_power(self) -> None:
-        """End it at once. Its disk stays as it is; `start` boots it again."""
-        self._log_out()
-        super().cut_power()
 
     def _unplug(self) -> None:
         self.lab.run(["ip", "link", "delete", self._port], check=False)

@@ -167,11 +167,11 @@ def test_the_operator_is_told_what_to_do_next(deployed: Deployed) -> None:
 
 
 def test_a_second_run_does_nothing_and_asks_the_node_once(deployed: Deployed) -> None:
-    before, own = tree(deployed.node), deployed.node.ssh(OWN_PORT).stdout.strip()
+    before = tree(deployed.node)
+    *earlier, own = deployed.node.ssh(f"{SESSIONS}; {OWN_PORT}").stdout.splitlines()
     run = must(deployed.operator.deploy(deployed.node))
-    sessions = deployed.node.ssh(f"{SESSIONS}; {OWN_PORT}").stdout.splitlines()
-    since = sessions[next(n for n, line in enumerate(sessions) if f" port {own} " in line) + 1 : -1]
-    asked = [line for line in since if f" port {sessions[-1]} " not in line]
+    *sessions, still = deployed.node.ssh(f"{SESSIONS}; {OWN_PORT}").stdout.splitlines()
+    asked = [line for line in sessions[len(earlier) :] if f" port {own} " not in line and f" port {still} " not in line]
     assert run.json["plan"] == run.json["results"]["operations"] == []
     assert run.said(deployed.node).count("nothing to do") == 1
     assert len(asked) == 1, asked

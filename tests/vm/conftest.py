@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,11 @@ from tests.vm.daemons import Beside
 from tests.vm.proofs import Proofs
 from tests.vm.rollout import Rollout
 
-BootVM = Callable[..., LabVM]
+# The runtimes, which the deploy brings; Python, which nothing may need; failed units; overlay, which nobody has loaded.
+UNEXPECTED = """
+command -v containerd runc crun python3
+systemctl --failed --plain --no-legend
+ls /sys/module/overlay 2>/dev/null; :"""
 
 # A deploy takes a minute on a quiet machine.
 SECONDS = 3600.0
@@ -56,14 +59,25 @@ def vm_lab(lab: Lab) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def vms(vm_lab: Lab) -> Iterator[dict[str, LabVM]]:
-    """One virtual machine for each kernel, by its name; nothing was done to them but what `rollout` does."""
+def _booted(vm_lab: Lab) -> Iterator[dict[str, LabVM]]:
     booting = {kernel: vm_lab.vm(f"linux-{kernel}", kernel, wait=False) for kernel in KERNELS}
     for vm in booting.values():
         vm.wait()
     yield booting
     for vm in booting.values():
         vm.stop()
+
+
+@pytest.fixture(scope="session")
+def untouched(_booted: dict[str, LabVM]) -> dict[str, str]:
+    """What a virtual machine of each kernel has, right after its first boot, of what it should not have."""
+    return {kernel: vm.ssh(UNEXPECTED).stdout for kernel, vm in _booted.items()}
+
+
+@pytest.fixture(scope="session")
+def vms(_booted: dict[str, LabVM], untouched: object) -> dict[str, LabVM]:
+    """One virtual machine for each kernel, by its name; nothing was done to them but what `rollout` does."""
+    return _booted
 
 
 @pytest.fixture(scope="session")
@@ -101,20 +115,3 @@ def proofs(rollout: Rollout, booted: Boots) -> Proofs:
 def beside(vm_lab: Lab) -> Beside:
     """Containerds of other versions and settings, beside the deployed one."""
     return Beside(vm_lab)
-
-
-_numbers = count(1)
-
-
-@pytest.fixture
-def fresh_vm(vm_lab: Lab) -> Iterator[BootVM]:
-    """A function that boots a virtual machine which nothing was done to, and which ends with the test."""
-    booted: list[LabVM] = []
-
-    def boot(kernel: str = "newest", *, wait: bool = True) -> LabVM:
-        booted.append(vm_lab.vm(f"vm{next(_numbers)}", kernel, wait=wait))
-        return booted[-1]
-
-    yield boot
-    for vm in booted:
-        vm.stop()

@@ -44,14 +44,16 @@ def test_another_pod_on_the_node_is_left_alone(proofs: Proofs) -> None:
 
 
 def test_what_a_killed_run_left_the_next_one_takes_away(proofs: Proofs) -> None:
-    before, _, after = proofs.looks
+    before, after, _ = proofs.looks
     assert proofs.killed.code == 1
     assert "the proof was cut off" in proofs.killed.text
     assert "/var/lib/kubelet" in proofs.remains
     assert pods.changes(before, {"6.1": proofs.remains}) != []
     assert pods.changes(before, {"6.1": after["6.1"]}) == []
     # And it proves as much as if nothing had been there.
-    assert all("up to pod: " in level for level in levels(proofs.less, proofs.vms["6.1"]))
+    told = levels(proofs.whole, proofs.vms["6.1"])
+    assert len(told) == 2
+    assert all("up to pod: " in level for level in told)
 
 
 def test_without_the_pause_image_the_level_is_container_and_the_image_is_named(proofs: Proofs) -> None:

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from lab import Lab
 from lab.kernels import KERNELS
-from tests.node.faults import MARK, RECOVERY, Deploying, held, wait_for
-from tests.node.runs import Run, leftovers
-from tests.vm.boots import DROP_IN, HOOK, OVERRULES, TAKEN_AWAY, Booted, Boots, Told
+from tests.node.runs import Run
+from tests.vm.boots import CUT, DROP_IN, HOOK, OTHER_PAUSE, OVERRULES, TAKEN_AWAY, Booted, Boots, Cut, Told
 from tests.vm.proofs import Proofs
 from tests.vm.rollout import METACOPY, NAMESPACES, Rollout
 from tests.vm.test_kernels import HANDLERS, PROVES_AGAIN, TIERS, WORKING
 
-CONFIG = "/etc/containerd/config.toml"
 KEPT = [kernel for kernel in KERNELS if kernel != "6.1"]
 
 
@@ -30,6 +27,7 @@ class Reboots:
 
     booted: Mapping[str, Booted]
     told: Mapping[str, Told]
+    cut: Cut
     proof: Run
     run: Run
     again: Run
@@ -40,7 +38,7 @@ def reboots(rollout: Rollout, booted: Boots, proofs: Proofs) -> Reboots:
     """The deploy, which mends what was taken away."""
     run = rollout.deploy(*rollout.vms)
     rollout.vms["6.1"].ssh(f"rm {' '.join(OVERRULES)}")
-    return Reboots(booted.booted, booted.told, proofs.whole, run, rollout.deploy("6.1"))
+    return Reboots(booted.booted, booted.told, booted.cut, proofs.whole, run, rollout.deploy("6.1"))
 
 
 @pytest.mark.parametrize("kernel", KEPT)
@@ -157,30 +155,15 @@ def test_the_next_run_puts_back_what_was_taken_away(rollout: Rollout, reboots: R
     assert vm.ssh(f"ls {' '.join(TAKEN_AWAY[kernel])} >/dev/null && {METACOPY} && {NAMESPACES}").stdout == "Y\n16384\n"
 
 
-BOOT, IDENTITY = "cat /proc/sys/kernel/random/boot_id", "cat /etc/machine-id /etc/ssh/ssh_host_*.pub"
-
-
-def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(
-    vm_lab: Lab, rollout: Rollout, reboots: Reboots
-) -> None:
+def test_a_power_cut_in_the_middle_of_a_change_is_undone_by_the_boot(rollout: Rollout, reboots: Reboots) -> None:
     """What a container can't show: only what has been written to the disk outlives the cut."""
-    vm = rollout.vms["5.10"]
-    look = f"sha256sum {CONFIG} /usr/local/bin/containerd; stat -c %i /usr/local/bin/containerd"
-    before = vm.ssh(look).stdout
-    boot, identity = vm.ssh(BOOT).stdout, vm.ssh(IDENTITY).stdout
-    settings = {"allow": rollout.allowed("5.10"), "sandbox_image": "lab.invalid/pause:2"}
-    with held(vm, "systemctl", "restart containerd") as there:
-        deploying = Deploying(vm_lab, rollout.operator, vm, settings)
-        wait_for(there, seconds=vm.patience)
-        assert "lab.invalid/pause:2" in vm.ssh(f"test -e {MARK} && test -e {RECOVERY} && cat {CONFIG}").stdout
-        vm.cut_power()
-        deploying.kill()
-        vm.start()
-        vm.wait()
-    assert vm.ssh(look).stdout == before
-    assert vm.ssh(BOOT).stdout != boot
-    assert vm.ssh(IDENTITY).stdout == identity
-    assert leftovers(vm) == []
-    assert vm.ssh("systemctl is-active containerd").stdout == "active\n"
-    again = rollout.deploy("5.10", flags=("--dry",))
-    assert (again.code, again.will(vm)) == (0, [PROVES_AGAIN])
+    cut = reboots.cut
+    (files, boot, identity), (files_then, boot_then, identity_then) = cut.before, cut.after
+    assert OTHER_PAUSE in cut.half
+    assert files_then == files
+    assert boot_then != boot
+    assert identity_then == identity
+    assert cut.left == []
+    assert cut.service == "active\n"
+    # The next run says the same: nothing to do but to prove.
+    assert reboots.run.will(rollout.vms[CUT]) == [PROVES_AGAIN]
