@@ -44,8 +44,13 @@ def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Se
 
 
 def _versions(plan: Plan) -> dict[str, Versions]:
-    wanted = plan.policy.versions
+    node, policy = plan.node, plan.policy
     return {
-        component: Versions(installed=programs.installed(plan.node, plan.policy, component), wanted=version)
-        for component, version in {component: wanted.get(component, "") for component in programs.MEMBERS}.items()
+        component: Versions(
+            installed=programs.installed(node, policy, component),
+            wanted=policy.versions.get(component, ""),
+            packaged=programs.packaged(node, policy, component),
+            wants_package=policy.install_from == "package",
+        )
+        for component in programs.MEMBERS
     }

@@ -39,10 +39,22 @@ class _Frozen(BaseModel):
 
 
 class Versions(_Frozen):
-    """A component's version on the node ("" where it is not installed) and the wanted one ("" where none is)."""
+    """A component's version on the node ("" where it is not installed) and the wanted one ("" where none is).
+
+    `packaged` and `wants_package`: it is the distribution's own package, which is repaired under its old number.
+    """
 
     installed: str = ""
     wanted: str = ""
+    packaged: bool = False
+    wants_package: bool = False
+
+    @property
+    def after(self) -> Versions:
+        """What is there once it was changed."""
+        if not self.wanted:
+            return self
+        return self.model_copy(update={"installed": self.wanted, "packaged": self.wants_package})
 
 
 class FindingRecord(_Frozen):

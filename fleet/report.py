@@ -159,16 +159,15 @@ def _tiers(records: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 
 def _versions(records: Iterable[Record], today: date | None) -> Iterable[InstalledVersion]:
-    counts = Counter(
-        (component, each.installed)
-        for record in records
-        for component, each in record.versions.items()
-        if each.installed
-    )
+    packaged: dict[tuple[str, str], list[bool]] = {}
+    for record in records:
+        for component, each in record.versions.items():
+            if each.installed:
+                packaged.setdefault((component, each.installed), []).append(each.packaged)
     order = list(Severity)
-    for (component, version), nodes in sorted(counts.items()):
+    for (component, version), nodes in sorted(packaged.items()):
         try:
-            found = advisories.check(component, version, today)
+            found = advisories.check(component, version, today, packaged=all(nodes))
         except ValueError:
             found = []
         found.sort(key=lambda each: order.index(each.severity))
@@ -176,4 +175,4 @@ def _versions(records: Iterable[Record], today: date | None) -> Iterable[Install
             {"id": each.id, "severity": each.severity.value, "message": each.message, "source": each.source}
             for each in found
         )
-        yield InstalledVersion(component, version, nodes, told)
+        yield InstalledVersion(component, version, len(nodes), told)

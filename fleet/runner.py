@@ -42,7 +42,7 @@ from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
 from fleet.observed import of_plan
 from fleet.part import only
-from fleet.records import Record, Status, Versions
+from fleet.records import Record, Status
 from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT
@@ -284,8 +284,11 @@ class Run(BaseStateCallback):
         if failed or (host.op_hash_order and name not in verify.proven):
             return record.model_copy(update={"status": Status.FAILED, "reasons": _why_failed(said)})
         if host.op_hash_order:
+            versions = {
+                component: each.after for component, each in record.versions.items()
+            }  # the proof ran with these
             return record.model_copy(
-                update={"status": Status.CHANGED, "proof": verify.proven[name], "versions": _installed(record)}
+                update={"status": Status.CHANGED, "proof": verify.proven[name], "versions": versions}
             )
         return record
 
@@ -317,14 +320,6 @@ def _even_without_hosts() -> Iterator[None]:
     except PyinfraError as error:
         if str(error) != NO_HOSTS:
             raise
-
-
-def _installed(record: Record) -> dict[str, Versions]:
-    """The versions after the change, which the proof ran with."""
-    return {
-        name: Versions(installed=each.wanted or each.installed, wanted=each.wanted)
-        for name, each in record.versions.items()
-    }
 
 
 def _why_failed(said: Iterable[str]) -> tuple[str, ...]:

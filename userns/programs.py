@@ -36,6 +36,12 @@ def installed(node: Node, policy: Policy, component: str) -> str:
     return (upstream(package.version.partition(":")[2] or package.version) or package.version) if package else ""
 
 
+def packaged(node: Node, policy: Policy, component: str) -> bool:
+    """Whether what is installed of a component is the distribution's own package."""
+    places = next((each for each in (paths(policy), PACKAGED, INSTALLED) if each[component] in node.binaries), PACKAGED)
+    return places is PACKAGED and component in node.packages
+
+
 def handlers(policy: Policy) -> dict[str, str]:
     """Each runtime handler with the path of its binary: runc, and crun where it is installed."""
     return {name: paths(policy)[name] for name in ("runc", "crun") if name in policy.versions}

@@ -21,12 +21,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from fleet import page, prometheus, report
 from fleet.observed import of_plan
-from fleet.records import Record, Status
+from fleet.records import Record, Status, Versions
 from tests import nodes
 from tests.conftest import unavailable
 from tests.deploy.fleet import Fleet
 from tests.fleet.runs import fleet_py
-from userns.node import Node
+from userns.node import Binary, Node, Package
 
 MANY = 5000
 OPEN_SECONDS = 1.0
@@ -124,6 +124,37 @@ def test_installed_versions_are_told_with_what_is_open_against_them() -> None:
     assert versions["containerd", "2.2.7"].nodes == versions["containerd", "2.3.4"].nodes == 1
     assert versions["runc", "1.4.3"].nodes == 2
     assert any("CVE-2026-119101" in each["message"] for each in versions["runc", "1.4.3"].advisories)
+
+
+@pytest.mark.parametrize(
+    ("installed", "severities"),
+    [
+        ([Versions(installed="2.1.2", packaged=True)], {"warning"}),
+        ([Versions(installed="2.1.2", packaged=True), Versions(installed="2.1.2")], {"blocker", "warning"}),
+        # What a change has brought is what counts.
+        ([Versions(installed="2.3.4", wanted="2.1.2", packaged=True).after], {"blocker", "warning"}),
+        ([Versions(installed="2.3.4", wanted="2.1.2", wants_package=True).after], {"warning"}),
+    ],
+)
+def test_a_package_may_be_repaired_under_its_old_number(installed: list[Versions], severities: set[str]) -> None:
+    records = [
+        Record(name=str(number), status=Status.READY, versions={"containerd": each})
+        for number, each in enumerate(installed)
+    ]
+    (version,) = report.make(ABOUT, records, None).versions
+    assert version.nodes == len(installed)
+    assert {each["severity"] for each in version.advisories} == severities
+
+
+@pytest.mark.parametrize(
+    ("version", "packaged"), [("2.1.9-1", True), ("", False)], ids=["its own package", "another's, or somebody's own"]
+)
+def test_whose_package_it_is_decides(version: str, packaged: bool) -> None:
+    there = {"/usr/bin/containerd": Binary(version="2.1.9")}
+    packages = {"containerd": Package(version=version)} if version else {"containerd.io": Package(version="2.1.9-1")}
+    record = planned("n", "workers", nodes.bare(binaries=there, packages=packages))
+    assert record.versions["containerd"].installed == "2.1.9"
+    assert record.versions["containerd"].packaged is packaged
 
 
 def test_drift_is_told_where_there_was_a_run_before() -> None:
