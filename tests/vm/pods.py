@@ -15,6 +15,7 @@ from tests.node.runs import image
 IMAGE = "lab.invalid/pod:1"
 SLEEP = ("/bin/sleep", "1000000")
 _ARCHIVE = "/root/pod.tar"
+_SPARE = "lab.invalid/spare:1"
 Result = TypeVar("Result")
 
 # Everything in which a pod, its volumes and its image can leave a trace.
@@ -60,8 +61,14 @@ def pause_image(vm: Machine) -> str:
 
 def give_pause(vm: Machine) -> None:
     """Have the pause image there. It is the same as IMAGE, which sleeps."""
-    commands = f"import {_ARCHIVE} && ctr -n k8s.io images tag --force {IMAGE} {pause_image(vm)}"
-    vm.ssh(f"ctr -n k8s.io images {commands}", timeout=vm.patience)
+    # What an import leaves that no image needs goes at some later moment; with --sync, at once.
+    steps = (
+        f"import {_ARCHIVE}",
+        f"tag --force {IMAGE} {pause_image(vm)}",
+        f"tag {IMAGE} {_SPARE}",
+        f"rm --sync {_SPARE}",
+    )
+    vm.ssh(" && ".join(f"ctr -n k8s.io images {step}" for step in steps), timeout=vm.patience)
 
 
 def take_pause(vm: Machine) -> None:
