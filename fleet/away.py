@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fleet.drain import Guard
 from fleet.history import History
 
-__all__ = ["Away", "left_out"]
+__all__ = ["Away", "left_out", "moved"]
 
 
 @dataclass
@@ -52,6 +52,11 @@ class Away:
         return self.guard.left(self.nodes[host])
 
 
+def moved(run: int) -> str:
+    """What the run did whose nodes have not got their pods back."""
+    return f"run {run} moved its pods away, and let none back"
+
+
 def left_out(
     history: History, inventory: str, run: int, drained: Mapping[str, int], has: Collection[str]
 ) -> Iterator[str]:
@@ -65,6 +70,6 @@ def left_out(
     for name in names:
         if drained[name] >= whole:
             yield (
-                f"{name}: run {drained[name]} moved its pods away, and let none back, and this run leaves it out: look "
-                f"whether it is cordoned (fleet.py show {drained[name]} {name}), or apply to it with --drain"
+                f"{name}: {moved(drained[name])}, and this run leaves it out: look whether it is cordoned "
+                f"(fleet.py show {drained[name]} {name}), or apply to it with --drain"
             )

@@ -284,9 +284,8 @@ class Run(BaseStateCallback):
         if failed or (host.op_hash_order and name not in verify.proven):
             return record.model_copy(update={"status": Status.FAILED, "reasons": _why_failed(said)})
         if host.op_hash_order:
-            versions = {
-                component: each.after for component, each in record.versions.items()
-            }  # the proof ran with these
+            # The proof ran with these.
+            versions = {component: each.after for component, each in record.versions.items()}
             return record.model_copy(
                 update={"status": Status.CHANGED, "proof": verify.proven[name], "versions": versions}
             )

@@ -29,17 +29,23 @@ def paths(policy: Policy) -> dict[str, str]:
 
 def installed(node: Node, policy: Policy, component: str) -> str:
     """The version of a component that the node has now where the policy would have it, or in its other place; or ""."""
-    for places in (paths(policy), PACKAGED, INSTALLED):
-        if (binary := node.binaries.get(places[component])) is not None and binary.version:
-            return upstream(binary.version) or binary.version
+    if path := _path(node, policy, component):
+        return upstream(node.binaries[path].version) or node.binaries[path].version
     package = node.packages.get(component)
     return (upstream(package.version.partition(":")[2] or package.version) or package.version) if package else ""
 
 
 def packaged(node: Node, policy: Policy, component: str) -> bool:
     """Whether what is installed of a component is the distribution's own package."""
-    places = next((each for each in (paths(policy), PACKAGED, INSTALLED) if each[component] in node.binaries), PACKAGED)
-    return places is PACKAGED and component in node.packages
+    return component in node.packages and _path(node, policy, component) in ("", PACKAGED[component])
+
+
+def _path(node: Node, policy: Policy, component: str) -> str:
+    """Where the program of a component is whose version counts; "" where none has one."""
+    for places in (paths(policy), PACKAGED, INSTALLED):
+        if (binary := node.binaries.get(places[component])) is not None and binary.version:
+            return places[component]
+    return ""
 
 
 def handlers(policy: Policy) -> dict[str, str]:

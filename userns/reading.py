@@ -214,17 +214,15 @@ def _manifest(by_kind: ByKind) -> str:
     return {fields[1]: fields[0] for fields in by_kind.get("sha256", [])}.get(paths.MANIFEST, "")
 
 
-def _tables(by_kind: ByKind) -> dict[str, list[str]]:
-    """The table headers of each file of containerd's that was read."""
-    tables: dict[str, list[str]] = {}
-    for path, table in by_kind.get("table", []):
-        tables.setdefault(path, []).append(table.strip())
-    return tables
+def _handlers(by_kind: ByKind) -> tuple[str, ...]:
+    return runtime_handlers.of_tables(table for path, table in by_kind.get("table", []) if path == paths.CONFIG)
 
 
 def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     versions = {path: value.partition("#")[0].strip() for path, value in by_kind.get("drop-in-version", [])}
-    tables = _tables(by_kind)
+    tables: dict[str, list[str]] = {}
+    for path, table in by_kind.get("table", []):
+        tables.setdefault(path, []).append(table.strip())
     return tuple(
         DropIn(
             path=path,
@@ -295,7 +293,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "unfinished": one("unfinished"),
     "unproven": lambda by_kind: one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
-    "handlers": lambda by_kind: runtime_handlers.of_tables(_tables(by_kind).get(paths.CONFIG, [])),
+    "handlers": _handlers,
     "stale_metrics": one("stale-metrics"),
     "snapshots": _snapshots,
     "other_layers": _strings("layers"),

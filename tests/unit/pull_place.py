@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "examples/pull/userns-node-pull"
 TAG = "refs/tags/production"
 BRANCH = "refs/heads/main"
+MEBIBYTE = 1024 * 1024
 
 # The stand-in for python3: a virtual environment whose pyinfra writes down which version ran, and ends as it is told.
 PYTHON = r"""#!/bin/sh
@@ -151,3 +152,12 @@ class Node:
         """One run."""
         command, environment = self.command(**settings)
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def make_node(home: Path) -> Node:
+    """A machine, and the repository that it pulls from, without a release."""
+    repository = Repository(home / "repository", make_key(home / "release"))
+    repository.create()
+    made = Node(home / "node", repository)
+    made.create()
+    return made

@@ -9,18 +9,12 @@ from string import ascii_letters
 
 import pytest
 
-from tests.unit.pull_place import BRANCH, TAG, Node, Repository, make_key
-
-MEBIBYTE = 1024 * 1024
+from tests.unit.pull_place import BRANCH, MEBIBYTE, TAG, Node, Repository, make_node
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    repository = Repository(tmp_path / "repository", make_key(tmp_path / "release"))
-    repository.create()
-    made = Node(tmp_path / "node", repository)
-    made.create()
-    return made
+    return make_node(tmp_path)
 
 
 def kept(node: Node) -> int:

@@ -18,18 +18,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import unavailable
-from tests.unit.pull_place import Node, Repository, make_key
-
-MEBIBYTE = 1024 * 1024
+from tests.unit.pull_place import MEBIBYTE, Node, make_node
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    repository = Repository(tmp_path / "repository", make_key(tmp_path / "release"))
-    repository.create()
-    made = Node(tmp_path / "node", repository)
-    made.create()
-    return made
+    return make_node(tmp_path)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.pull_place import BRANCH, TAG, Node, Repository, make_key
+from tests.unit.pull_place import BRANCH, TAG, Node, make_node
 
 # All that the script needs until it knows what is missing.
 FEW = "sh cat chmod date flock git mkdir mv rm sed ssh-keygen sync timeout touch tr"
@@ -16,11 +16,7 @@ FEW = "sh cat chmod date flock git mkdir mv rm sed ssh-keygen sync timeout touch
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    repository = Repository(tmp_path / "repository", make_key(tmp_path / "release"))
-    repository.create()
-    made = Node(tmp_path / "node", repository)
-    made.create()
-    return made
+    return make_node(tmp_path)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
