@@ -48,7 +48,8 @@ SET_UP = """
         >/etc/systemd/system/userns-node-pull.timer.d/not-now.conf
 """
 FIRST_BOOT = "cloud-init init && cloud-init modules --mode config && cloud-init modules --mode final"
-SERVICE = "systemctl start userns-node-pull.service"
+PULL = "userns-node-pull.service"
+SERVICE = f"systemctl start {PULL}"
 STATUS = "/var/lib/userns-node-pull/status.json"
 
 
@@ -211,6 +212,9 @@ def test_a_program_that_cloud_init_did_not_install_is_named(puller: Puller) -> N
     try:
         assert puller.start().returncode == 1
         assert (puller.status["exit"], puller.status["message"][:17]) == (5, "missing here: git")
+        # Nor does systemd refuse runs that come one upon the other.
+        results = {puller.node.ssh(f"{SERVICE}; systemctl show --property=Result --value {PULL}").stdout for _ in range(6)}
+        assert results == {"exit-code\n"}
     finally:
         puller.node.ssh("mv /usr/bin/git.away /usr/bin/git")
 
