@@ -213,8 +213,8 @@ def test_a_program_that_cloud_init_did_not_install_is_named(puller: Puller) -> N
         assert puller.start().returncode == 1
         assert (puller.status["exit"], puller.status["message"][:17]) == (5, "missing here: git")
         # Nor does systemd refuse runs that come one upon the other.
-        results = {puller.node.ssh(f"{SERVICE}; systemctl show --property=Result --value {PULL}").stdout for _ in range(6)}
-        assert results == {"exit-code\n"}
+        again = f"{SERVICE}; systemctl show --property=Result --value {PULL}"
+        assert {puller.node.ssh(again).stdout for _ in range(6)} == {"exit-code\n"}
     finally:
         puller.node.ssh("mv /usr/bin/git.away /usr/bin/git")
 

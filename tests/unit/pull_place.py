@@ -19,6 +19,7 @@ MEBIBYTE = 1024 * 1024
 PYTHON = r"""#!/bin/sh
 case $* in
 -VV) echo "Python 3.13.0 (stand-in)" ;;
+--version) echo "Python $(cat "$PLACE/python-version" 2>/dev/null || echo 3.13.0)" ;;
 "-c import ensurepip, venv") exit "$(cat "$PLACE/venv-code" 2>/dev/null || echo 0)" ;;
 "-m venv "*)
     echo "venv" >>"$PLACE/made"

@@ -38,6 +38,28 @@ def test_what_cloud_init_did_not_install_is_named(node: Node, missing: str, ref:
     assert node.status["message"] in done.stdout
 
 
+@pytest.mark.parametrize("version", ["1.8.3.1", "2.30.2", "2.34.1.windows.2"])
+def test_a_git_that_knows_no_ssh_signatures_is_named(node: Node, version: str) -> None:
+    """Debian 11's: to it, nothing is signed."""
+    node.repository.release()
+    (node.home / "bin/git").write_text(
+        f'#!/bin/sh\n[ "$*" != version ] || exec echo "git version {version}"\nexec {shutil.which("git")} "$@"\n'
+    )
+    (node.home / "bin/git").chmod(0o755)
+    assert node.pull().returncode == 5
+    assert node.status["message"] == f"git version {version} is too old here, 2.35 is needed: nothing was changed"
+
+
+@pytest.mark.parametrize("version", ["2.7.18", "3.9.2", "3.10.14+"])
+def test_a_python_that_the_deploy_does_not_run_on_is_named(node: Node, version: str) -> None:
+    node.repository.release()
+    (node.home / "python-version").write_text(version)
+    assert node.pull().returncode == 5
+    assert node.status["message"] == f"Python {version} is too old here, 3.11 is needed: nothing was changed"
+    (node.home / "python-version").write_text("3.11.0rc1")
+    assert node.pull().returncode == 0
+
+
 def test_a_python_without_venv_is_named(node: Node) -> None:
     node.repository.release()
     (node.home / "venv-code").write_text("1")
