@@ -231,6 +231,10 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
         yield ("shims-read",)
     for each in node.other_containerds:
         yield "containerd-process", str(each.pid), each.program, each.unit, "root" if each.uses_root else "other"
+    if node.config_option:
+        yield "containerd-options", node.config_option, ""
+    for started in node.exec_drop_ins:
+        yield "exec-drop-in", started.path, started.program, started.config, started.root
     yield from (("gpu-hook", name) for name in node.gpu_hooks)
     if node.systemd:
         yield "systemd", f"systemd {node.systemd} ({node.systemd}.9-1)"

@@ -10,6 +10,7 @@ from userns.node import (
     Binary,
     ConfLine,
     DropIn,
+    ExecDropIn,
     FileState,
     Filesystem,
     HostIds,
@@ -190,6 +191,21 @@ def any_node(draw: st.DrawFn) -> Node:
         shims=draw(st.sampled_from([None, {}, {"k8s.io": 3, "default": 1}])),
         other_containerds=draw(
             st.sampled_from([(), (Process(pid=7, program="/opt/bin/containerd", unit="x.service", uses_root=True),)])
+        ),
+        config_option=draw(st.sampled_from(["", "/etc/containerd/config.toml", "/etc/containerd/site.toml"])),
+        exec_drop_ins=tuple(
+            draw(
+                st.lists(
+                    st.builds(
+                        ExecDropIn,
+                        path=st.just("/etc/systemd/system/containerd.service.d/x.conf"),
+                        program=programs,
+                        config=st.sampled_from(["", "/etc/containerd/config.toml", "/etc/containerd/site.toml"]),
+                        root=st.sampled_from(["", "/var/lib/containerd/", "/data/containerd"]),
+                    ),
+                    max_size=1,
+                )
+            )
         ),
         gpu_hooks=draw(st.sampled_from([(), ("nvidia-ctk",)])),
         subuid=subuid,

@@ -59,6 +59,11 @@ class Binary(_Frozen):
     asset: str = ""
 
 
+def without_prefixes(program: str) -> str:
+    """The path of a program in an ExecStart, which may stand behind special characters (systemd.service(5))."""
+    return program.lstrip("-@:+!|")
+
+
 class Unit(_Frozen):
     """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState)."""
 
@@ -68,6 +73,11 @@ class Unit(_Frozen):
     enabled: str = ""
     fragment: str = ""
     exec_start: str = ""
+
+    @property
+    def program(self) -> str:
+        """What it starts, "" where that is not known."""
+        return without_prefixes(next(iter(self.exec_start.split()), ""))
 
 
 class Package(_Frozen):
@@ -128,6 +138,15 @@ class Process(_Frozen):
     program: str = ""
     unit: str = ""
     uses_root: bool = False
+
+
+class ExecDropIn(_Frozen):
+    """A drop-in of containerd.service that sets ExecStart: the program, and --config and --root of its command line."""
+
+    path: str
+    program: str
+    config: str = ""
+    root: str = ""
 
 
 class RunningKubelet(_Frozen):
@@ -209,6 +228,9 @@ class Node(_Frozen):
     # How many shims run in each of containerd's namespaces: one for each pod under CRI. None: it was not to be told.
     shims: dict[str, int] | None = None
     other_containerds: tuple[Process, ...] = ()
+    # The configuration that containerd.service names on its command line, "" where it names none.
+    config_option: str = ""
+    exec_drop_ins: tuple[ExecDropIn, ...] = ()
     # The root that containerd uses now, where that is not the wanted one and holds snapshots or containers.
     other_root: str = ""
     gpu_hooks: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from userns import paths
 from userns.findings import Finding, blocker, note, warning
-from userns.node import Node
+from userns.node import ExecDropIn, Node, Unit
 from userns.wants import Wants
 
 __all__ = ["check"]
@@ -29,29 +29,58 @@ def check(node: Node, wants: Wants) -> Iterator[Finding]:
 
 
 def _unit(node: Node, wants: Wants) -> Iterator[Finding]:
-    unit = node.units.get("containerd")
-    if unit is None:
-        return
+    unit = node.units.get("containerd") or Unit()
     if "masked" in (unit.load, unit.enabled):
         yield blocker(
             "containerd-masked",
             "containerd.service is masked: somebody wants it not to run here. If that has passed: "
             "systemctl unmask containerd",
         )
-    programs = paths.PACKAGED if wants.install_from == "package" else paths.INSTALLED
-    program = next(iter(unit.exec_start.split()), "").lstrip("-@:+!")
-    if program in ("", programs["containerd"]) or unit.fragment in wants.removes:
+    packaged = wants.install_from == "package"
+    programs = paths.PACKAGED if packaged else paths.INSTALLED
+    drop_in = max(node.exec_drop_ins, key=lambda each: each.path.rpartition("/")[2], default=None)
+    # What stays when we are done: a release's unit replaces the one that is there, but for its drop-ins.
+    stays = packaged and unit.fragment not in wants.removes
+    if drop_in:
+        yield from _options(drop_in, wants)
+    elif stays:
+        yield from _options(ExecDropIn(path=unit.fragment, program=unit.program, config=node.config_option), wants)
+    elif node.config_option not in ("", paths.CONFIG):
+        yield warning(
+            "containerd-config-elsewhere",
+            f"containerd is configured by {node.config_option} now. After this run it reads {paths.CONFIG}, and "
+            "nothing of that file counts: carry over what is to stay (setting containerd_config, or a file in "
+            "/etc/containerd/conf.d)",
+        )
+    program = drop_in.program if drop_in else unit.program
+    if program in ("", programs["containerd"]) or (not drop_in and unit.fragment in wants.removes):
         return
-    if wants.install_from == "package" or unit.fragment == paths.UNIT:
+    if drop_in or packaged or unit.fragment == paths.UNIT:
         yield warning(
             "containerd-unit-starts-another",
-            f"containerd.service ({unit.fragment}) starts {program} and not {programs['containerd']}. If a drop-in in "
-            f"{paths.UNIT}.d sets ExecStart, take it away (systemctl cat containerd); "
+            f"containerd.service ({drop_in.path if drop_in else unit.fragment}) starts {program} and not "
+            f"{programs['containerd']}. If a drop-in in {paths.UNIT}.d sets ExecStart, take it away (systemctl cat "
+            "containerd); "
             + (
                 f"if {paths.UNIT} hides the package's own unit, remove it"
-                if wants.install_from == "package"
+                if packaged
                 else "the unit itself is replaced by ours"
             ),
+        )
+
+
+def _options(started: ExecDropIn, wants: Wants) -> Iterator[Finding]:
+    """What is written, probed and proven here has to be what containerd runs with."""
+    config = started.config if started.config != paths.CONFIG else ""
+    root = started.root if started.root.rstrip("/") != wants.containerd_root.rstrip("/") else ""
+    options = " ".join((["--config", config] if config else []) + (["--root", root] if root else []))
+    if options:
+        yield blocker(
+            "containerd-ignores-config",
+            f"{started.path} starts containerd with {options}: "
+            + (f"{paths.CONFIG}, which is written here, is never read" if config else "its root is not containerd_root")
+            + f". Take {options} out of that ExecStart, or the file away, and then: systemctl daemon-reload",
+            "containerd docs/ops.md, base configuration",
         )
 
 

@@ -17,6 +17,7 @@ from userns.node import (
     Binary,
     ConfLine,
     DropIn,
+    ExecDropIn,
     FileState,
     Filesystem,
     Image,
@@ -27,6 +28,7 @@ from userns.node import (
     Probe,
     Process,
     Unit,
+    without_prefixes,
 )
 from userns.records import ByKind, ReadingError, one, pairs, records, version_in
 from userns.versions import upstream
@@ -261,6 +263,13 @@ def _other_containerds(by_kind: ByKind) -> tuple[Process, ...]:
     )
 
 
+def _exec_drop_ins(by_kind: ByKind) -> tuple[ExecDropIn, ...]:
+    return tuple(
+        ExecDropIn(path=path, program=without_prefixes(program), config=config, root=root)
+        for path, program, config, root in by_kind.get("exec-drop-in", [])
+    )
+
+
 def _seconds(by_kind: ByKind) -> float | None:
     times = [float(fields[0]) for fields in by_kind.get("uptime", [])]
     took = times[-1] - times[0] if len(times) > 1 else math.nan
@@ -299,6 +308,8 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "other_layers": _strings("layers"),
     "shims": _shims,
     "other_containerds": _other_containerds,
+    "config_option": one("containerd-options"),
+    "exec_drop_ins": _exec_drop_ins,
     "other_root": one("other-root"),
     "gpu_hooks": _strings("gpu-hook"),
     "subuid": _sub_ids("subuid"),

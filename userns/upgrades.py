@@ -45,7 +45,7 @@ def installed(node: Node) -> str:
     Without a unit, that of a containerd where a release or a package puts it.
     """
     unit = node.units.get("containerd", Unit())
-    program = next(iter(unit.exec_start.split()), "").lstrip("-@:+!")
+    program = unit.program
     for path in (program,) if program else (paths.INSTALLED["containerd"], paths.PACKAGED["containerd"]):
         if binary := node.binaries.get(path):
             return binary.version

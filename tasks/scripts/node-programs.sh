@@ -174,30 +174,6 @@ read_other_layers() {
     done
 }
 
-# The root that containerd uses now, where it is another than the wanted one and holds snapshots or containers.
-read_other_root() {
-    now=/var/lib/containerd
-    if [ -f etc/containerd/config.toml ] && [ -r etc/containerd/config.toml ]; then
-        while read -r line || [ -n "$line" ]; do
-            case $line in
-            "["*) break ;;
-            root*=*\"*\"* | root*=*\'*\'*)
-                line=${line#*[\"\']}
-                now=${line%%[\"\']*}
-                break
-                ;;
-            esac
-        done <etc/containerd/config.toml
-    fi
-    [ "${now%/}" != "/${containerd_root%/}" ] || return 0
-    for path in "${now#/}"/io.containerd.snapshotter.v1.*/snapshots/* "${now#/}"/io.containerd.runtime.v2.task/*/*; do
-        if [ -e "$path" ] || [ -h "$path" ]; then
-            record other-root "$now"
-            return
-        fi
-    done
-}
-
 read_gpu_hooks() {
     for name in nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-ctk \
         nvidia-cdi-hook nvidia-container-cli amd-container-runtime amd-ctk habana-container-runtime; do
@@ -222,6 +198,9 @@ find_running() {
     done
 }
 
+# What a containerd has open in its root for as long as it runs.
+database=io.containerd.metadata.v1.bolt/meta.db
+
 # The shims of running tasks by namespace, and each containerd that is not the unit's, with the root that it uses.
 read_running() {
     # shellcheck disable=SC2046,SC2086 # numbers and names
@@ -243,9 +222,9 @@ read_running() {
 read_other_containerd() {
     unit=""
     [ -r "$1/cgroup" ] || return 0 # it has ended
+    ! of_the_service "$1" || return 0
     while IFS= read -r line; do
         case $line in
-        */containerd.service | */containerd.service/*) return 0 ;;
         */user@*) ;;
         *.service | *.service/*)
             unit=${line%%.service*}.service
@@ -256,7 +235,7 @@ read_other_containerd() {
     uses=other
     for file in "$1"/fd/*; do
         # shellcheck disable=SC3013 # dash and busybox know -ef
-        [ ! "$file" -ef "$containerd_root/io.containerd.metadata.v1.bolt/meta.db" ] || uses=root
+        [ ! "$file" -ef "$containerd_root/$database" ] || uses=root
     done
     record containerd-process "${1#proc/}" "$(readlink "$1/exe")" "$unit" "$uses"
 }

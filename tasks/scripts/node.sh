@@ -90,9 +90,11 @@ read_kubelet
 read_files
 read_snapshots
 read_other_layers
-read_other_root
 read_gpu_hooks
 read_units
+read_options
+read_exec_drop_ins
+read_other_root
 read_packages
 read_running
 if [ -e "$state/activation" ]; then

@@ -92,7 +92,11 @@ bring_back() { # target saved
     # What was never swapped still is the saved file, and mv refuses to rename a file to itself. A link counts as itself.
     [ "$(stat -c %d:%i "$from")" = "$(stat -c %d:%i "$1" 2>/dev/null)" ] && return 0
     rm -f "$new"
-    { ln -P "$from" "$new" 2>/dev/null || cp -pP "$from" "$new"; } && { [ -L "$new" ] || sync "$new"; } && mv -f "$new" "$1"
+    { ln -P "$from" "$new" 2>/dev/null || cp -pP "$from" "$new"; } && { [ -L "$new" ] || sync "$new"; } &&
+        mv -f "$new" "$1" && label "$1"
+}
+label() { # for SELinux: a file knows its type by its own name alone, and a copy has that of its directory
+    [ ! -e /sys/fs/selinux/enforce ] || restorecon "$1" 2>/dev/null || :
 }
 
 # A containerd that starts takes up each shim by the path of its program, and where that is gone it forgets the shim and

@@ -21,9 +21,6 @@ add_user() { # name
 }
 
 swap_put() { mv -f "$(beside "$2" new)" "$2" && label "$2"; }
-label() { # for SELinux, which knows the file by its own name alone
-    [ ! -e /sys/fs/selinux/enforce ] || restorecon "$1" 2>/dev/null || :
-}
 swap_remove() { take_away "$1"; }
 
 set_sysctl() { # key value

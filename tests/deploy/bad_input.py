@@ -290,6 +290,14 @@ FILES = [
         ("containerd-root-moves", "/data/cd"),
     ),
     OnNode(
+        "unit-with-another-root",
+        {
+            "etc/systemd/system/containerd.service.d/site.conf": "[Service]\nExecStart=\n"
+            "ExecStart=/usr/local/bin/containerd --root /data/cd --config $(touch canary)\n",
+        },
+        ("containerd-ignores-config", "--root /data/cd"),
+    ),
+    OnNode(
         "config-with-a-command-for-root",
         {"etc/containerd/config.toml": 'root = "$(touch canary)`touch canary`"\n'},
         ("will write /etc/containerd/config.toml",),

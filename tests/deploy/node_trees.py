@@ -85,3 +85,11 @@ def run(
 def private(script: str) -> list[str]:
     """The beginning of a command that runs in a mount namespace after `script`."""
     return ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{script}; exec "$@"', "sh"]
+
+
+def process(tree: Tree, pid: int, name: str, *words: str, cgroup: str = "/system.slice/x.service") -> None:
+    """A process of the tree's node."""
+    tree.write(f"proc/{pid}/comm", f"{name}\n")
+    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in words))
+    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:/\n0::{cgroup}\n")
+    (tree.root / f"proc/{pid}/exe").symlink_to(words[0] if words else "/gone")

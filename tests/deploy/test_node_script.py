@@ -274,33 +274,6 @@ def test_the_layers_of_others_are_told_by_their_place(tree: Tree, shell: list[st
 
 
 @pytest.mark.parametrize(
-    ("config", "used", "told"),
-    [
-        ("", "var/lib/containerd", ""),
-        ('version = 3\nroot = "/var/lib/containerd"\n', "var/lib/containerd", ""),
-        ("version = 3\nroot = '/srv/containerd/' # here\n[grpc]\nroot = '/x'\n", "srv/containerd", "/srv/containerd/"),
-        ('[debug]\nroot = "/srv/containerd"\n', "srv/containerd", ""),
-        ('root = "/srv/containerd"\n', "var/lib/containerd", ""),
-    ],
-)
-def test_another_root_is_told_where_containerd_uses_it_and_it_holds_something(
-    tree: Tree, shell: list[str], config: str, used: str, told: str
-) -> None:
-    tree.write("etc/containerd/config.toml", config)
-    (tree.root / used / "io.containerd.snapshotter.v1.overlayfs/snapshots").mkdir(parents=True)
-    assert tree.read(shell).other_root == ""
-    (tree.root / used / "io.containerd.runtime.v2.task/k8s.io/a").mkdir(parents=True)
-    assert tree.read(shell).other_root == told
-
-
-def test_the_default_root_is_another_one_where_the_settings_want_containerd_elsewhere(
-    tree: Tree, shell: list[str]
-) -> None:
-    (tree.root / "var/lib/containerd/io.containerd.snapshotter.v1.native/snapshots/1").mkdir(parents=True)
-    assert tree.read(shell, containerd_root="/srv/containerd").other_root == "/var/lib/containerd"
-
-
-@pytest.mark.parametrize(
     ("shown", "directory"),
     [
         ("MainPID=0\nEnvironment=TMPDIR=%s A=b", "%s"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import unavailable
-from tests.deploy.node_trees import ROOT, Tree, run
+from tests.deploy.node_trees import ROOT, Tree, process, run
 from userns import paths
 from userns.node import Binary, FileState, Process, Unit
 from userns.reading import read
@@ -237,13 +237,6 @@ def test_where_no_systemd_runs_units_are_what_their_files_say(tree: Tree, shell:
         "kubelet": Unit(load="masked", fragment="/etc/systemd/system/kubelet.service"),
     }
     assert "secret" not in "\n".join(lines)
-
-
-def process(tree: Tree, pid: int, name: str, *words: str, cgroup: str = "/system.slice/x.service") -> None:
-    tree.write(f"proc/{pid}/comm", f"{name}\n")
-    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in words))
-    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:/\n0::{cgroup}\n")
-    (tree.root / f"proc/{pid}/exe").symlink_to(words[0] if words else "/gone")
 
 
 def shim(namespace: str, address: str = "/run/containerd/containerd.sock") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from lab.mirror import Mirror
 from lab.serving import Served
 from tests.node.faults import contents
 from tests.node.runs import Operator, Run, must
+from userns import paths
 
 CONFIG = "/etc/containerd/config.toml"
 NVIDIA = "/etc/containerd/conf.d/99-nvidia.toml"
@@ -125,6 +126,41 @@ def test_a_drop_in_that_would_stop_containerd_leaves_the_node_as_it_is(
     assert after == before
     assert node.ssh("systemctl show --property MainPID --value containerd").stdout == pid
     node.ssh("rm /etc/containerd/conf.d/zz-wrong.toml")
+
+
+SITE = "/etc/systemd/system/containerd.service.d/site.conf"
+DAEMON = "systemctl daemon-reload && systemctl restart containerd"
+
+
+def test_a_root_that_the_unit_alone_names_is_not_left(node: LabNode, operator: Operator, runs: tuple[Run, Run]) -> None:
+    """Its containers would be forgotten while they run. That it is configured there is seen from what it has open."""
+    must(operator.deploy(node))
+    start = "ExecStart=/usr/local/bin/containerd"
+    node.ssh(f"sed -i 's,^{start}.*,{start} --root /srv/cd,' {paths.UNIT} && {DAEMON}")
+    node.ssh("mkdir -p /srv/cd/io.containerd.snapshotter.v1.overlayfs/snapshots/1")
+    before = contents(node)
+    run = operator.deploy(node)
+    assert run.code == 1, run.text
+    assert "containerd keeps its containers and images in /srv/cd, and containerd_root is" in run.text
+    assert contents(node) == before
+    node.ssh("rmdir /srv/cd/io.containerd.snapshotter.v1.overlayfs/snapshots/1")
+    must(operator.deploy(node))
+
+
+def test_a_drop_in_that_takes_another_config_is_refused_since_ours_would_be_read_by_nobody(
+    node: LabNode, operator: Operator, runs: tuple[Run, Run]
+) -> None:
+    must(operator.deploy(node))
+    node.put(SITE, b"[Service]\nExecStart=\nExecStart=/usr/local/bin/containerd --config /etc/site.toml\n")
+    node.put("/etc/site.toml", b"version = 3\n")
+    node.ssh(DAEMON)
+    try:
+        run = operator.dry(node)
+        assert run.code == 1, run.text
+        assert "site.conf starts containerd with --config /etc/site.toml: /etc/containerd/config.toml" in run.text
+    finally:
+        node.ssh(f"rm {SITE} /etc/site.toml && {DAEMON}")
+    assert must(operator.deploy(node)).will(node) == []
 
 
 def test_a_subuid_of_nonsense_keeps_every_line(node: LabNode, operator: Operator, runs: tuple[Run, Run]) -> None:

@@ -162,36 +162,6 @@ def test_from_135_on_the_kubelet_does_not_start_on_cgroup_v1() -> None:
     assert "does not start" not in old["cgroup-v1"].message
 
 
-# --- containerd's unit and binaries --------------------------------------------------------------------------------
-
-
-def test_a_distributions_own_unit_is_no_conflict_for_a_release_which_hides_it() -> None:
-    packaged = unit(load="loaded", fragment="/lib/systemd/system/containerd.service", exec_start="/usr/bin/containerd")
-    assert found(node(units=packaged)) == {}
-
-
-def test_a_unit_that_starts_another_binary_is_told() -> None:
-    drop_in = unit(load="loaded", fragment=paths.UNIT, exec_start="/opt/containerd/bin/containerd --config /x")
-    said = found(node(units=drop_in))["containerd-unit-starts-another"].message
-    assert "/opt/containerd/bin/containerd" in said
-    stale = unit(load="loaded", fragment=paths.UNIT, exec_start="/usr/local/bin/containerd")
-    assert "containerd-unit-starts-another" in found(node(units=stale), wants(install_from="package"))
-
-
-def test_a_second_containerd_is_left_alone_and_told() -> None:
-    both = NODE.binaries | {"/usr/bin/containerd": Binary(version="1.7.24"), "/usr/bin/ctr": Binary()}
-    said = found(node(binaries=both, packages={"containerd.io": Package(version="1.7.24-1")}))["containerd-second"]
-    assert said.severity is Severity.NOTE
-    assert "/usr/bin/containerd (1.7.24) of the package containerd.io" in said.message
-
-
-def test_a_containerd_of_ours_that_this_run_takes_away_is_no_second_one() -> None:
-    stale = unit(load="loaded", fragment=paths.UNIT, exec_start="/usr/local/bin/containerd")
-    both = NODE.binaries | {"/usr/bin/containerd": Binary(version="1.7.24")}
-    leaving = wants(install_from="package", removes=frozenset({paths.UNIT, "/usr/local/bin/containerd"}))
-    assert found(node(units=stale, binaries=both), leaving) == {}
-
-
 # --- the kubelet ---------------------------------------------------------------------------------------------------
 
 
@@ -400,9 +370,3 @@ def test_any_node_is_judged_the_same_way_twice(
     findings = conflicts.check(some, wanted)
     assert findings == conflicts.check(some, wanted)
     assert all(tables.known(each.id) and each.message for each in findings)
-
-
-def test_containerd_does_not_leave_a_root_that_holds_something() -> None:
-    some = found(node(other_root="/srv/containerd"), wants(containerd_root="/var/lib/containerd"))
-    assert some["containerd-root-moves"].severity is Severity.BLOCKER
-    assert "in /srv/containerd, and containerd_root is /var/lib/containerd" in some["containerd-root-moves"].message

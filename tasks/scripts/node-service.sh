@@ -1,0 +1,114 @@
+# node-service.sh: with which root and configuration containerd.service runs, as records. Functions only: called by node.sh.
+
+# options WORD...: in $config_option and $root_option, what a command line of containerd gives it. Nothing else of it is
+# kept: it may hold a secret.
+options() {
+    config_option="" root_option="" last=""
+    for word do
+        case $word in -*=*) last=${word%%=*} word=${word#*=} ;; esac
+        word=${word#[\"\']}
+        word=${word%[\"\']}
+        case $last in
+        -c | -config | --config) config_option=$word ;;
+        -root | --root) root_option=$word ;;
+        esac
+        last=$word
+    done
+}
+
+# Of what runs, and so what the drop-ins make of it. After read_units.
+read_options() {
+    line=${shown-}
+    line=${line%%"$newline$newline"*} # containerd.service is the first that systemd was asked for
+    case $line in
+    *"argv[]="*) line=${line#*"argv[]="} ;;
+    *) line="" ;;
+    esac
+    set -f
+    # shellcheck disable=SC2086 # to split it is the purpose
+    options ${line%%" ;"*}
+    set +f
+    [ -z "$config_option$root_option" ] || record containerd-options "$config_option" "$root_option"
+}
+
+# What starts another command than the unit's own file says: it stays when that file is replaced.
+read_exec_drop_ins() {
+    for directory in $unit_directories; do
+        for file in "$directory"/containerd.service.d/*.conf; do
+            case $file in */50-userns-node.conf) continue ;; esac
+            [ -f "$file" ] && [ -r "$file" ] || continue
+            # shellcheck disable=SC2162 # systemd joins lines, too
+            while read line || [ -n "$line" ]; do
+                case $line in
+                ExecStart=?* | "ExecStart "*=?*) read_exec_drop_in "$file" "${line#*=}" ;;
+                esac
+            done <"$file"
+        done
+    done
+}
+read_exec_drop_in() { # file command-line
+    file=$1
+    set -f
+    # shellcheck disable=SC2086 # to split it is the purpose
+    set -- $2
+    set +f
+    [ "$#" -gt 0 ] || return 0 # an empty one takes away what was there
+    saved=${config_option-}$tab${root_option-}
+    options "$@"
+    record exec-drop-in "/$file" "$1" "$config_option" "$root_option"
+    config_option=${saved%%"$tab"*} root_option=${saved#*"$tab"}
+}
+
+# The root that containerd uses now, where it is another than the wanted one and holds snapshots or containers.
+read_other_root() {
+    now=""
+    for process in $containerds_run; do
+        ! of_the_service "proc/$process" || used_root "proc/$process"
+    done
+    [ -n "$now" ] || configured_root
+    [ "${now%/}" != "/${containerd_root%/}" ] || return 0
+    for path in "${now#/}"/io.containerd.snapshotter.v1.*/snapshots/* "${now#/}"/io.containerd.runtime.v2.task/*/*; do
+        if [ -e "$path" ] || [ -h "$path" ]; then
+            record other-root "$now"
+            return
+        fi
+    done
+}
+of_the_service() { # process
+    [ -r "$1/cgroup" ] || return 1 # it has ended
+    while IFS= read -r line; do
+        case $line in */containerd.service | */containerd.service/*) return 0 ;; esac
+    done <"$1/cgroup"
+    return 1
+}
+# In $now, by the database that it has open, whatever it was started with.
+used_root() { # process
+    for file in "$1"/fd/*; do
+        # shellcheck disable=SC3013 # dash and busybox know -ef
+        [ ! "$file" -ef "$containerd_root/$database" ] || { now=/$containerd_root && return; }
+    done
+    while read -r line; do
+        case $line in *" -> /"*"/$database") now=${line##* -> } now=${now%"/$database"} ;; esac
+    done <<END
+$(ls -l "$1/fd")
+END
+}
+# In $now, for one that does not run.
+configured_root() {
+    now=${root_option-} file=${config_option-}
+    file=${file#/}
+    file=${file:-etc/containerd/config.toml}
+    if [ -z "$now" ] && [ -f "$file" ] && [ -r "$file" ]; then
+        while read -r line || [ -n "$line" ]; do
+            case $line in
+            "["*) break ;;
+            root*=*\"*\"* | root*=*\'*\'*)
+                line=${line#*[\"\']}
+                now=${line%%[\"\']*}
+                break
+                ;;
+            esac
+        done <"$file"
+    fi
+    now=${now:-/var/lib/containerd}
+}
