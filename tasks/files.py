@@ -22,7 +22,9 @@ def script(name: str) -> str:
 def templates() -> dict[str, str]:
     """Each template of `templates/` by its file name, and the scripts that are part of one."""
     found = {path.name: path.read_text() for path in sorted((ROOT / "templates").iterdir()) if path.is_file()}
-    return found | {name: script(name) for name in ("probe.sh", "node-kernel.sh", "check-tell.sh", "metrics.sh")}
+    return found | {
+        name: script(name) for name in ("probe.sh", "node-kernel.sh", "options.sh", "check-tell.sh", "metrics.sh")
+    }
 
 
 def base64(text: str) -> str:

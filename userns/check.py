@@ -35,6 +35,7 @@ _OWN = {
     "containerd-not-running": Severity.BLOCKER,
     "containerd-not-enabled": Severity.WARNING,
     "containerd-masked": Severity.BLOCKER,
+    "containerd-ignores-config": Severity.BLOCKER,
     "overlay-missing": Severity.BLOCKER,
     "getsubids-missing": Severity.BLOCKER,
     "kubelet-id-range-invalid": Severity.BLOCKER,
@@ -77,6 +78,7 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
         quote=shlex.quote,
         probe=templates["probe.sh"],
         node_kernel=templates["node-kernel.sh"],
+        options=templates["options.sh"],
         deciding=deciding,
         telling=templates["check-tell.sh"],
         forgetting=templates["metrics.sh"],
@@ -111,6 +113,7 @@ def _deciding(template: str, table: Table, severities: tuple[tuple[str, Severity
         certain=[id for id, _ in table.found],
         rows=list(_rows(table, names)),
         overlayfs=overlayfs,
+        config=paths.CONFIG,
         descriptions=[
             *((id, severity.value, KNOWN_IDS[id]) for id, severity in severities),
             ("kernel-shared", "$shared", KNOWN_IDS["kernel-shared"]),

@@ -1,33 +1,8 @@
 # node-service.sh: with which root and configuration containerd.service runs, as records. Functions only: called by node.sh.
 
-# options WORD...: in $config_option and $root_option, what a command line of containerd gives it. Nothing else of it is
-# kept: it may hold a secret.
-options() {
-    config_option="" root_option="" last=""
-    for word do
-        case $word in -*=*) last=${word%%=*} word=${word#*=} ;; esac
-        word=${word#[\"\']}
-        word=${word%[\"\']}
-        case $last in
-        -c | -config | --config) config_option=$word ;;
-        -root | --root) root_option=$word ;;
-        esac
-        last=$word
-    done
-}
-
-# Of what runs, and so what the drop-ins make of it. After read_units.
+# After read_units.
 read_options() {
-    line=${shown-}
-    line=${line%%"$newline$newline"*} # containerd.service is the first that systemd was asked for
-    case $line in
-    *"argv[]="*) line=${line#*"argv[]="} ;;
-    *) line="" ;;
-    esac
-    set -f
-    # shellcheck disable=SC2086 # to split it is the purpose
-    options ${line%%" ;"*}
-    set +f
+    options_of "${shown-}"
     [ -z "$config_option$root_option" ] || record containerd-options "$config_option" "$root_option"
 }
 

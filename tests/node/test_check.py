@@ -104,6 +104,7 @@ def test_it_leaves_no_trace(node: LabNode) -> None:
     assert node.ssh(look, check=False).stdout == seen
 
 
+DROP_INS = "/etc/systemd/system/containerd.service.d"
 CHANGES = {
     "config edited": (f"cp -p {CONFIG} /root/c; echo '# mine' >>{CONFIG}", f"mv /root/c {CONFIG}", 1, "file-changed"),
     "check edited": (f"cp -p {CHECK} /root/c; echo >>{CHECK}", f"mv /root/c {CHECK}", 1, "file-changed"),
@@ -116,6 +117,13 @@ CHANGES = {
         "containerd-not-enabled",
     ),
     "containerd stopped": ("systemctl stop containerd", "systemctl start containerd", 2, "containerd-not-running"),
+    "another config in a drop-in": (
+        f"printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/containerd --root /var/lib/containerd/ -c /x\\n' "
+        f">{DROP_INS}/x.conf && systemctl daemon-reload",
+        f"rm {DROP_INS}/x.conf && systemctl daemon-reload",
+        2,
+        "containerd-ignores-config",
+    ),
     "a change that was cut off": (
         "echo x >/var/lib/userns-node/activation",
         "rm /var/lib/userns-node/activation",

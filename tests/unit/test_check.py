@@ -265,7 +265,7 @@ def test_a_systemctl_that_says_nothing_is_not_believed_to_say_active(here: Place
 def test_the_probe_is_the_deploys_own_to_the_letter() -> None:
     policy = nodes.policy()
     text = rendered(policy, readiness.of_node(nodes.bare(), policy))
-    for name in ("probe.sh", "node-kernel.sh"):
+    for name in ("probe.sh", "node-kernel.sh", "options.sh"):
         assert templates()[name] in text
 
 
