@@ -27,8 +27,8 @@ _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no 
 READ_SECONDS = 120
 
 PARTS = (
-    *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
-    *("options.sh", "node-service.sh", "running.sh", "node.sh"),
+    *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-cgroup.sh", "node-kubelet.sh"),
+    *("node-programs.sh", "options.sh", "node-service.sh", "running.sh", "node.sh"),
 )
 
 

@@ -85,16 +85,21 @@ def _finds_cgroup_driver(kubernetes: str, containerd: str) -> bool:
     return does("asks-containerd-for-cgroup-driver", kubernetes) and parse(containerd) >= parse("2.0")
 
 
-def contradictions(kubernetes: str, settings: KubeletSettings, told: Mapping[str, str]) -> Iterator[Finding]:
-    """What a kubelet has been told against the settings."""
+def contradictions(
+    kubernetes: str, settings: KubeletSettings, told: Mapping[str, str], works: bool = False
+) -> Iterator[Finding]:
+    """What a kubelet has been told against the settings. One that `works` has a driver also where it is told none."""
     wrong = []
     if told.get(_GATE) == "false":
         wrong.append(f"{_GATE}: false, which turns user namespaces off (from 1.36 on the kubelet does not start then)")
     if _OLD_GATE in told and does("has-one-gate", kubernetes):
         wrong.append(f"{_OLD_GATE}, which is gone: the kubelet does not start with a gate that it does not know")
-    driver = told.get("cgroupDriver", settings.cgroup_driver)
-    if driver != settings.cgroup_driver and not _finds_cgroup_driver(kubernetes, settings.containerd):
-        wrong.append(f"cgroupDriver {driver}, and cgroup_driver is {settings.cgroup_driver}: pods would not start")
+    if (works or "cgroupDriver" in told) and not _finds_cgroup_driver(kubernetes, settings.containerd):
+        driver, whence = _own_driver(told)
+        if driver != settings.cgroup_driver:
+            wrong.append(
+                f"cgroupDriver {driver} ({whence}), and cgroup_driver is {settings.cgroup_driver}: pods would not start"
+            )
     for name, setting, value in (
         ("maxPods", "max_pods", settings.max_pods),
         ("idsPerPod", "ids_per_pod", settings.ids_per_pod),
@@ -122,8 +127,7 @@ def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]
             "kubelet --root-dir",
         )
     yield from _gate_off(node.kubelet_config, kubernetes)
-    endpoint = node.kubelet_config.get("containerRuntimeEndpoint", "")
-    if endpoint not in ("", "null", "~") and urlsplit(endpoint).path.removeprefix("/var") != _ENDPOINT:
+    if endpoint := _other_runtime(node.kubelet_config):
         yield warning(
             "kubelet-uses-another-runtime",
             f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "
@@ -133,24 +137,56 @@ def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]
 
 
 def keeps_driver(node: Node, settings: KubeletSettings, kubernetes: str, containerd: str) -> Iterator[Finding]:
-    """A kubelet that runs beside `containerd` ("": not known), has asked for the driver, and asks no more."""
-    asks = _finds_cgroup_driver(kubernetes, settings.containerd)
-    if not node.cgroup_driver or not asks or not containerd:
+    """A kubelet that works beside `containerd` ("": not known), and would have another driver after the run."""
+    before, wanted = node.cgroup_driver, settings.cgroup_driver
+    if not before or not containerd or _other_runtime(node.kubelet_config):
         return
-    if _finds_cgroup_driver(kubernetes, containerd):
-        driver, whence = node.cgroup_driver, "containerd's configuration had it"
-    else:  # which gives no answer: the kubelet took its own
-        driver = node.kubelet_config.get("cgroupDriver", "cgroupfs")
-        whence = f"containerd {containerd} does not tell one, and its own configuration has it"
-    if driver != settings.cgroup_driver:
-        yield blocker(
-            "kubelet-keeps-cgroup-driver",
-            f"the kubelet that runs here uses the cgroup driver {driver} ({whence}), and cgroup_driver is "
-            f"{settings.cgroup_driver}. It asks containerd when it starts and not again: after this run no new pod "
-            f'would start until it is restarted. Set cgroup_driver = "{driver}"; or drain the node, allow this, and '
-            "restart the kubelet right after the run",
-            "KEP-4033; kubernetes.io, configuring a cgroup driver",
+    own, whence = _own_driver(node.kubelet_config)
+    asked = _finds_cgroup_driver(kubernetes, containerd)
+    if own == wanted or _finds_cgroup_driver(kubernetes, settings.containerd):
+        # A restart is enough, and one that does not run has that before it.
+        now, why = (before, "containerd had it") if asked else (own, f"containerd {containerd} tells none; {whence}")
+        if now != wanted and node.running_kubelet:
+            yield _keeps(
+                f"the kubelet that runs here uses the cgroup driver {now} ({why}), and cgroup_driver is {wanted}. It "
+                "asks containerd when it starts and not again: after this run no new pod would start until it is "
+                f'restarted. Set cgroup_driver = "{now}"; or drain the node, allow this, and restart the kubelet right '
+                "after the run"
+            )
+    elif before != wanted:
+        silent = not does("asks-containerd-for-cgroup-driver", kubernetes)
+        reader = f"a kubelet {kubernetes} does not ask" if silent else f"containerd {settings.containerd} tells none"
+        yield _keeps(
+            f"the kubelet here has the cgroup driver {own} ({whence}; {reader}), and cgroup_driver is {wanted}, which "
+            "containerd did not have so far: after this run no new pod would start, nor after a restart of the kubelet "
+            f'alone. Set cgroup_driver = "{own}"; or drain the node, allow this, and right after the run set '
+            f"cgroupDriver: {wanted} in the kubelet's configuration and restart it"
         )
+    elif asked:
+        yield _keeps(
+            f"containerd {containerd} tells the kubelet here the cgroup driver {wanted}, and {settings.containerd} "
+            f"tells none: from its next start on the kubelet would use {own} ({whence}), and no new pod would start. "
+            f"Set cgroupDriver: {wanted} in the kubelet's configuration first: until then it changes nothing"
+        )
+    # else they differ already: this run makes nothing worse, and a warning says so
+
+
+def _other_runtime(told: Mapping[str, str]) -> str:
+    """The endpoint of a kubelet that uses another runtime, "" where it uses containerd's."""
+    endpoint = told.get("containerRuntimeEndpoint", "")
+    ours = endpoint in ("", "null", "~") or urlsplit(endpoint).path.removeprefix("/var") == _ENDPOINT
+    return "" if ours else endpoint
+
+
+def _own_driver(told: Mapping[str, str]) -> tuple[str, str]:
+    """The driver of a kubelet that is told none by containerd, and where it has that from."""
+    if (driver := told.get("cgroupDriver", "")) in ("systemd", "cgroupfs"):
+        return driver, "its own configuration has it"
+    return "cgroupfs", "its default, as its own configuration names none"
+
+
+def _keeps(message: str) -> Finding:
+    return blocker("kubelet-keeps-cgroup-driver", message, "KEP-4033; kubernetes.io, configuring a cgroup driver")
 
 
 def _gate_off(told: Mapping[str, str], kubernetes: str) -> Iterator[Finding]:

@@ -251,7 +251,7 @@ class Node(_Frozen):
     # What its files and flags say, or where none runs, config.yaml in its root. Keys: cgroupDriver, maxPods,
     # idsPerPod, containerRuntimeEndpoint, and the feature gates.
     kubelet_config: dict[str, str] = {}
-    # The cgroup driver that containerd's files name, where a kubelet works: systemd, cgroupfs, or "" (not known).
+    # The cgroup driver that containerd has by its files, where a kubelet works: systemd, cgroupfs, or "" (not known).
     cgroup_driver: str = ""
     zfs_version: str = ""
     kubelet_version: str = ""

@@ -36,8 +36,9 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
     )
     found += _shared_memory(node, policy)
     runs = node.kubelet_version or policy.kubernetes_version
-    found += contradictions(runs, kubelet, node.kubelet_config)
-    found += keeps_driver(node, kubelet, runs, installed(node))
+    keeps = [*keeps_driver(node, kubelet, runs, installed(node))]
+    told = node.kubelet_config | ({"cgroupDriver": policy.cgroup_driver} if keeps else {})  # once is enough
+    found += [*contradictions(runs, kubelet, told, works=bool(node.cgroup_driver)), *keeps]
     return [*found, *running(node, policy.kubelet_root, runs)]
 
 

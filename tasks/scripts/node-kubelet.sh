@@ -71,6 +71,7 @@ read_kubelet_flags() {
     find_kubelet
     if [ -z "$kubelet_runs" ]; then
         add_config "./$kubelet_root/config.yaml"
+        [ -z "$kubelet_configs" ] || read_cgroup_driver "./$kubelet_root"
         return
     fi
     config="" flag="" kubelet_dir=/var/lib/kubelet drop_ins=""
@@ -116,16 +117,7 @@ read_kubelet_flags() {
         [ "${kubelet_dir%/}" = "/${kubelet_root%/}" ]
     fi && same=yes || same=no
     record kubelet-root "$kubelet_dir" "$same"
-    read_cgroup_driver
-}
-# What containerd answered a kubelet that asked for its cgroup driver: "cgroupfs" where its files turn systemd on nowhere.
-# One that has not come so far as to make the directory of its pods, as before it joins a cluster, is to ask yet.
-read_cgroup_driver() {
-    [ -d "$view$kubelet_dir/pods" ] && [ -f etc/containerd/config.toml ] && have grep || return 0
-    driver=cgroupfs
-    ! grep -qs "^[[:blank:]]*SystemdCgroup[[:blank:]]*=[[:blank:]]*true" etc/containerd/*.toml etc/containerd/conf.d/* ||
-        driver=systemd
-    record cgroup-driver "$driver"
+    read_cgroup_driver "$view$kubelet_dir"
 }
 add_config() { [ ! -f "$1" ] || [ ! -r "$1" ] || kubelet_configs=$kubelet_configs$1$newline; }
 add_drop_ins() { # directory. Not without end, should it be a wrong one

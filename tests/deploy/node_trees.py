@@ -60,6 +60,13 @@ def link(directory: Path, names: Iterable[str]) -> None:
             (directory / name).symlink_to(found)
 
 
+def kubelet(tree: Tree, *flags: str, pid: int = 700, cgroup: str = "/system.slice/x.service") -> None:
+    """A kubelet that runs."""
+    tree.write(f"proc/{pid}/comm", "kubelet\n")
+    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:{cgroup}\n0::{cgroup}\n")
+    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in ("/usr/bin/kubelet", *flags)))
+
+
 def run(
     shell: list[str],
     environment: Mapping[str, str] | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.node_trees import ROOT, Tree, link
+from tests.deploy.node_trees import ROOT, Tree, kubelet, link
 from userns.node import HostIds, PodIds, RunningKubelet
 
 PODS = "var/lib/kubelet/pods"
@@ -187,13 +187,6 @@ def test_a_configuration_in_json(tree: Tree, shell: list[str]) -> None:
     assert tree.read(shell).kubelet_config == {"cgroupDriver": "cgroupfs", "maxPods": "58", "idsPerPod": "65536"}
 
 
-def kubelet(tree: Tree, *flags: str, pid: int = 700, cgroup: str = "/system.slice/x.service") -> None:
-    """A kubelet that runs."""
-    tree.write(f"proc/{pid}/comm", "kubelet\n")
-    tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:{cgroup}\n0::{cgroup}\n")
-    tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in ("/usr/bin/kubelet", *flags)))
-
-
 def test_a_kubelet_that_runs_says_where_its_configuration_is(tree: Tree, shell: list[str]) -> None:
     (tree.root / "var/lib/kubelet").mkdir(parents=True)
     tree.write("var/lib/kubelet/config.yaml", "maxPods: 1\n")
@@ -285,19 +278,6 @@ def test_a_root_that_is_not_made_yet_is_the_one_of_its_name(tree: Tree, shell: l
     assert tree.read(shell, kubelet_root="/srv/kubelet").running_kubelet == RunningKubelet(
         root="/var/lib/kubelet/", uses_root=False
     )
-
-
-def test_the_cgroup_driver_of_containerds_files_is_told_to_a_kubelet_that_works(tree: Tree, shell: list[str]) -> None:
-    tree.write("etc/containerd/config.toml", "  SystemdCgroup = false # true\n#  SystemdCgroup = true\n")
-    assert tree.read(shell).cgroup_driver == ""
-    kubelet(tree)
-    assert tree.read(shell).cgroup_driver == "", "it has not joined a cluster yet"
-    (tree.root / PODS).mkdir(parents=True)
-    assert tree.read(shell).cgroup_driver == "cgroupfs"
-    tree.write("etc/containerd/conf.d/cgroup.toml", "\tSystemdCgroup=true\n")
-    assert tree.read(shell).cgroup_driver == "systemd"
-    (tree.root / "etc/containerd/config.toml").unlink()
-    assert tree.read(shell).cgroup_driver == ""
 
 
 def test_what_is_only_called_so_is_not_the_kubelet(tree: Tree, shell: list[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from userns.findings import Severity
-from userns.kubelet_config import KubeletSettings, contradictions, gates, keeps_driver
+from userns.kubelet_config import KubeletSettings, contradictions, gates
 from userns.node import RunningKubelet
 
 GATE = ("featureGates:", "  UserNamespacesSupport: true")
@@ -110,6 +110,14 @@ def test_a_cgroup_driver_matters_where_the_kubelet_does_not_ask_containerd() -> 
     assert list(contradictions("1.36", settings(), told)) == []
     assert "pods would not start" in next(contradictions("1.30", settings(), told)).message
     assert "pods would not start" in next(contradictions("1.36", settings(containerd="1.7.34"), told)).message
+
+
+def test_a_kubelet_that_works_has_a_cgroup_driver_without_being_told_one() -> None:
+    assert list(contradictions("1.30", settings(), {})) == []
+    (found,) = contradictions("1.30", settings(), {}, works=True)
+    assert "cgroupDriver cgroupfs (its default, " in found.message
+    assert list(contradictions("1.30", settings(cgroup_driver="cgroupfs"), {}, works=True)) == []
+    assert list(contradictions("1.36", settings(), {}, works=True)) == []
 
 
 def test_the_old_gate_is_fine_where_it_is_the_gate() -> None:
@@ -212,26 +220,3 @@ def test_whoever_writes_the_lines_is_asked_for_none_again(
     written = dict(line.strip().split(": ") for line in gates(kubernetes, wanted)[0].lines if not line.endswith(":"))
     assert gates(kubernetes, wanted, written)[0].lines == ()
     assert list(contradictions(kubernetes, wanted, written)) == []
-
-
-@pytest.mark.parametrize(
-    ("kubernetes", "before", "driver", "told", "blocks"),
-    [
-        ("1.33", "2.1.9", "cgroupfs", {}, True),
-        ("1.33", "2.1.9", "systemd", {}, False),
-        ("1.33", "2.1.9", "systemd", {"cgroupDriver": "cgroupfs"}, False),  # containerd's answer wins
-        ("1.33", "1.7.24", "systemd", {}, True),  # it gave none: the kubelet's own default
-        ("1.33", "1.7.24", "cgroupfs", {"cgroupDriver": "systemd"}, False),
-        ("1.33", "", "cgroupfs", {}, False),
-        ("1.30", "2.1.9", "cgroupfs", {}, False),  # it does not ask: its configuration is judged
-    ],
-)
-def test_a_kubelet_that_has_asked_for_another_cgroup_driver_blocks(
-    kubernetes: str, before: str, driver: str, told: dict[str, str], blocks: bool
-) -> None:
-    node = nodes.bare(kubelet_config=told, cgroup_driver=driver)
-    (found,) = [*keeps_driver(node, settings(), kubernetes, before), None][:1]
-    assert (found is not None) is blocks
-    if found:
-        assert (found.id, found.severity) == ("kubelet-keeps-cgroup-driver", Severity.BLOCKER)
-        assert 'Set cgroup_driver = "cgroupfs"; or drain the node' in found.message
