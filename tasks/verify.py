@@ -12,7 +12,7 @@ from pyinfra.connectors.util import CommandOutput
 
 from tasks import assess, next_step
 from tasks.files import run
-from tasks.refusal import contained, unexpected
+from tasks.refusal import contained, refuse, unexpected
 from tasks.telling import tell_finding
 from userns import cri, proof
 from userns.findings import Finding, Severity, apply_allow
@@ -164,6 +164,9 @@ def user_namespace() -> None:
     """The proof alone, on a node as it is: `pyinfra INVENTORY tasks.verify.user_namespace`. Changes nothing."""
     plan = assess.plan()
     if plan is None:
+        return
+    if plan.node.image is not None:
+        refuse(["an image is proven when it has booted: run this on a machine that was started from it"])
         return
     assess.tell_node(plan)
     for change in plan.changes:

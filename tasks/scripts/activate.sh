@@ -146,12 +146,16 @@ go_back() { # false where containerd is not healthy with what is there now
         abandon
         return
     fi
+    if [ $touched = no ]; then # where a target cannot be written to, that needs no writing either
+        say "nothing was changed"
+        { bring_record && drop_prepared "$back/restore"; } || die "$unclean; run again, or reboot, to try again"
+        abandon
+        return
+    fi
     restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
     any_snapshotter=yes
-    if [ $touched = no ]; then
-        say "nothing was changed"
-    elif [ $restarted = no ]; then
+    if [ $restarted = no ]; then
         say "$undo_is is back; containerd was not restarted"
     elif ! was active; then
         systemctl stop $service 2>/dev/null
@@ -174,6 +178,10 @@ go_back() { # false where containerd is not healthy with what is there now
 
 # --- the record --------------------------------------------------------------------------------------------------
 
+bring_record() { # as it was before the change began
+    saved=$(awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore") || return
+    if [ -n "$saved" ]; then bring_back "$state/manifest" "$back/$saved"; else rm -f "$state/manifest"; fi
+}
 record_put() { # mode target payload component version asset; the last three are "-" for a file that is no program
     [ "$4" = - ] || record_program "$2" "$4" "$5" "$6"
 }

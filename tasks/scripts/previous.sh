@@ -130,6 +130,15 @@ bring_back_package() { # name version
     fi
 }
 
+drop_prepared() { # list: what was made for the swap; false where some of it stays
+    dropped=yes
+    drop_beside "$1" new || dropped=no
+    while IFS="$tab" read -r kind name _; do
+        [ "$kind" != directory ] || rmdir "$name" 2>/dev/null
+    done <"$1"
+    [ $dropped = yes ]
+}
+
 restore() { # list, directory of its numbers; false where not all of it could be brought back. Sets $clean
     complete=yes clean=yes
     while IFS="$tab" read -r kind name _; do # while their files are there, which say where they are enabled
@@ -149,12 +158,9 @@ restore() { # list, directory of its numbers; false where not all of it could be
                 ;;
         esac
     done <"$1" 9>&-
-    drop_beside "$1" new || clean=no
+    drop_prepared "$1" || clean=no
     while IFS="$tab" read -r kind name _; do
-        case $kind in
-            directory) rmdir "$name" 2>/dev/null ;;
-            enabled) systemctl enable "$name" >/dev/null 2>&1 ;;
-        esac
+        [ "$kind" != enabled ] || systemctl enable "$name" >/dev/null 2>&1
     done <"$1" 9>&-
     flush_targets "$1"
     systemctl daemon-reload

@@ -180,7 +180,7 @@ FAR = "echo now >t/x; ln t/x t/.x.userns-node-old; "  # as it is where the sets 
 
 
 def brought(directory: Path, calls: str) -> list[str]:
-    return run(directory, "beside bring_back", f"cd {directory}; {BRINGS}{calls}")
+    return run(directory, "beside label bring_back", f"cd {directory}; {BRINGS}{calls}")
 
 
 def test_a_kept_set_is_brought_back_and_not_what_lies_beside_the_target(tmp_path: Path) -> None:
@@ -193,7 +193,8 @@ def test_bringing_a_set_back_leaves_it_open_nothing_of_how_containerd_has_to_be(
     (tmp_path / "plugins").write_text(OK.replace("overlayfs", "native"))
     health = 'service=x ctr=ctr; healthy 0; echo "$why"'
     tools = {"ctr": f"cat {tmp_path}/plugins", "systemctl": "exit 0"}
-    said = run(tmp_path, "beside bring_back seconds_up healthy", f"cd {tmp_path}; {BRINGS}{calls}{health}", **tools)
+    steps = "beside label bring_back seconds_up healthy"
+    said = run(tmp_path, steps, f"cd {tmp_path}; {BRINGS}{calls}{health}", **tools)
     assert said == ["it has no snapshotter overlayfs"]
 
 

@@ -116,6 +116,13 @@ def test_an_image_without_a_kernel_is_refused_unless_one_is_named(builder: Build
     assert "warning image-lacks-target-kernel" in named.text
 
 
+def test_an_image_is_not_proven_and_nobody_is_told_that_it_was(builder: Builder, root: Path) -> None:
+    """No container runs in it: that it ended with 0 was taken for a proof."""
+    run = builder.run(root, "-y", deploy=("tasks.verify.user_namespace",))
+    assert run.code == 1
+    assert "an image is proven when it has booted: run this on a machine that was started from it" in run.text
+
+
 def test_of_several_kernels_the_newest_is_taken_and_told(builder: Builder, root: Path) -> None:
     older = root / "usr/lib/modules/6.1.0-50-amd64"
     older.mkdir()

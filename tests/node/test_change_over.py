@@ -96,6 +96,23 @@ def test_a_config_that_containerd_refuses_changes_nothing(ready: Ready, tables: 
     assert_untouched(ready, before, running)
 
 
+def test_where_a_file_cannot_be_written_nothing_was_changed_and_nothing_is_to_be_made_up_for(ready: Ready) -> None:
+    """Nor brought back: that would be written there, too."""
+    before, running = contents(ready.node), program(ready.node)
+    mount = "mount --bind /etc/containerd /etc/containerd && mount -o remount,bind,ro /etc/containerd"
+    ready.node.ssh(mount)
+    try:
+        run = ready.operator.deploy(ready.node, sandbox_image="lab.invalid/pause:2")
+        said = "\n".join(run.said(ready.node))
+        assert run.code == 1
+        assert "nothing was changed" in said
+        assert "brought back" not in said
+        assert ready.node.ssh("ls /var/lib/userns-node/activation", check=False).returncode == 2
+    finally:
+        ready.node.ssh("umount /etc/containerd")
+    assert_untouched(ready, before, running)
+
+
 def test_a_containerd_that_does_not_start_makes_way_for_the_one_before(ready: Ready, releases: Releases) -> None:
     before, running = contents(ready.node), program(ready.node)
     # As the kubelet of some distributions: it stops with containerd, and systemd gives it up where that does not start.
