@@ -28,7 +28,7 @@ READ_SECONDS = 120
 
 PARTS = (
     *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-kubelet.sh", "node-programs.sh"),
-    *("running.sh", "node.sh"),
+    *("node-units.sh", "running.sh", "node.sh"),
 )
 
 

@@ -48,6 +48,9 @@ units = st.builds(
     enabled=st.sampled_from(["", "enabled", "disabled", "static", "masked"]),
     fragment=st.sampled_from(["", paths.UNIT, "/lib/systemd/system/containerd.service"]),
     exec_start=st.sampled_from(["", *paths.INSTALLED.values(), "/opt/x --y"]),
+    limit_nofile=st.sampled_from(["", "infinity", "1024:524288", "?"]),
+    environment=st.sampled_from([(), ("HTTP_PROXY", "NO_PROXY")]),
+    environment_files=st.sampled_from([(), ("-/etc/proxy",)]),
 )
 lines = st.builds(
     ConfLine,

@@ -60,7 +60,11 @@ class Binary(_Frozen):
 
 
 class Unit(_Frozen):
-    """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState)."""
+    """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState).
+
+    The last three are of containerd.service alone, where its file is not a deploy's: what that file sets and no drop-in
+    sets again. `environment` has the names of variables; their values never leave the node.
+    """
 
     load: str = "not-found"
     active: str = "inactive"
@@ -68,6 +72,9 @@ class Unit(_Frozen):
     enabled: str = ""
     fragment: str = ""
     exec_start: str = ""
+    limit_nofile: str = ""
+    environment: tuple[str, ...] = ()
+    environment_files: tuple[str, ...] = ()
 
 
 class Package(_Frozen):

@@ -193,11 +193,20 @@ def _binaries(by_kind: ByKind) -> dict[str, Binary]:
 
 
 def _units(by_kind: ByKind) -> dict[str, Unit]:
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, field, value in by_kind.get("unit", []):
         if field in _UNIT_FIELDS:
             unit = found.setdefault(name.rpartition(".")[0] or name, {})
             unit.setdefault(_UNIT_FIELDS[field], value)
+    for setting, value in by_kind.get("unit-setting", []):
+        unit = found.setdefault("containerd", {})
+        match setting:
+            case "LimitNOFILE":
+                unit["limit_nofile"] = value
+            case "Environment":
+                unit["environment"] = (*unit.get("environment", ()), value)
+            case "EnvironmentFile":
+                unit["environment_files"] = (*unit.get("environment_files", ()), value)
     return {name: Unit(**fields) for name, fields in found.items()}
 
 
