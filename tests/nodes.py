@@ -185,6 +185,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "drop-in-version", drop_in.path, str(drop_in.version)
         for table in drop_in.tables:
             yield "table", drop_in.path, table
+        yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
     for kind, lines in (("subuid", node.subuid), ("subgid", node.subgid)):
         for line in lines:
             yield (kind, line) if line.isascii() else (kind, line.encode().hex(), "hex")

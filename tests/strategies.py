@@ -20,9 +20,11 @@ from userns.node import (
     PodIds,
     Probe,
     Process,
+    ReservedKey,
     RunningKubelet,
     Unit,
 )
+from userns.reserved_keys import reserved
 
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=8)
 versions = st.sampled_from(["", "1.1.7", "1.4.3", "1.7.34", "2.3.4", "26.1"])
@@ -182,6 +184,14 @@ def any_node(draw: st.DrawFn) -> Node:
                         tables=st.lists(st.sampled_from(["root", 'plugins."x"', "[bad", "plugins"]), max_size=2).map(
                             tuple
                         ),
+                        keys=st.lists(
+                            st.builds(
+                                ReservedKey,
+                                path=st.sampled_from([*reserved(), ("root",), ()]),
+                                value=st.sampled_from(['"x"', "true", "?", "[1]", '""']),
+                            ),
+                            max_size=3,
+                        ).map(tuple),
                         unreadable=st.booleans(),
                     ),
                     max_size=2,

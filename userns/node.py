@@ -91,12 +91,23 @@ class ConfLine(_Frozen):
     line: str
 
 
+class ReservedKey(_Frozen):
+    """A key of a drop-in that a setting writes, and its value as TOML has it there ("?": it could not be told)."""
+
+    path: tuple[str, ...]
+    value: str
+
+
 class DropIn(_Frozen):
-    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens."""
+    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens.
+
+    Of its values only those of `keys` leave the node.
+    """
 
     path: str
     version: int | None = None
     tables: tuple[str, ...] = ()
+    keys: tuple[ReservedKey, ...] = ()
     unreadable: bool = False
 
 

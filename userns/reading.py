@@ -26,6 +26,7 @@ from userns.node import (
     Package,
     Probe,
     Process,
+    ReservedKey,
     Unit,
 )
 from userns.records import ByKind, ReadingError, one, pairs, records, version_in
@@ -232,11 +233,15 @@ def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     tables: dict[str, list[str]] = {}
     for path, table in by_kind.get("table", []):
         tables.setdefault(path, []).append(table.strip())
+    keys: dict[str, list[ReservedKey]] = {}
+    for path, value, *key in by_kind.get("drop-in-key", []):
+        keys.setdefault(path, []).append(ReservedKey(path=tuple(key), value=value))
     return tuple(
         DropIn(
             path=path,
             version=int(versions[path]) if re.fullmatch(r"\d{1,9}", versions.get(path, "")) else None,
             tables=tuple(dict.fromkeys(tables.get(path, []))),
+            keys=tuple(keys.get(path, [])),
             unreadable=state == "unreadable",
         )
         for path, state in by_kind.get("drop-in", [])
