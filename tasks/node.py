@@ -28,18 +28,19 @@ READ_SECONDS = 120
 
 PARTS = (
     *("probe.sh", "node-kernel.sh", "node-image.sh", "node-configuration.sh", "node-cgroup.sh", "node-kubelet.sh"),
-    *("node-programs.sh", "options.sh", "node-service.sh", "running.sh", "node.sh"),
+    *("node-programs.sh", "node-units.sh", "options.sh", "node-service.sh", "running.sh", "node.sh"),
 )
 
 
-_COMMENTS = re.compile(r"^ *#( .*)?\n", re.MULTILINE)
+_COMMENTS = re.compile(r"^ *#( .*)?\n|^ +", re.MULTILINE)
 
 
 @cache
 def text() -> str:
     """The whole script: the probe, the parts, and the node script that calls them.
 
-    Without its comments, a fifth of it: each connection would carry them, and each node's shell read them.
+    Without its comments and indentation, a third of it: each connection would carry them, and each node's shell read
+    them. No string of the scripts goes on over a line whose blanks at the beginning count.
     """
     return _COMMENTS.sub("", "".join(script(name) for name in PARTS))
 

@@ -100,6 +100,9 @@ def done(node: Node, plan: Plan) -> Node:
             case changes.WriteFile(path=path, content=content, mode=mode):
                 files[path] = file_state(content, mode).model_copy(update={"recorded": True})
                 fields |= _read_again(node, path, content)
+                if path == paths.UNIT:
+                    ours = {"fragment": path, "limit_nofile": "", "environment": (), "environment_files": ()}
+                    unit = unit.model_copy(update=ours)
             case changes.RemoveFile(path=path):
                 files[path] = FileState(kind="absent")
                 binaries.pop(path, None)
@@ -182,6 +185,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "drop-in-version", drop_in.path, str(drop_in.version)
         for table in drop_in.tables:
             yield "table", drop_in.path, table
+        yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
     for kind, lines in (("subuid", node.subuid), ("subgid", node.subgid)):
         for line in lines:
             yield (kind, line) if line.isascii() else (kind, line.encode().hex(), "hex")
@@ -248,6 +252,10 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             ("ExecStart", unit.exec_start),
         ):
             yield "unit", f"{name}.service", field, text
+        if unit.limit_nofile:
+            yield "unit-setting", "LimitNOFILE", unit.limit_nofile
+        yield from (("unit-setting", "Environment", each) for each in unit.environment)
+        yield from (("unit-setting", "EnvironmentFile", each) for each in unit.environment_files)
     for name, package in node.packages.items():
         yield "package", name, package.version, "hi " if package.held else "ii "
     if node.unfinished:

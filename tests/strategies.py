@@ -21,9 +21,11 @@ from userns.node import (
     PodIds,
     Probe,
     Process,
+    ReservedKey,
     RunningKubelet,
     Unit,
 )
+from userns.reserved_keys import reserved
 
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=8)
 versions = st.sampled_from(["", "1.1.7", "1.4.3", "1.7.34", "2.3.4", "26.1"])
@@ -49,6 +51,9 @@ units = st.builds(
     enabled=st.sampled_from(["", "enabled", "disabled", "static", "masked"]),
     fragment=st.sampled_from(["", paths.UNIT, "/lib/systemd/system/containerd.service"]),
     exec_start=st.sampled_from(["", *paths.INSTALLED.values(), "/opt/x --y"]),
+    limit_nofile=st.sampled_from(["", "infinity", "1024:524288", "?"]),
+    environment=st.sampled_from([(), ("HTTP_PROXY", "NO_PROXY")]),
+    environment_files=st.sampled_from([(), ("-/etc/proxy",)]),
 )
 lines = st.builds(
     ConfLine,
@@ -180,6 +185,14 @@ def any_node(draw: st.DrawFn) -> Node:
                         tables=st.lists(st.sampled_from(["root", 'plugins."x"', "[bad", "plugins"]), max_size=2).map(
                             tuple
                         ),
+                        keys=st.lists(
+                            st.builds(
+                                ReservedKey,
+                                path=st.sampled_from([*reserved(), ("root",), ()]),
+                                value=st.sampled_from(['"x"', "true", "?", "[1]", '""']),
+                            ),
+                            max_size=3,
+                        ).map(tuple),
                         unreadable=st.booleans(),
                     ),
                     max_size=2,

@@ -10,6 +10,7 @@ from userns.extraconfig import REGISTRY
 from userns.findings import Finding, blocker, note
 from userns.merge import Path, at, spelled
 from userns.node import DropIn
+from userns.reserved_keys import overriding
 
 __all__ = ["lint", "path_of"]
 
@@ -52,6 +53,7 @@ def _of(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) -> Iterat
         yield from _replacing(drop_in, opened, ours)
     else:
         yield from _joining(drop_in, opened, ours)
+    yield from overriding(drop_in, config_version, ours)
 
 
 def _mismatch(drop_in: DropIn, config_version: int) -> str:

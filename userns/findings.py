@@ -38,9 +38,9 @@ def blocker(id: str, message: str, source: str = "") -> Finding:
     return Finding(id, Severity.BLOCKER, message, source)
 
 
-def warning(id: str, message: str, source: str = "") -> Finding:
+def warning(id: str, message: str, source: str = "", lines: tuple[str, ...] = ()) -> Finding:
     """A finding that is shown in every run and refuses nothing."""
-    return Finding(id, Severity.WARNING, message, source)
+    return Finding(id, Severity.WARNING, message, source, lines=lines)
 
 
 def note(id: str, message: str, source: str = "", lines: tuple[str, ...] = ()) -> Finding:

@@ -65,7 +65,11 @@ def without_prefixes(program: str) -> str:
 
 
 class Unit(_Frozen):
-    """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState)."""
+    """A systemd unit, in systemd's own words (LoadState, ActiveState, SubState, UnitFileState).
+
+    The last three are of containerd.service alone, where its file is not a deploy's: what that file sets and no drop-in
+    sets again. `environment` has the names of variables; their values never leave the node.
+    """
 
     load: str = "not-found"
     active: str = "inactive"
@@ -73,6 +77,9 @@ class Unit(_Frozen):
     enabled: str = ""
     fragment: str = ""
     exec_start: str = ""
+    limit_nofile: str = ""
+    environment: tuple[str, ...] = ()
+    environment_files: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -94,12 +101,23 @@ class ConfLine(_Frozen):
     line: str
 
 
+class ReservedKey(_Frozen):
+    """A key of a drop-in that a setting writes, and its value as TOML has it there ("?": it could not be told)."""
+
+    path: tuple[str, ...]
+    value: str
+
+
 class DropIn(_Frozen):
-    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens."""
+    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens.
+
+    Of its values only those of `keys` leave the node.
+    """
 
     path: str
     version: int | None = None
     tables: tuple[str, ...] = ()
+    keys: tuple[ReservedKey, ...] = ()
     unreadable: bool = False
 
 

@@ -20,6 +20,7 @@ from userns import (
     render,
     requirements,
     runtime_handlers,
+    unit_settings,
     upgrades,
 )
 from userns.changes import (
@@ -37,7 +38,7 @@ from userns.changes import (
 )
 from userns.findings import Finding, Severity, apply_allow
 from userns.node import Node, Unit
-from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM
+from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM, UNIT
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -163,6 +164,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *upgrades.of_node(node, policy),
         *programs.missing(node, policy),
         *in_the_way,
+        *unit_settings.lost(node, wanted.texts.get(UNIT)),
         *wanted.findings,
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
         *runtime_handlers.lost(node, policy.config_version, wanted.config),

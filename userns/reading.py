@@ -27,6 +27,7 @@ from userns.node import (
     Package,
     Probe,
     Process,
+    ReservedKey,
     Unit,
     without_prefixes,
 )
@@ -195,11 +196,20 @@ def _binaries(by_kind: ByKind) -> dict[str, Binary]:
 
 
 def _units(by_kind: ByKind) -> dict[str, Unit]:
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, field, value in by_kind.get("unit", []):
         if field in _UNIT_FIELDS:
             unit = found.setdefault(name.rpartition(".")[0] or name, {})
             unit.setdefault(_UNIT_FIELDS[field], value)
+    for setting, value in by_kind.get("unit-setting", []):
+        unit = found.setdefault("containerd", {})
+        match setting:
+            case "LimitNOFILE":
+                unit["limit_nofile"] = value
+            case "Environment":
+                unit["environment"] = (*unit.get("environment", ()), value)
+            case "EnvironmentFile":
+                unit["environment_files"] = (*unit.get("environment_files", ()), value)
     return {name: Unit(**fields) for name, fields in found.items()}
 
 
@@ -225,11 +235,15 @@ def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     tables: dict[str, list[str]] = {}
     for path, table in by_kind.get("table", []):
         tables.setdefault(path, []).append(table.strip())
+    keys: dict[str, list[ReservedKey]] = {}
+    for path, value, *key in by_kind.get("drop-in-key", []):
+        keys.setdefault(path, []).append(ReservedKey(path=tuple(key), value=value))
     return tuple(
         DropIn(
             path=path,
             version=int(versions[path]) if re.fullmatch(r"\d{1,9}", versions.get(path, "")) else None,
             tables=tuple(dict.fromkeys(tables.get(path, []))),
+            keys=tuple(keys.get(path, [])),
             unreadable=state == "unreadable",
         )
         for path, state in by_kind.get("drop-in", [])

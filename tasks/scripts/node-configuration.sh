@@ -49,6 +49,7 @@ read_drop_ins() {
         record drop-in "/$directory" unreadable
         return
     fi
+    set --
     for file in "$directory"/*.toml; do
         [ -f "$file" ] || continue
         if [ ! -r "$file" ]; then
@@ -57,8 +58,126 @@ read_drop_ins() {
         fi
         record drop-in "/$file" readable
         read_tables
+        set -- "$@" "$file"
     done
+    [ "$#" = 0 ] || ! have awk || awk "$read_reserved_awk" "$@"
 }
+
+# The keys of drop-ins that a setting of ours writes (userns/extraconfig.py, TAKEN), with their values as they stand
+# there; of every other key nothing, for its value may be a password. It reads as much of TOML as it takes to find them
+# in any spelling, inline tables too, and not within strings; not on beyond 256 KiB. \047 is the single quote.
+read_reserved_awk='
+function more() {
+    if (size > 262144 || (getline text < file) <= 0) return 0
+    text = substr(text, 1, 20000)
+    size += length(text) + 1
+    sub(/\r$/, "", text)
+    return 1
+}
+function blanks() { sub(/^[ \t]+/, "", text) }
+function keys(path, part) {
+    for (;;) {
+        blanks()
+        if (match(text, /^[A-Za-z0-9_-]+/)) part = substr(text, 1, RLENGTH)
+        else if (match(text, /^"[^"\\]*"/) || match(text, /^\047[^\047]*\047/)) part = substr(text, 2, RLENGTH - 2)
+        else return ""
+        text = substr(text, RLENGTH + 1)
+        path = path (path == "" ? "" : "\t") part
+        blanks()
+        if (text !~ /^\./) return path
+        text = substr(text, 2)
+    }
+}
+function string(quote, said) {
+    if (substr(text, 1, 3) != quote quote quote) {
+        said = "?"
+        if (!match(text, quote == "\"" ? "^\"([^\"\\\\]|\\\\.)*\"" : "^\047[^\047]*\047")) text = ""
+        else {
+            said = substr(text, 1, RLENGTH)
+            text = substr(text, RLENGTH + 1)
+        }
+        return said
+    }
+    text = substr(text, 4)
+    do {
+        while (match(text, quote == "\"" ? "\\\\.|\"\"\"" : "\047\047\047")) {
+            said = substr(text, RSTART, 1)
+            text = substr(text, RSTART + RLENGTH)
+            if (said != quote) continue
+            while (substr(text, 1, 1) == quote) text = substr(text, 2)
+            return "?"
+        }
+    } while (more())
+    text = ""
+    return "?"
+}
+function array(level) {
+    do {
+        while (text == "" || text ~ /^#/) if (!more()) return
+        if (text ~ /^["\047]/) string(substr(text, 1, 1))
+        else if (match(text, /^[^]["\047#]+/)) text = substr(text, RLENGTH + 1)
+        else {
+            level += text ~ /^\[/ ? 1 : -1
+            text = substr(text, 2)
+        }
+    } while (level > 0)
+}
+function value(path, depth, said, name) {
+    blanks()
+    if (text ~ /^[{]/ && depth < 20) {
+        text = substr(text, 2)
+        for (;;) {
+            blanks()
+            if (sub(/^[}]/, "", text)) return
+            name = keys(path)
+            if (name == "" || !sub(/^=/, "", text)) {
+                text = ""
+                return
+            }
+            value(name, depth + 1)
+            blanks()
+            sub(/^,/, "", text)
+        }
+    }
+    if (text ~ /^\[/) {
+        array(0)
+        return
+    }
+    if (text ~ /^["\047]/) said = string(substr(text, 1, 1))
+    else {
+        match(text, /^[^ \t,}#]*/)
+        said = substr(text, 1, RLENGTH)
+        text = substr(text, RLENGTH + 1)
+    }
+    if (path !~ reserved) return
+    gsub(/[^ -~]/, "?", said)
+    name = file
+    gsub(/[^ -~]/, "?", name)
+    print "drop-in-key\t/" name "\t" substr(said, 1, 500) "\t" path
+}
+BEGIN {
+    reserved = "^grpc\taddress$|^plugins\tio[.]containerd[.](snapshotter[.]v1[.]overlayfs\t(slow_chown|root_path)|" \
+        "cri[.]v1[.]images\t(snapshotter|pinned_images\tsandbox)|cri[.]v1[.]runtime\tcontainerd\t(default_runtime_name|" \
+        "runtimes\t(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup))))$"
+    for (each = 1; each < ARGC; each++) {
+        file = ARGV[each]
+        header = ""
+        size = 0
+        while (more()) {
+            blanks()
+            if (text == "" || text ~ /^#/) continue
+            if (sub(/^\[\[?/, "", text)) {
+                header = keys("")
+                if (header == "") header = "?"
+            } else {
+                path = keys(header)
+                if (path != "" && sub(/^=/, "", text)) value(path, 0)
+            }
+        }
+        close(file)
+    }
+}
+'
 
 # What the node's own configuration of containerd has that ours may not have.
 read_containerd_configuration() {

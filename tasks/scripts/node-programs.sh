@@ -1,15 +1,19 @@
-# node-programs.sh: what this project put on the node, and other people's programs and units, as records. Functions
-# only, called by node.sh, which has the helpers that they use.
+# node-programs.sh: what this project put on the node, and other people's programs, as records. Functions only,
+# called by node.sh, which has the helpers that they use.
 
 # --- ours --------------------------------------------------------------------------------------------------------
 
 # Managed files, installed programs and the record of them: what their stat says, and one digest of all that need it.
 read_files() {
-    recorded_programs=
+    recorded_programs="" recorded_unit=-
     if [ -f "$state/manifest" ] && [ -r "$state/manifest" ]; then
         while IFS= read -r line || [ -n "$line" ]; do
             case $line in
-            "file$tab/"*"$tab"*) line=${line#*"$tab"} && record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}" ;;
+            "file$tab/"*"$tab"*)
+                line=${line#*"$tab"}
+                record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}"
+                case $line in "/etc/systemd/system/containerd.service$tab"*) recorded_unit=${line##*"$tab"} ;; esac
+                ;;
             "program$tab/"*) recorded_programs=$recorded_programs${line#*"$tab"}$newline ;;
             esac
         done <"$state/manifest"
@@ -241,85 +245,6 @@ read_other_containerd() {
 }
 
 # --- other people's programs -------------------------------------------------------------------------------------
-
-units="containerd.service docker.service kubelet.service podman.socket crio.service k3s.service k3s-agent.service
-rke2-server.service rke2-agent.service snap.microk8s.daemon-kubelite.service userns-node-check.service"
-
-# Where systemd looks for the file of a unit (systemd.unit(5)).
-unit_directories="etc/systemd/system.control run/systemd/system.control run/systemd/transient run/systemd/generator.early
-etc/systemd/system etc/systemd/system.attached run/systemd/system run/systemd/system.attached run/systemd/generator
-usr/local/lib/systemd/system usr/lib/systemd/system lib/systemd/system run/systemd/generator.late"
-
-# Sets $known_units. systemd searches for each unit that it is asked about, which takes most of its time, and there are
-# ten container runtimes of which a node has one. Of containerd and the kubelet it may know more than there are files.
-know_units() {
-    known_units=""
-    for name in $units; do
-        for directory in $unit_directories; do
-            case $name in containerd.service | kubelet.service) break ;; esac
-            [ ! -e "$directory/$name" ] && [ ! -h "$directory/$name" ] || break
-            directory=""
-        done
-        # One whose file is gone while it runs.
-        [ ! -d "sys/fs/cgroup/system.slice/$name" ] || directory=/
-        [ -z "$directory" ] || known_units="$known_units $name"
-    done
-}
-
-read_units() {
-    know_units
-    # shellcheck disable=SC2086 # a list
-    set -- $known_units
-    if [ -d run/systemd/system ] && have systemctl; then
-        line=$(systemctl --version) # asks nobody
-        record systemd "${line%%"$newline"*}"
-        # Without an answer nothing is known of them, and that is not the same as that they are not there.
-        shown=$(limit 30 systemctl show --no-pager \
-            --property=LoadState,ActiveState,SubState,UnitFileState,FragmentPath,ExecStart "$@") || {
-            record no-units "systemctl show ended with $? (124: no answer within 30 s)"
-            return
-        }
-        printf '%s\n' "$shown" |
-            while IFS= read -r line; do
-                case $line in
-                "") shift ;;
-                ExecStart=*path=*) # its arguments may hold a secret
-                    line=${line#*path=}
-                    record unit "${1-}" ExecStart "${line%% ;*}"
-                    ;;
-                *=*) record unit "${1-}" "${line%%=*}" "${line#*=}" ;;
-                esac
-            done
-        return
-    fi
-    for name do # no systemd runs here: what its files say
-        for directory in etc/systemd/system run/systemd/system usr/local/lib/systemd/system usr/lib/systemd/system \
-            lib/systemd/system; do
-            file=$directory/$name
-            [ -e "$file" ] || [ -h "$file" ] || continue
-            record unit "$name" FragmentPath "/$file"
-            if [ ! -f "$file" ] || [ ! -s "$file" ]; then
-                record unit "$name" LoadState masked
-                break
-            fi
-            record unit "$name" LoadState loaded
-            while read -r line || [ -n "$line" ]; do
-                case $line in
-                ExecStart=?*)
-                    line=${line#ExecStart=}
-                    record unit "$name" ExecStart "${line%% *}"
-                    ;;
-                esac
-            done <"$file"
-            line=disabled
-            for file in etc/systemd/system/*.wants/"$name"; do
-                [ ! -h "$file" ] || line=enabled
-            done
-            record unit "$name" UnitFileState "$line"
-            break
-        done
-    done
-}
 
 read_packages() {
     set -- containerd containerd.io runc crun docker-ce docker.io moby-engine moby-containerd

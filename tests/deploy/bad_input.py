@@ -236,8 +236,19 @@ DROP_INS = [
     ),
     OnNode(
         "keys-of-both",
-        {f"{CONF_D}/x.toml": f"version = 3\n[plugins.'{IMAGES}']\nsnapshotter = 'native'\n"},
+        {f"{CONF_D}/x.toml": f"version = 3\n[plugins.'{IMAGES}']\nmax_concurrent_downloads = 5\n"},
         ("note drop-in-overrides", "containerd takes the drop-in's"),
+        refused=False,
+    ),
+    OnNode(
+        "snapshotter-of-a-drop-in",
+        {f"{CONF_D}/x.toml": f"version = 3\n[plugins.'{IMAGES}']\nsnapshotter = 'native'\n"},
+        ("drop-in-overrides-proven", 'snapshotter = "native" instead of "overlayfs"'),
+    ),
+    OnNode(
+        "nvidia-as-default",
+        {f"{CONF_D}/99-nvidia.toml": f"{NVIDIA}[plugins.'{CRI_3}'.containerd]\ndefault_runtime_name = 'nvidia'\n"},
+        ("warning drop-in-overrides-setting", 'default_runtime_name = "nvidia"', "will write /etc/containerd/config"),
         refused=False,
     ),
     OnNode(

@@ -13,8 +13,10 @@ import pytest
 from tests.deploy.node_trees import Tree, link
 from userns import paths
 from userns.dropins import lint
-from userns.node import ConfLine, DropIn, FileState
+from userns.merge import spelled
+from userns.node import ConfLine, DropIn, FileState, ReservedKey
 from userns.reading import read
+from userns.reserved_keys import reserved
 
 
 def test_modprobe_lines_are_found_where_kmod_finds_them(tree: Tree, shell: list[str]) -> None:
@@ -93,7 +95,7 @@ DROP_IN = """\
 # [not.a.table]
 version = 3 # [nor.this]
 imports = ["secret-1"]
-plugins."io.containerd.cri.v1.images".snapshotter = "secret-2"
+plugins."io.containerd.cri.v1.images".snapshotter = "shown"
 description = \"\"\"
 [secret-3]
 password = "secret-4"
@@ -140,9 +142,73 @@ def test_a_drop_in_shows_its_tables_and_never_a_value(tree: Tree, shell: list[st
                 "plugins.io",
                 'plugins."io.containerd.cri.v1.images".registry.configs."registry.example:5000".auth',
             ),
+            keys=(ReservedKey(path=("plugins", "io.containerd.cri.v1.images", "snapshotter"), value='"shown"'),),
         ),
         DropIn(path="/etc/containerd/conf.d/20.toml", tables=("proxy_plugins.stargz",)),
     )
+
+
+RESERVED = """\
+version = 3
+note = \"""
+[plugins."io.containerd.cri.v1.runtime".containerd]
+default_runtime_name = "secret-0"
+\\\""" x
+""\""
+args = [ # ]
+  "a]", ["secret-1"], '''
+]''',
+]
+grpc = { address = '/run/x.sock', tcp_key = "secret-2" }
+[ plugins . 'io.containerd.cri.v1.runtime' . containerd ] # default_runtime_name = "secret-3"
+  default_runtime_name = "nvidia" # secret-4
+runtimes.crun = { env = ["}"], options = { SystemdCgroup = false, Root = "secret-5" }, runtime_path = "" }
+runtimes.nvidia.options.BinaryName = "secret-6"
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = "na\\u0074ive"
+[plugins.'io.containerd.cri.v1.images'.registry.configs.x.auth]
+snapshotter = "secret-7"
+[plugins."io.containerd.snapshotter.v1.overlayfs"]
+root_path = \"""secret
+8\"""
+slow_chown=true\r
+"""
+
+
+def test_of_reserved_keys_the_values_are_told_and_of_no_other(tree: Tree, shell: list[str]) -> None:
+    tree.write("etc/containerd/conf.d/10.toml", RESERVED)
+    lines = tree.run(shell)
+    assert "secret" not in "\n".join(lines)
+    told = {each.path: each.value for each in read(lines).drop_ins[0].keys}
+    containerd = ("plugins", "io.containerd.cri.v1.runtime", "containerd")
+    overlayfs = ("plugins", "io.containerd.snapshotter.v1.overlayfs")
+    assert told == {
+        ("grpc", "address"): "'/run/x.sock'",
+        (*containerd, "default_runtime_name"): '"nvidia"',
+        (*containerd, "runtimes", "crun", "options", "SystemdCgroup"): "false",
+        (*containerd, "runtimes", "crun", "runtime_path"): '""',
+        ("plugins", "io.containerd.cri.v1.images", "snapshotter"): '"na\\u0074ive"',
+        (*overlayfs, "root_path"): "?",
+        (*overlayfs, "slow_chown"): "true",
+    }
+
+
+@pytest.mark.parametrize("awk", ["awk", "busybox"])
+def test_every_reserved_key_is_known_to_the_node(tree: Tree, awk: str) -> None:
+    if awk == "busybox":
+        tree.program("awk", 'exec busybox awk "$@"')
+    keys = reserved()
+    tree.write("etc/containerd/conf.d/10.toml", "".join(f'{spelled(path)} = "x"\n' for path in keys))
+    (found,) = tree.read().drop_ins
+    assert {each.path: each.value for each in found.keys} == dict.fromkeys(keys, '"x"')
+
+
+@pytest.mark.parametrize(
+    "line", ["a = " + "[" * 19990, "a=" + "{a=" * 6000, "a." * 9000, 'a = """', 'a="' + '\\"' * 9000]
+)
+def test_a_drop_in_that_is_no_toml_takes_no_time(tree: Tree, line: str) -> None:
+    tree.write("etc/containerd/conf.d/10.toml", f"{line}\n" * 300)
+    assert (tree.read().seconds or 0.0) < 10
 
 
 QUOTED = """\

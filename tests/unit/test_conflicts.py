@@ -64,7 +64,7 @@ def severities(some: Node = NODE, wanted: Wants = WANTS) -> dict[str, str]:
     return {id: each.severity.value for id, each in found(some, wanted).items()}
 
 
-def unit(**fields: str) -> dict[str, Unit]:
+def unit(**fields: Any) -> dict[str, Unit]:
     return {"containerd": Unit(**fields)}
 
 
