@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import child, consent, outcome, resume, text
-from fleet.away import Away, left_out, moved
+from fleet.away import Away, left_out, look
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
@@ -156,7 +156,7 @@ class Applying:
             record = self.records[name].model_copy(update={"drained": True})
             self.records[name] = self._told(_with(record, record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
-                say(f"{name}: {moved(self.drained[name])}: look whether it is cordoned")
+                say(f"{name}: {look(self.drained[name])}")
         for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
             say(line)
 
