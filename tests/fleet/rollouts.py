@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fleet import history as histories
-from fleet import plan
+from fleet import past, plan
 from fleet.apply import apply
 from fleet.drain import Guard, Kubectl
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
@@ -76,6 +77,15 @@ class Played:
         request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
         try:
             return plan.run(request, history, as_json_=False, verbose=False, events_of=self.events)
+        finally:
+            history.close()
+
+    def prune(self) -> list[int]:
+        """Forget what can be forgotten; the runs that are left."""
+        history = History(self.directory / "history.db")
+        try:
+            past.prune(history, None, 90, datetime.now(UTC) + timedelta(days=91))
+            return sorted(each.id for each in history.runs())
         finally:
             history.close()
 

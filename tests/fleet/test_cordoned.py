@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet import cli
+from fleet.child import CannotRun
 from fleet.drain import Hooks
 from fleet.history import History
 from fleet.records import Record, Status
@@ -193,6 +194,34 @@ def test_a_full_disk_lets_the_wave_end_and_begins_no_other(
     assert played.cordoned == set()
 
 
+def test_runs_that_came_to_nothing_push_out_none_that_is_asked_for(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert played.plan() == 2
+    played.becomes = {"n1": Status.FAILED}
+    assert played() == 1
+    played.reading = CannotRun("no such inventory")
+    for run in (played.plan, played) * 2:
+        with pytest.raises(CannotRun, match="no such"):
+            run()
+    played.reading = None
+    for _ in range(2):
+        with pytest.raises(CannotRun, match="nobody is there to agree"):
+            played(yes=False)
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    for _ in range(2):  # they have read all nodes, and were to go on with it
+        with monkeypatch.context() as asked:
+            asked.setattr("fleet.consent.agreed", kill)
+            killed(played, asked, resume=True)
+    assert {1, 2} <= {*played.prune()}
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
 # --- never lifted -------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +245,23 @@ def test_a_run_killed_before_it_asked_kubectl_claims_nothing(played: Played, mon
     killed(played, monkeypatch)
     played.hook = lambda *_: None
     assert played(resume=True) == 0
+    assert played.cordoned == {"n2"}
+
+
+def test_a_cordon_that_was_given_back_is_not_ours_again_once_old_runs_are_forgotten(played: Played) -> None:
+    """The run that gave it back is followed by others over the same nodes, in which its turn did not come."""
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.becomes = {}
+    assert played(exclude=("n1",)) == 0
+    assert played.cordoned == set()
+    played.becomes, played.done = {"n3": Status.FAILED}, set()
+    for _ in range(2):
+        assert played(exclude=("n1",), canary="n3") == 1
+    assert played.prune() == [1, 2, 3, 4]
+    played.cordoned.add("n2")  # by somebody else, now
+    played.becomes = {}
+    assert played() == 0
     assert played.cordoned == {"n2"}
 
 
