@@ -47,7 +47,10 @@ class Nodes(Kubectl):
 
 @dataclass
 class Played:
-    """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises."""
+    """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises.
+
+    `loading` is called while a run's inventory is loaded; `reading` is raised while its nodes are read.
+    """
 
     directory: Path
     names: tuple[str, ...] = ("n1", "n2", "n3")
@@ -57,6 +60,7 @@ class Played:
     broken: set[tuple[str, str]] = field(default_factory=set)
     hook: Callable[[str, str], None] = lambda *_: None
     reading: BaseException | None = None
+    loading: Callable[[], object] = lambda: None
 
     def __call__(
         self, *, guard: Guard | None = None, exclude: tuple[str, ...] = (), drain: bool = True, **how: object
@@ -97,6 +101,7 @@ class Played:
         chosen = self.names if request.hosts is None else request.hosts
         hosts = tuple(HostEvent(name=each, groups=("all",), kubernetes_node=each) for each in chosen)
         hosts = tuple(each for each in hosts if each.name not in request.exclude)
+        self.loading()
         yield InventoryEvent(hosts=hosts, sizes={"all": 3}, data={"all": {}})
         if request.action == "plan" and self.reading:
             raise self.reading
