@@ -275,7 +275,9 @@ class Applying:
         return results
 
     def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
-        request = self.request.model_copy(update={"action": "apply", "hosts": tuple(names), "diff": False})
+        request = self.request.model_copy(
+            update={"action": "apply", "hosts": tuple(names), "diff": False, "may_disturb": self._may_disturb(names)}
+        )
         try:
             with self.events_of(request, self.options.verbose) as events:
                 child.inventory_of(events)
@@ -291,11 +293,20 @@ class Applying:
                 if record.status is Status.UNKNOWN:
                     self._settle(_with(record, Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
 
+    def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""
+        if self.options.drain:
+            names = filter(self._moves, names)
+        return () if self.options.drain is None else tuple(names)
+
+    def _moves(self, name: str) -> bool:
+        return bool(self.records[name].disrupts) or name in self.away.hosts
+
     def _make_way(self, wave: Wave) -> list[str]:
         """Move the pods away where they would be disturbed; the nodes that are ready for their change."""
         if not self.options.drain:
             return list(wave.nodes)
-        moving = [name for name in wave.nodes if self.records[name].disrupts or name in self.away.hosts]
+        moving = [name for name in wave.nodes if self._moves(name)]
         before = set(self.away.hosts)
         # Whatever comes: a run that goes on from here knows of those that are ours, and of no other.
         failed = self.away.leave(moving, lambda hosts: self._settle_all(hosts, wave))
