@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import child, consent, outcome, resume, text
-from fleet.away import Away, left_out, moved
+from fleet import child, company, consent, outcome, resume, text
+from fleet.away import Away, left_out, look
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, History, seal
+from fleet.history import SEAL, History, Run, seal
 from fleet.interrupt import Interrupt, Late
 from fleet.options import Options
 from fleet.plan import gather, nodes_as_json
@@ -65,13 +65,10 @@ class Applying:
     def __call__(self) -> int:
         """Do it; the result is the exit code. Raises CannotRun where there is nothing to run on."""
         self.inputs = inputs(self.request.inventory)
-        latest, done = resume.latest(self.history, self.request.inventory), {}
         if self.options.resume:
-            earlier = resume.accepted(latest, self.request, self._chosen(), say)
-            done = resume.done_in(self.history, earlier, self.inputs, say)
-        self.drained = self.history.drained(self.request.inventory)
+            resume.accepted(self._latest(), self.request, self._chosen(), lambda _: None)
         with self._written_down():
-            inventory = self._read(done)
+            inventory, done = self._read()
             rollout = self._rollout(
                 inventory, passed_canary=any(each.status is Status.CHANGED for each in done.values())
             )
@@ -127,27 +124,33 @@ class Applying:
 
     # --- before --------------------------------------------------------------------------------------------------
 
-    def _read(self, done: Mapping[str, Record]) -> InventoryEvent:
-        """Plan for all nodes but those that are done with, and write it down."""
-        request = self.request
-        if done:
+    def _read(self) -> tuple[InventoryEvent, dict[str, Record]]:
+        """Plan for all nodes but those that are done with, which are told too, and write it down."""
+        request, done = self.request, dict[str, Record]()
+        begun: Callable[[InventoryEvent], None] = self._take_seat
+        if self.options.resume:
             naming = request.model_copy(update={"action": "inventory"})
             with self.events_of(naming, self.options.verbose) as events:
-                everybody = child.inventory_of(events)
-            left = tuple(each.name for each in everybody.hosts if each.name not in done)
-            request = request.model_copy(update={"hosts": left})
-            self.records = {each.name: done[each.name] for each in everybody.hosts if each.name in done}
+                inventory = child.inventory_of(events)
+            self._take_seat(inventory)
+            # Again: until we had our seat, another run may have gone on with it, or may have been at its end.
+            earlier = resume.accepted(self._latest(), request, self._chosen(), say)
+            done = resume.done_in(self.history, earlier, self.inputs, say)
+            left = tuple(each.name for each in inventory.hosts if each.name not in done)
+            request, begun = request.model_copy(update={"hosts": left}), lambda _: None
+            self.records = {each.name: done[each.name] for each in inventory.hosts if each.name in done}
         if request.hosts != ():
-            inventory, records = gather(
-                request, Progress("reading"), self.options.verbose, self._refuse_company, self.events_of
-            )
+            found, records = gather(request, Progress("reading"), self.options.verbose, begun, self.events_of)
             self.records |= {each.name: each for each in records}
-        inventory = everybody if done else inventory
+            inventory = inventory if self.options.resume else found
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         self._look_for_drained()
         self.history.put(self.run, self._ended())
-        return inventory
+        return inventory, done
+
+    def _latest(self) -> Run | None:
+        return resume.latest(self.history, self.request.inventory, self.run)
 
     def _look_for_drained(self) -> None:
         """What earlier runs have drained, and not given back. Each record says so until it is."""
@@ -156,7 +159,7 @@ class Applying:
             record = self.records[name].model_copy(update={"drained": True})
             self.records[name] = self._told(_with(record, record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
-                say(f"{name}: {moved(self.drained[name])}: look whether it is cordoned")
+                say(f"{name}: {look(self.drained[name])}")
         for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
             say(line)
 
@@ -175,23 +178,17 @@ class Applying:
             self._write(lambda: self.history.put(self.run, self._ended()))
         return set(idle) - failed.keys()
 
-    def _refuse_company(self, inventory: InventoryEvent) -> None:
-        """Never two rollouts on one node: its lock would keep it whole, but each would spoil the other's waves.
+    def _take_seat(self, inventory: InventoryEvent) -> None:
+        """See that nobody else is at these nodes; only then what earlier runs have left there is known.
 
-        Our nodes are written down before the others' are looked at: of two that begin at once, one sees the other.
+        Ours are written down before the others' are looked at: of two that begin at once, one sees the other.
         """
-        ours = [
-            Record(name=each.name, groups=each.groups, status=Status.WAITING, drained=each.name in self.drained)
-            for each in inventory.hosts
-        ]
+        ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
         self.history.put(self.run, ours)
-        for other in self.history.going_on("apply"):
-            theirs = {each.name for each in self.history.records(other.id)} if other.id != self.run else set()
-            if shared := sorted(theirs & {each.name for each in ours}):
-                raise CannotRun(
-                    f"run {other.id} of {other.user} on {other.host}, since {other.started}, goes on over "
-                    f"{text.names(shared)}: {other.way_out}"
-                )
+        company.refuse(self.history, self.run, self.request.inventory, inventory.hosts)
+        self.drained = self.history.drained(self.request.inventory)
+        ours = [each.model_copy(update={"drained": each.name in self.drained}) for each in ours]
+        self.history.put(self.run, ours)
 
     def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:
         waiting = [each.name for each in self.records.values() if each.status is Status.CHANGES]
@@ -278,7 +275,9 @@ class Applying:
         return results
 
     def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
-        request = self.request.model_copy(update={"action": "apply", "hosts": tuple(names), "diff": False})
+        request = self.request.model_copy(
+            update={"action": "apply", "hosts": tuple(names), "diff": False, "may_disturb": self._may_disturb(names)}
+        )
         try:
             with self.events_of(request, self.options.verbose) as events:
                 child.inventory_of(events)
@@ -294,11 +293,20 @@ class Applying:
                 if record.status is Status.UNKNOWN:
                     self._settle(_with(record, Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
 
+    def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""
+        if self.options.drain:
+            names = filter(self._moves, names)
+        return () if self.options.drain is None else tuple(names)
+
+    def _moves(self, name: str) -> bool:
+        return bool(self.records[name].disrupts) or name in self.away.hosts
+
     def _make_way(self, wave: Wave) -> list[str]:
         """Move the pods away where they would be disturbed; the nodes that are ready for their change."""
         if not self.options.drain:
             return list(wave.nodes)
-        moving = [name for name in wave.nodes if self.records[name].disrupts or name in self.away.hosts]
+        moving = [name for name in wave.nodes if self._moves(name)]
         before = set(self.away.hosts)
         # Whatever comes: a run that goes on from here knows of those that are ours, and of no other.
         failed = self.away.leave(moving, lambda hosts: self._settle_all(hosts, wave))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from fleet.drain import Guard
 from fleet.history import History
+from fleet.records import Record
 
-__all__ = ["Away", "left_out", "moved"]
+__all__ = ["Away", "left_out", "look", "remembered"]
 
 
 @dataclass
@@ -52,9 +53,27 @@ class Away:
         return self.guard.left(self.nodes[host])
 
 
-def moved(run: int) -> str:
-    """What the run did whose nodes have not got their pods back."""
+def _moved(run: int) -> str:
     return f"run {run} moved its pods away, and let none back"
+
+
+def look(run: int) -> str:
+    """What somebody has to look at, of a node that `run` has drained and not given back."""
+    return f"{_moved(run)}: look whether it is cordoned"
+
+
+def remembered(records: Iterable[Record], drained: Mapping[str, int], say: Callable[[str], None]) -> Iterator[Record]:
+    """The records of a run that gives nothing back, those of the `drained` marked as such, and said.
+
+    Such a run is what is reported next: were it silent, nobody would think of these nodes any more.
+    """
+    for record in records:
+        if (run := drained.get(record.name)) is None:
+            yield record
+            continue
+        say(f"{record.name}: {look(run)}")
+        reason = f"{look(run)}, or apply with --drain, which gives it back once it is well"
+        yield record.model_copy(update={"drained": True, "reasons": (*record.reasons, reason)})
 
 
 def left_out(
@@ -70,6 +89,6 @@ def left_out(
     for name in names:
         if drained[name] >= whole:
             yield (
-                f"{name}: {moved(drained[name])}, and this run leaves it out: look whether it is cordoned "
+                f"{name}: {_moved(drained[name])}, and this run leaves it out: look whether it is cordoned "
                 f"(fleet.py show {drained[name]} {name}), or apply to it with --drain"
             )

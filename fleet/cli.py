@@ -172,7 +172,7 @@ def _looking_back(commands: Any) -> None:
         type=_count,
         metavar="DAYS",
         help="forget what ended longer ago, but for what a later run asks for: the last two runs over the same nodes, "
-        "and who is drained",
+        "what to resume, and who is drained",
     )
     showing = commands.add_parser("show", help="tell what became of each node in a run")
     showing.add_argument("number", type=_count, metavar="RUN")

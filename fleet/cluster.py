@@ -256,6 +256,7 @@ class _Run:
             inventory=self._sent,
             names=attempt.shard.names,
             diff=self.request.diff,
+            may_disturb=tuple(each for each in attempt.shard.names if each in self.request.may_disturb),
         )
 
     def _wait_or_give_up(self, link: Link | None, now: float) -> None:

@@ -9,7 +9,7 @@ import click
 
 from fleet import text
 from fleet.child import CannotRun
-from fleet.options import Options
+from fleet.options import WAYS, Options
 from fleet.records import Record, Status
 
 __all__ = ["agreed"]
@@ -41,6 +41,5 @@ def _refuse_undecided(records: Iterable[Record], options: Options) -> None:
     if disturbed and options.drain is None:
         raise CannotRun(
             f"the pods of {text.names([each.name for each in disturbed])} would be disturbed "
-            f"({disturbed[0].disrupts[0]}): say --drain to move them away first, "
-            "--before and --after for commands of your own, or --no-drain"
+            f"({disturbed[0].disrupts[0]}): say {WAYS}"
         )

@@ -20,7 +20,8 @@ class Request(_Frozen):
 
     `hosts` are names; None means all that `limit` and `exclude` (groups, names or patterns) leave. `group_data` are
     the names in groups' data that the fleet wants to know. Where more than `at_most` hosts are chosen, it only names
-    them. `until` is when its process ends if nobody lets it live on, by the machine's monotonic clock.
+    them. Changes may disturb the pods of those in `may_disturb`: they were moved away, or somebody has agreed. `until`
+    is when its process ends if nobody lets it live on, by the machine's monotonic clock.
     """
 
     action: Literal["inventory", "plan", "apply"]
@@ -30,6 +31,7 @@ class Request(_Frozen):
     exclude: tuple[str, ...] = ()
     data: dict[str, str] = {}
     diff: bool = False
+    may_disturb: tuple[str, ...] = ()
     group_data: tuple[str, ...] = ()
     at_most: int | None = None
     until: float | None = None

@@ -12,7 +12,7 @@ import os
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,7 +58,12 @@ select exists (
     where run = ? and (status != 'waiting' or json_extract(bodies.body, '$.tier') != '')
 )
 """
-_DRAINED = "select digest from bodies where json_extract(body, '$.drained')"
+# What runs of apply know of nodes: one that ended before a node's turn knows nothing of it.
+_KNOWING = """
+with drained as (select digest from bodies where json_extract(body, '$.drained'))
+select name, run, body in drained as is_drained from nodes join runs on runs.id = run
+where kind = 'apply' and inventory = ? and (status not in ('waiting', 'changes') or body in drained)
+"""
 # What differs from node to node and from run to run; the rest of a record, its body, is stored once for all of it.
 _OWN = {"name", "status", "groups", "reasons", "proof"}
 
@@ -281,17 +286,23 @@ class History:
         return {row["name"]: row["wave"] for row in rows}
 
     def drained(self, inventory: str) -> dict[str, int]:
-        """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it.
-
-        A run that ended before a node's turn knows nothing of it.
-        """
+        """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it."""
         rows = self._db.query(
-            f"with drained as ({_DRAINED}) select name, max(run) as run, body in drained as is_drained "
-            "from nodes join runs on runs.id = run where kind = 'apply' and inventory = ? "
-            "and (status not in (?, ?) or body in drained) group by name",
-            [absolute(inventory), str(Status.WAITING), str(Status.CHANGES)],
+            f"select name, max(run) as run, is_drained from ({_KNOWING}) group by name", [absolute(inventory)]
         )
         return {row["name"]: row["run"] for row in rows if row["is_drained"]}
+
+    def last_words(self, inventory: str, runs: Collection[int]) -> set[int]:
+        """The latest run that knows of each node that one of these runs has drained: without it they would be believed.
+
+        Where a node was given back since, or its pods were never ours, that run alone says so.
+        """
+        claimed, latest = set[str](), dict[str, int]()
+        for row in self._db.query(f"{_KNOWING} order by run", [absolute(inventory)]):
+            latest[row["name"]] = row["run"]
+            if row["is_drained"] and row["run"] in runs:
+                claimed.add(row["name"])
+        return {latest[name] for name in claimed}
 
     def going_on(self, kind: str) -> list[Run]:
         """The runs of this kind that have not ended, as far as can be seen from here."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Options"]
+__all__ = ["WAYS", "Options"]
+
+# What an operator can say where a change would disturb pods.
+WAYS = "--drain to move them away first, --before and --after for commands of your own, or --no-drain"
 
 
 @dataclass(frozen=True, slots=True)

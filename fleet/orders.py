@@ -35,6 +35,7 @@ class Order(_Frozen):
     inventory: str
     names: tuple[str, ...]
     diff: bool = False
+    may_disturb: tuple[str, ...] = ()
 
 
 class Seat(_Frozen):

@@ -25,7 +25,7 @@ def only(names: Collection[str]) -> Iterator[None]:
     """
     wanted = frozenset(names)
 
-    def made(hosts: Any, **groups: Any) -> Inventory:
+    def made(hosts: Any, /, **groups: Any) -> Inventory:
         override = groups.pop("override_data", None)
         kept = {name: _kept(group, wanted) for name, group in groups.items()}
         return Inventory(_kept(hosts, wanted), override_data=override, **kept)

@@ -21,6 +21,7 @@ from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.reported import before, reported
+from fleet.resume import latest
 from fleet.terminal import say
 
 __all__ = ["differences", "end", "history", "prune", "report", "show"]
@@ -56,21 +57,31 @@ def end(past: History, number: int) -> int:
 def prune(past: History, inventory: str | None, days: int, now: datetime) -> int:
     """Forget the runs that ended more than `days` ago, but for those that a later run asks for.
 
-    Those are the last two over each part of an inventory (what drifted, what to resume), and each that knows of a node
-    that is drained still.
+    Those are the last two over each part of an inventory that came to something (what drifted), what to resume, and
+    each that knows of a node that is drained still, or was drained by one that is kept.
     """
     runs, old = [*past.runs(inventory)], (now - timedelta(days=days)).isoformat(timespec="seconds")
-    asked_for = {run for each in {run.inventory for run in runs} for run in past.drained(each).values()}
+    inventories = {run.inventory for run in runs}
+    asked_for = {run for each in inventories for run in past.drained(each).values()}
+    asked_for |= {run.id for each in inventories if (run := latest(past, each))}
     counts: Counter[tuple[object, ...]] = Counter()
     for run in runs:
         alike = run.inventory, run.kind, run.choice
-        counts[alike] += 1
-        if run.goes_on or counts[alike] <= KEPT or (run.ended or run.started) > old:
+        counts[alike] += (counted := _came_to_something(run))
+        if run.goes_on or (counted and counts[alike] <= KEPT) or (run.ended or run.started) > old:
             asked_for.add(run.id)
+    for each in inventories:
+        while more := past.last_words(each, asked_for) - asked_for:  # which may have drained others
+            asked_for |= more
     forgotten = [run.id for run in runs if run.id not in asked_for]
     past.forget(forgotten)
     print(f"{len(forgotten)} runs forgotten, {len(runs) - len(forgotten)} kept")
     return 0
+
+
+def _came_to_something(run: Run) -> bool:
+    """Whether a later run may ask for it: a typo that is made twice must not cost the run before it."""
+    return run.knows_its_nodes and not (run.kind == "apply" and run.changed_nothing)
 
 
 def show(past: History, number: int, names: Sequence[str], json_: bool, verbose: bool) -> int:

@@ -8,12 +8,14 @@ from typing import Any
 from pydantic_core import to_json
 
 from fleet import child, text
+from fleet.away import left_out, remembered
 from fleet.child import Events, in_words
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
+from fleet.terminal import say
 from fleet.waves import MAX_UNAVAILABLE, LimitError, limits
 
 __all__ = ["as_json", "gather", "nodes_as_json", "options", "run"]
@@ -66,6 +68,10 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     except Exception as error:
         history.finish(number, f"{NOT_BEGUN}: {in_words(error)}", 1)
         raise
+    drained = history.drained(request.inventory)  # now: a run may have given some back while we were reading
+    records = [*remembered(records, drained, say)]
+    for line in left_out(history, request.inventory, number, drained, {each.name for each in records}):
+        say(line)
     history.put(number, records)
     history.finish(number, DONE, exit_code(records))
     if as_json_:

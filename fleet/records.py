@@ -109,9 +109,10 @@ class Record(_Frozen):
 
 
 def exit_code(records: Iterable[Record]) -> int:
-    """0: nothing to do; 2: nodes to change; 1, before anything else: a node that was refused, failed or not reached."""
-    statuses = {each.status for each in records}
-    if statuses & {*ATTENTION, Status.WAITING}:
+    """0: nothing to do; 2: nodes to change; 1, before anything else: a node that needs attention, or waits."""
+    known = [*records]
+    statuses = {each.status for each in known}
+    if Status.WAITING in statuses or any(each.needs_attention for each in known):
         return 1
     return 2 if Status.CHANGES in statuses else 0
 

@@ -14,9 +14,9 @@ from fleet.records import Record, Status
 __all__ = ["accepted", "done_in", "latest"]
 
 
-def latest(history: History, inventory: str) -> Run | None:
-    """The last run of apply over this inventory that may have changed something."""
-    runs = history.runs(inventory, "apply")
+def latest(history: History, inventory: str, but: int = 0) -> Run | None:
+    """The last run of apply over this inventory that may have changed something, `but` the one that is asking."""
+    runs = (each for each in history.runs(inventory, "apply") if each.id != but)
     return next((each for each in runs if not each.changed_nothing and not _killed_while_reading(each)), None)
 
 

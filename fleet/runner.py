@@ -41,6 +41,7 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
 from fleet.observed import of_plan
+from fleet.options import WAYS
 from fleet.part import only
 from fleet.records import Record, Status
 from fleet.terminal import tell
@@ -247,6 +248,12 @@ class Run(BaseStateCallback):
         host = ctx_host.get()
         self.plans[name] = of_plan(name, self._groups(host), plan)
         self.tell(StepEvent(name=name, step="read"))
+        disrupts = self.plans[name].disrupts
+        if self.request.action == "apply" and disrupts and name not in self.request.may_disturb:
+            raise PyinfraError(
+                f"nothing was changed: its pods would be disturbed now ({disrupts[0]}), which nobody knew when the run "
+                f"was planned: apply again, with --resume, and say {WAYS}"
+            )
 
     def _apply(self) -> None:
         for host in self.hosts:
@@ -323,7 +330,11 @@ def _even_without_hosts() -> Iterator[None]:
 
 def _why_failed(said: Iterable[str]) -> tuple[str, ...]:
     """The lines after what was planned: those of the operation that failed."""
-    lines = [line for line in said if not line.startswith(("tier ", "will ", "warning ", "note ", "    "))]
+    lines = [
+        line.removeprefix("refused: ")
+        for line in said
+        if not line.startswith(("tier ", "will ", "warning ", "note ", "    "))
+    ]
     return tuple(lines) or ("an operation failed; pyinfra did not say why",)
 
 

@@ -68,7 +68,12 @@ def _attempt(order: Order, line: Line) -> str:
         if told := checkout.differences(order.checkout, checkout.here(order.inventory), order.inventory):
             return told
         request = Request(
-            action=order.action, inventory=order.inventory, hosts=order.names, diff=order.diff, until=until
+            action=order.action,
+            inventory=order.inventory,
+            hosts=order.names,
+            diff=order.diff,
+            may_disturb=order.may_disturb,
+            until=until,
         )
         with running(request, cwd=ROOT) as child:
             inbox: SimpleQueue[Event | Exception | None] = SimpleQueue()

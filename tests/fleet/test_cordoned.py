@@ -2,122 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from fleet import cli
-from fleet import history as histories
-from fleet.apply import apply
-from fleet.drain import Guard, Hooks, Kubectl
-from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
+from fleet.child import CannotRun
+from fleet.drain import Hooks
 from fleet.history import History
-from fleet.options import Options
 from fleet.records import Record, Status
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nobody catches it."""
-
-
-@dataclass
-class Nodes(Kubectl):
-    """A kubectl that is played. `broken` are verbs that fail for a node; `hook` is called at each call."""
-
-    cordoned: set[str] = field(default_factory=set)
-    broken: set[tuple[str, str]] = field(default_factory=set)
-    hook: Callable[[str, str], None] = lambda *_: None
-
-    def _kubectl(self, *arguments: str, seconds: float = 0) -> tuple[str, str]:
-        verb, node = arguments[0], arguments[2 if arguments[0] == "get" else 1]
-        self.hook(verb, node)
-        if verb == "drain":
-            self.cordoned.add(node)
-        if (verb, node) in self.broken:
-            return "", f"{verb} is broken"
-        if verb == "uncordon":
-            self.cordoned.discard(node)
-        return json.dumps({"spec": {"unschedulable": node in self.cordoned}}), ""
-
-
-@dataclass
-class Played:
-    """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises."""
-
-    directory: Path
-    names: tuple[str, ...] = ("n1", "n2", "n3")
-    becomes: dict[str, Status | BaseException | Callable[[], None]] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    cordoned: set[str] = field(default_factory=set)
-    broken: set[tuple[str, str]] = field(default_factory=set)
-    hook: Callable[[str, str], None] = lambda *_: None
-    reading: BaseException | None = None
-
-    def __call__(
-        self, *, guard: Guard | None = None, exclude: tuple[str, ...] = (), drain: bool = True, **how: object
-    ) -> int:
-        """One run of apply, in waves of up to three after the canary, as a process of its own would make it."""
-        history = History(self.directory / "history.db")
-        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
-        mine = guard or (Nodes(cordoned=self.cordoned, broken=self.broken, hook=self.hook) if drain else Guard())
-        options = {"yes": True, "drain": drain, "max_unavailable": "3", "max_failures": 0} | how
-        try:
-            return apply(request, Options(**options), history, mine, self.events)  # type: ignore[arg-type]
-        finally:
-            history.close()
-
-    @contextmanager
-    def events(self, request: Request, verbose: bool) -> Iterator[Iterator[Event]]:
-        yield self._events(request)
-
-    def _events(self, request: Request) -> Iterator[Event]:
-        chosen = self.names if request.hosts is None else request.hosts
-        hosts = tuple(HostEvent(name=each, groups=("all",), kubernetes_node=each) for each in chosen)
-        hosts = tuple(each for each in hosts if each.name not in request.exclude)
-        yield InventoryEvent(hosts=hosts, sizes={"all": 3}, data={"all": {}})
-        if request.action == "plan" and self.reading:
-            raise self.reading
-        for host in hosts if request.action != "inventory" else ():
-            status = Status.READY if host.name in self.done else Status.CHANGES
-            if request.action == "apply":
-                what = self.becomes.get(host.name, Status.CHANGED)
-                if isinstance(what, BaseException):
-                    raise what
-                if not isinstance(what, Status):
-                    what()
-                    what = Status.CHANGED
-                status = what
-                self.done |= {host.name} if status is Status.CHANGED else set()
-            yield RecordEvent(
-                record=Record(name=host.name, groups=("all",), status=status, tier="idmapped", disrupts=("it stops",))
-            )
-
-    def records(self) -> dict[str, Record]:
-        history = History(self.directory / "history.db")
-        try:
-            return {each.name: each for each in history.records(next(history.runs()).id)}
-        finally:
-            history.close()
+from tests.fleet.rollouts import Killed, Played, killed
 
 
 @pytest.fixture
 def played(tmp_path: Path) -> Played:
     return Played(tmp_path)
-
-
-def killed(played: Played, monkeypatch: pytest.MonkeyPatch, **how: object) -> None:
-    """A run whose process is gone in the middle, as far as the history can tell."""
-    with monkeypatch.context() as gone:
-        gone.setattr(History, "finish", lambda *_: None)
-        gone.setattr(histories, "process", lambda pid: f"{pid} killed")
-        with pytest.raises(Killed):
-            played(**how)  # type: ignore[arg-type]
 
 
 # --- never forgotten ----------------------------------------------------------------------------------------------
@@ -182,6 +83,28 @@ def test_a_run_that_leaves_a_drained_node_out_names_it(played: Played, capsys: p
     capsys.readouterr()
     assert played(exclude=("n2",)) == 0
     assert "leaves it out" not in capsys.readouterr().err
+
+
+def test_a_plan_names_the_nodes_that_are_cordoned_still_and_ends_with_1(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the run that is reported from then on."""
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    for played.done, kept in ((set[str](), Status.CHANGES), ({"n1", "n2", "n3"}, Status.READY)):
+        capsys.readouterr()
+        assert played.plan() == 1
+        told = capsys.readouterr()
+        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it is cordoned\n" in told.err
+        assert "or apply with --drain" in told.out.partition("What needs attention")[2]
+        assert [name for name, each in played.records().items() if each.drained] == ["n2"]
+        assert played.records()["n2"].status is kept
+    assert played.plan(exclude=("n2",)) == 0
+    assert "n2: run 1 moved its pods away, and let none back, and this run leaves it out" in capsys.readouterr().err
+    assert played(drain=False) == 1  # well, and cordoned
+    assert played() == 0
+    assert played.cordoned == set()
+    assert played.plan() == 0
 
 
 def test_a_drained_node_that_is_gone_from_the_inventory_is_named_once(
@@ -271,6 +194,34 @@ def test_a_full_disk_lets_the_wave_end_and_begins_no_other(
     assert played.cordoned == set()
 
 
+def test_runs_that_came_to_nothing_push_out_none_that_is_asked_for(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert played.plan() == 2
+    played.becomes = {"n1": Status.FAILED}
+    assert played() == 1
+    played.reading = CannotRun("no such inventory")
+    for run in (played.plan, played) * 2:
+        with pytest.raises(CannotRun, match="no such"):
+            run()
+    played.reading = None
+    for _ in range(2):
+        with pytest.raises(CannotRun, match="nobody is there to agree"):
+            played(yes=False)
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    for _ in range(2):  # they have read all nodes, and were to go on with it
+        with monkeypatch.context() as asked:
+            asked.setattr("fleet.consent.agreed", kill)
+            killed(played, asked, resume=True)
+    assert {1, 2} <= {*played.prune()}
+    played.becomes = {}
+    assert played(resume=True) == 0
+    assert played.cordoned == set()
+
+
 # --- never lifted -------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +245,23 @@ def test_a_run_killed_before_it_asked_kubectl_claims_nothing(played: Played, mon
     killed(played, monkeypatch)
     played.hook = lambda *_: None
     assert played(resume=True) == 0
+    assert played.cordoned == {"n2"}
+
+
+def test_a_cordon_that_was_given_back_is_not_ours_again_once_old_runs_are_forgotten(played: Played) -> None:
+    """The run that gave it back is followed by others over the same nodes, in which its turn did not come."""
+    played.becomes = {"n2": Status.FAILED}
+    assert played() == 1
+    played.becomes = {}
+    assert played(exclude=("n1",)) == 0
+    assert played.cordoned == set()
+    played.becomes, played.done = {"n3": Status.FAILED}, set()
+    for _ in range(2):
+        assert played(exclude=("n1",), canary="n3") == 1
+    assert played.prune() == [1, 2, 3, 4]
+    played.cordoned.add("n2")  # by somebody else, now
+    played.becomes = {}
+    assert played() == 0
     assert played.cordoned == {"n2"}
 
 

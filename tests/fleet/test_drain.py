@@ -14,11 +14,12 @@ import pytest
 from fleet.drain import Hooks, Kubectl, blocked_pods, matches
 from tests import nodes
 from tests.conftest import unavailable
-from tests.deploy.fleet import CHANGE, Fleet
+from tests.deploy.fleet import CHANGE, READ, Fleet
 from tests.fleet.kubernetes import Cluster, serve
 from tests.fleet.runs import fleet_py, interrupted
 
 # To an older branch of containerd: that disturbs pods. From it to a newer one: that does not.
+AGREED = ("--no-drain",)
 OLDER: dict[str, Any] = {"containerd_version": "2.2.7"}
 
 
@@ -201,7 +202,7 @@ def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, c
     finished.add("back", nodes.converged(**OLDER), kubernetes_node="n1", **OLDER)
     assert finished.inventory == command[1]  # it is written anew
     left = fleet_py(*command, "--no-drain", "--resume", home=fleet.directory)
-    assert left.code == 0, left.text
+    assert left.code == 1, left.text  # it is ready, and cordoned
     assert left.json["nodes"]["@fake/back"]["status"] == "ready"
     assert "@fake/back: run 1 moved its pods away, and let none back: look whether it is cordoned" in left.stderr
     assert cluster.cordoned() == ["n1"]
@@ -241,6 +242,32 @@ def test_where_pods_would_be_disturbed_somebody_has_to_decide(fleet: Fleet) -> N
     assert "wave" not in run.stderr
     assert "What disturbs a node's pods" in run.stdout
     assert fleet_py("apply", fleet.inventory, "-y", "--no-drain", home=fleet.directory).code == 0
+
+
+@pytest.mark.parametrize("drain", [(), ("--before", "false"), AGREED, (*AGREED, "--scheduler", "local")], ids=" ".join)
+def test_a_change_that_disturbs_by_now_is_not_made_where_nobody_was_asked(
+    tmp_path: Path, drain: tuple[str, ...]
+) -> None:
+    """Between the plan and the wave somebody has installed a newer containerd, and started it."""
+    made = Fleet(tmp_path)
+    made.add("n1", nodes.bare(), **OLDER)
+    by_now, planned = nodes.answer(nodes.converged()), tmp_path / "planned"
+    # Loaded by each process: the plan's first.
+    (tmp_path / "hosts.py").write_text(
+        f"{made.inventory.read_text().replace('__file__', repr(str(made.inventory)))}\n"
+        f"if Path({str(planned)!r}).exists():\n    nodes[0][0][1]['fake_responses'][{READ!r}] = {by_now!r}\n"
+        f"Path({str(planned)!r}).touch()\n"
+    )
+    run = fleet_py("apply", tmp_path / "hosts.py", "-y", "--json", *drain, home=tmp_path)
+    n1 = run.json["nodes"]["@fake/n1"]
+    assert "containerd goes back from 2.3.4 to 2.2.7" in n1["disrupts"][0]
+    if drain[:1] == AGREED:
+        assert (run.code, n1["status"]) == (0, "changed")
+        return
+    assert (run.code, n1["status"], n1["drained"]) == (1, "failed", False)
+    assert n1["reasons"][-1].startswith("nothing was changed: its pods would be disturbed now (containerd goes back")
+    assert "--drain" in n1["reasons"][-1]
+    assert "runc: proven" not in run.text
 
 
 def test_hooks_take_the_place_of_kubectl(fleet: Fleet) -> None:

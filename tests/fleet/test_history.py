@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ import pytest
 from fleet import checkout
 from fleet.cli import main
 from fleet.history import CannotEnd, History
+from fleet.past import prune
 from fleet.records import Record, Status, Versions
 from lab.paths import REPO
 from tests import nodes
@@ -268,6 +270,27 @@ def test_old_runs_are_forgotten_but_for_what_a_later_run_asks_for(
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("select count(*) from bodies").fetchone() == (9,)
     assert path.stat().st_size <= size
+    history.close()
+
+
+def test_a_run_is_kept_that_says_otherwise_than_an_older_one_that_is_kept(tmp_path: Path) -> None:
+    """Each takes back what the one before it says of a node, and no other run does."""
+    history = History(tmp_path / "history.db")
+
+    def ran(limit: str, **drained: bool) -> int:
+        run = history.begin("apply", "prod", {"limit": [limit]})
+        nodes = (Record(name=name, status=Status.READY, tier="chown", drained=each) for name, each in drained.items())
+        history.put(run, nodes)
+        history.finish(run, "done", 0)
+        return run
+
+    first, second, third = ran("a", n1=True), ran("b", n1=False, n2=True), ran("c", n2=False)
+    later = [ran(limit, n3=False) for limit in ("b", "b", "c", "c")]
+    assert history.drained("prod") == {}
+    assert history.last_words("prod", {first}) == {second}
+    assert history.last_words("prod", {first, second}) == {second, third}
+    prune(history, None, 1, datetime.now(UTC) + timedelta(days=2))
+    assert sorted(run.id for run in history.runs()) == [first, second, third, *later]
     history.close()
 
 
