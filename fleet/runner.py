@@ -40,13 +40,14 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
-from fleet.observed import of_plan
+from fleet.observed import of_plan, printable
 from fleet.part import only
 from fleet.records import Record, Status
 from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
+from userns.console import plain
 from userns.diff import Mask
 from userns.planning import Plan
 
@@ -83,7 +84,7 @@ class Outlet:
 
 
 class Said(logging.Handler):
-    """What pyinfra and the deploy said of each host, without colours and without the host's name."""
+    """What pyinfra and the deploy said of each host, without its name, colours, or what a terminal obeys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it, where it is about a host; print it all."""
-        text = click.unstyle(record.getMessage())
+        text = plain(click.unstyle(record.getMessage()))
         tell(text)
         if (match := _HOST.fullmatch(text)) and not match["said"].startswith(_NOISE):
             self.lines[match["host"]].append(match["said"].rstrip())
@@ -262,7 +263,7 @@ class Run(BaseStateCallback):
         if host.name in self.told:
             return
         self.told.add(host.name)
-        self.tell(RecordEvent(record=self._record(host)))
+        self.tell(RecordEvent(record=printable(self._record(host))))
         self.plans.pop(host.name, None)
 
     def _record(self, host: Host) -> Record:
