@@ -376,13 +376,11 @@ def main() -> int:
 
 
 def _first_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            break
+    """Byte by byte: the grants that follow are not ours to read."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) and byte != b"\n":
         line += byte
-    return line
+    return bytes(line)
 
 
 if __name__ == "__main__":

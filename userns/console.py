@@ -19,8 +19,10 @@ _STYLE = re.compile(r"(\x1b\[(?:[01]|3[1-6])m)")
 def run(main: Callable[[], int]) -> int:
     """The exit code of `main`, or CUT_OFF where what reads its output (`| head`) has seen enough.
 
-    What stdout or stderr cannot encode is written as an escape: an ellipsis must not cost the whole answer.
+    What stdout or stderr cannot encode is written as an escape: an ellipsis must not cost the whole answer. Where one
+    of them is closed, what is written to it goes nowhere.
     """
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -33,6 +35,15 @@ def run(main: Callable[[], int]) -> int:
         # What is still buffered goes there at exit, where it would raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CUT_OFF
+
+
+def _open_what_is_closed() -> None:
+    """Python has None for it, which print() takes for stdout; and the next file gets its number and its text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is its own
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, "w" if number else "r", encoding="utf-8"))
 
 
 def plain(text: str) -> str:
