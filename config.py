@@ -18,7 +18,7 @@ import click
 import pyinfra_cli.cli  # type: ignore[import-untyped]
 import pyinfra_cli.prints  # type: ignore[import-untyped]
 from pyinfra import config, logger
-from pyinfra.api import Config, Host, Inventory
+from pyinfra.api import Config, Host, Inventory, output
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.connectors.ssh import SSHConnector
@@ -27,6 +27,7 @@ from pyinfra.context import ctx_state
 from tasks import connecting, hiding, image_connector, open_files, speed
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, ask_late
+from userns.console import plain_but_styled
 from userns.diff import Mask
 
 _context = click.get_current_context(silent=True)
@@ -54,14 +55,24 @@ connecting.install()
 def _is_to_be_said(record: logging.LogRecord) -> bool:
     """Not that an operation is none of a host's: in a fleet that has changed little, it would be all that one sees.
 
-    And no secret: `--debug` is what goes into a report, and pyinfra logs the inventory's data there.
+    No secret: `--debug` is what goes into a report, and pyinfra logs the inventory's data there. And nothing that a
+    terminal would obey: what a failed command has printed are the words of its node.
     """
-    if record.levelno <= logging.DEBUG:
-        record.msg, record.args = Mask()(record.getMessage()), ()
-    return _options.get("verbosity", 0) > 0 or not click.unstyle(str(record.msg)).endswith(" Skipped")
+    said = record.getMessage()
+    record.msg, record.args = plain_but_styled(Mask()(said) if record.levelno <= logging.DEBUG else said), ()
+    return _options.get("verbosity", 0) > 0 or not click.unstyle(record.msg).endswith(" Skipped")
 
 
 logger.addFilter(_is_to_be_said)
+
+
+def _echo_plainly(message: object = None, **how: Any) -> None:
+    """What `-vvv` shows of every command does not go through the logger."""
+    click.echo(None if message is None else plain_but_styled(str(message)), **how)
+
+
+if output.is_output_active():  # pyinfra takes a process that echoes for one with a terminal
+    output.set_echo(_echo_plainly)
 
 _jsonify = pyinfra_cli.prints.jsonify
 

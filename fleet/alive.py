@@ -21,7 +21,8 @@ _FLOCK = "hhqqi4x"
 class Locks:
     """A file beside the history, in which each run that lives has a lock on the byte of its number.
 
-    By open file description, so that they end with it alone. Where a file system knows no locks, numbers have to do.
+    By open file description, so that they end with it alone. Where a file system knows no locks, or the file is
+    somebody else's, numbers have to do.
     """
 
     def __init__(self, path: Path, mode: int) -> None:
@@ -37,6 +38,8 @@ class Locks:
 
     def hold(self, run: int) -> None:
         """This run lives, until the file is closed or the process has ended."""
+        if self._file < 0:
+            return
         with suppress(OSError):
             fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(run))
 
@@ -46,6 +49,8 @@ class Locks:
 
     def _is_held(self, run: int) -> bool:
         """By another one than ourselves."""
+        if self._file < 0:
+            return False
         try:
             found = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _lock(run))
         except OSError:

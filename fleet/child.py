@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.events import Ended, Event, InventoryEvent, Problem, Request, parse
+from userns.console import plain
 from userns.diff import Mask
 
 __all__ = ["FORESEEN", "BrokenOff", "CannotRun", "Child", "Events", "events", "in_words", "running"]
@@ -118,7 +119,7 @@ def _read(process: subprocess.Popen[bytes], log: int) -> Iterator[Event]:
 def _last_lines(log: int) -> list[str]:
     size = os.fstat(log).st_size
     lines = os.pread(log, 1 << 14, max(0, size - (1 << 14))).decode(errors="replace").splitlines()[-LAST_LINES:]
-    return Mask()("\n".join(lines)).splitlines()  # a traceback shows lines of an inventory
+    return plain(Mask()("\n".join(lines))).splitlines()  # a traceback shows lines of an inventory, or a node's words
 
 
 def _path() -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from fleet import past, plan
 from fleet.apply import apply
 from fleet.child import BrokenOff, CannotRun, Events
-from fleet.drain import Guard, Hooks, Kubectl
+from fleet.drain import KUBECTL, Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
 from fleet.interrupt import Late
@@ -251,9 +251,6 @@ def _history(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_KUBECTL = "kubectl"
-
-
 def _draining(parser: argparse.ArgumentParser) -> None:
     drain = parser.add_mutually_exclusive_group()
     drain.add_argument(
@@ -263,7 +260,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
         help="drain a node by kubectl before a change that disturbs its pods",
     )
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
-    parser.add_argument("--kubectl", default=_KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"')
+    parser.add_argument("--kubectl", default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"')
     parser.add_argument("--drain-timeout", type=_some, default=300, metavar="SECONDS", help="for each node (300)")
     parser.add_argument(
         "--drain-argument",
@@ -312,7 +309,7 @@ def _apply(options: argparse.Namespace) -> int:
         if drain is not None:
             raise CannotRun("--before and --after take the place of --drain and --no-drain: give one or the other")
         guard, drain = Hooks(options.before or "", options.after or "", options.drain_timeout), True
-    elif drain is None and (options.drain_argument or options.kubectl != _KUBECTL):
+    elif drain is None and (options.drain_argument or options.kubectl != KUBECTL):
         raise CannotRun("--kubectl and --drain-argument say how to drain: give --drain too")
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)

@@ -12,8 +12,9 @@ from typing import Any
 
 from fleet.commands import Commands
 
-__all__ = ["Guard", "Hooks", "Kubectl", "blocked_pods", "matches"]
+__all__ = ["KUBECTL", "Guard", "Hooks", "Kubectl", "blocked_pods", "matches"]
 
+KUBECTL = "kubectl"
 # Beyond what kubectl was given for itself; a connection that hangs must not hold up a rollout.
 GRACE_SECONDS = 60
 # kubectl 1.20 to 1.37 print this for each attempt; "Cannot evict pod" is the API server's own sentence.
@@ -58,7 +59,10 @@ class Guard:
 
 @dataclass
 class Hooks(Guard):
-    """Commands of the operator's own, with the node's names in NODE and HOST; exit code 0 means that it worked."""
+    """Commands of the operator's own, with the node's names in NODE and HOST; exit code 0 means that it worked.
+
+    They are told of by their options: their text may hold a password, and a history is shown to more people.
+    """
 
     before_command: str = ""
     after_command: str = ""
@@ -67,23 +71,23 @@ class Hooks(Guard):
     def before(self, nodes: Mapping[str, str], say: Callable[[str], None], begun: Begun = _nobody) -> dict[str, str]:
         """Run the one command for each node, one after the other. One that failed may have done half of it."""
         begun(nodes)
-        return self._run(self.before_command, nodes, say)
+        return self._run("--before", self.before_command, nodes, say)
 
     def after(self, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         """Run the other one."""
-        return self._run(self.after_command, nodes, say)
+        return self._run("--after", self.after_command, nodes, say)
 
     def left(self, node: str) -> str:
         """Name both commands."""
-        begun = f"`{self.before_command}` was run for {node}, and `{self.after_command}` was not"
-        return begun if self.before_command else ""
+        return f"the --before command was run for {node}, and --after was not" if self.before_command else ""
 
-    def _run(self, command: str, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    def _run(self, option: str, command: str, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         failed = {}
         for host, node in nodes.items() if command else ():
-            say(f"{host}: {command}")
+            say(f"{host}: the {option} command")
             if why := Commands().run(["sh", "-c", command], self.seconds, {"NODE": node, "HOST": host})[1]:
-                failed[host] = f"`{command}` failed: {why}"
+                why = why.replace(f"`{command}'", f"<{option}>")  # what bash says of one that it cannot read
+                failed[host] = f"the {option} command failed: {why}"
         return failed
 
 
@@ -94,7 +98,7 @@ class Kubectl(Guard):
     A node that somebody else has cordoned stays so: it is in `theirs` from `before` on.
     """
 
-    command: str = "kubectl"
+    command: str = KUBECTL
     arguments: tuple[str, ...] = ("--ignore-daemonsets",)
     seconds: int = 300
     parallel: int = 8
@@ -114,8 +118,9 @@ class Kubectl(Guard):
         return self._each(self._give_back, nodes, say)
 
     def left(self, node: str) -> str:
-        """Say how to uncordon it."""
-        return f"its pods were moved away, and it may be cordoned still: {self.command} uncordon {node}"
+        """Say how to uncordon it, without the operator's own words: a token may be among them."""
+        where = "" if self.command == KUBECTL else " (as --kubectl had it)"
+        return f"its pods were moved away, and it may be cordoned still: {KUBECTL} uncordon {node}{where}"
 
     def _each(
         self, work: Callable[[str, Callable[[str], None]], str], nodes: Mapping[str, str], say: Callable[[str], None]

@@ -1,14 +1,16 @@
-"""From a plan to a node's record. Pure."""
+"""From a plan to a node's record, and from that to one that can be shown. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fleet.records import FindingRecord, Record, Status, Versions
 from userns import disruption, programs
+from userns.console import plain
 from userns.planning import Plan
 
-__all__ = ["of_plan"]
+__all__ = ["of_plan", "printable"]
 
 
 def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Sequence[str]] | None = None) -> Record:
@@ -54,3 +56,22 @@ def _versions(plan: Plan) -> dict[str, Versions]:
         )
         for component in programs.MEMBERS
     }
+
+
+def printable(record: Record) -> Record:
+    """The record as history, JSON and page may keep it: with nothing in the node's own words that a terminal obeys.
+
+    Its name and its groups are the inventory's, by which it is found again.
+    """
+    return Record.model_validate({**_plain(record.model_dump()), "name": record.name, "groups": record.groups})
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str():
+            return plain(value)
+        case dict():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -182,20 +183,37 @@ def report(
 
 
 def _write(file: Path, text: str) -> None:
-    """By rename: a collector never reads half of it. "-" is standard output."""
+    """By rename: a collector never reads half of it. "-" is standard output.
+
+    A link is followed, and what is no file of its own (a pipe, a device, /dev/stdout) is written into: a rename would
+    put a file in its place.
+    """
     if str(file) == "-":
         sys.stdout.write(text)
         return
-    if not file.name:
-        raise CannotRun(f"{file} cannot be written: it is no file's name")
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        beside.write_text(text, "utf-8")
-        beside.replace(file)
+        real = file.resolve() if _can_be_replaced(file) else None
+        if real is None:
+            file.write_text(text, "utf-8")
+            return
+        beside = real.with_name(f".{real.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, "utf-8")
+            beside.replace(real)
+        except OSError:
+            with suppress(OSError):  # whatever kept it from being written may keep it from being removed
+                beside.unlink()
+            raise
     except OSError as error:
-        with suppress(OSError):  # whatever kept it from being written may keep it from being removed
-            beside.unlink()
         raise CannotRun(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _can_be_replaced(file: Path) -> bool:
+    """Whether it is not there yet, or a file with a name: /dev/stdout may be one that was removed meanwhile."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode) and file.resolve().samefile(file)
+    except FileNotFoundError:
+        return not file.exists()
 
 
 def _knows(run: Run) -> Run:

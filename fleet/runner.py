@@ -40,7 +40,7 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
-from fleet.observed import of_plan
+from fleet.observed import of_plan, printable
 from fleet.options import WAYS
 from fleet.part import only
 from fleet.records import Record, Status
@@ -48,6 +48,7 @@ from fleet.terminal import tell
 from tasks import assess, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
+from userns.console import plain
 from userns.diff import Mask
 from userns.planning import Plan
 
@@ -84,7 +85,7 @@ class Outlet:
 
 
 class Said(logging.Handler):
-    """What pyinfra and the deploy said of each host, without colours and without the host's name."""
+    """What pyinfra and the deploy said of each host, without its name, colours, or what a terminal obeys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it, where it is about a host; print it all."""
-        text = click.unstyle(record.getMessage())
+        text = plain(click.unstyle(record.getMessage()))
         tell(text)
         if (match := _HOST.fullmatch(text)) and not match["said"].startswith(_NOISE):
             self.lines[match["host"]].append(match["said"].rstrip())
@@ -269,7 +270,7 @@ class Run(BaseStateCallback):
         if host.name in self.told:
             return
         self.told.add(host.name)
-        self.tell(RecordEvent(record=self._record(host)))
+        self.tell(RecordEvent(record=printable(self._record(host))))
         self.plans.pop(host.name, None)
 
     def _record(self, host: Host) -> Record:
@@ -386,13 +387,11 @@ def main() -> int:
 
 
 def _first_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            break
+    """Byte by byte: the grants that follow are not ours to read."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) and byte != b"\n":
         line += byte
-    return line
+    return bytes(line)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import tomlkit
 
+from userns.console import plain
 from userns.secret import NAMES, forms
 
 __all__ = ["Mask", "unified"]
@@ -156,9 +157,8 @@ _OPEN = "\0"
 
 def _shown(text: str) -> list[str]:
     """The lines of a text, without what would move the cursor of a terminal."""
-    *lines, rest = text.split("\n")
-    shown = ["".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line) for line in (*lines, rest)]
-    return [*shown[:-1], shown[-1] + _OPEN] if rest else shown[:-1]
+    *lines, rest = plain(text).split("\n")
+    return [*lines, rest + _OPEN] if rest else lines
 
 
 def _ended(line: str) -> list[str]:

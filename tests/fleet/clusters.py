@@ -75,6 +75,22 @@ class Traced(Fleet):
         lines = [line.split() for line in whole.splitlines()]
         return [(int(pid), worker, host.removeprefix("@fake/"), float(when)) for pid, worker, host, when in lines]
 
+    @property
+    def runners(self) -> set[int]:
+        """The processes that live and run pyinfra over these nodes: those that left a sign, and a controller's own.
+
+        A worker serves many tests, so that what it has begun bears no mark of one.
+        """
+        signed = {pid for pid, *_ in self.touches}
+        mark = f"HOME_OF_TEST={self.directory}".encode()
+        found = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                if b"fleet.runner" in (process / "cmdline").read_bytes().split(b"\0"):
+                    marked = mark in (process / "environ").read_bytes().split(b"\0")
+                    found |= {int(process.name)} if marked or int(process.name) in signed else set()
+        return found
+
     def workers_of(self, node: str) -> list[str]:
         """Who worked on a node, in order, each time that somebody else began."""
         seen: list[tuple[int, str]] = []
@@ -97,17 +113,6 @@ class Traced(Fleet):
             for host, found in by_host.items()
             if any(later[0] <= earlier[1] for earlier, later in zip(sorted(found), sorted(found)[1:], strict=False))
         ]
-
-
-def runners(home: Path) -> list[int]:
-    """The processes that run pyinfra over the inventory in this directory, by what they have for a request's place."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"fleet.runner" in words and f"HOME_OF_TEST={home}".encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
-    return found
 
 
 def free_port() -> int:
@@ -186,12 +191,7 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 [tool("setpriv"), "--pdeathsig", "KILL", str(DASK), *words, *self.options],
                 cwd=self.directory,
-                env={
-                    **environment(self.directory),
-                    "PYTHONPATH": str(checkout),
-                    "WORKER": name,
-                    "HOME_OF_TEST": str(self.directory.parent),
-                },
+                env={**environment(self.directory), "PYTHONPATH": str(checkout), "WORKER": name},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -320,6 +320,7 @@ def on(address: str) -> list[str]:
     return ["--scheduler", address, "--patience", "120"]
 
 
-def nobody_left(home: Path) -> None:
-    """No process goes on over this inventory, once leases are over."""
-    wait_for(lambda: not runners(home), 60)
+def nobody_left(nodes: Traced) -> None:
+    """No process goes on over these nodes, on which some worked, once leases are over."""
+    assert nodes.touches
+    wait_for(lambda: not nodes.runners, 60)

@@ -308,7 +308,30 @@ def test_a_hook_that_takes_too_long_ends_with_all_that_it_began(tmp_path: Path) 
 
 def test_a_hook_that_failed_may_have_left_something(played: Played) -> None:
     assert played(guard=Hooks('test "$NODE" != n2', "true")) == 1
-    assert "was run for n2, and `true` was not" in played.records()["n2"].reasons[-1]
+    assert "the --before command was run for n2, and --after was not" in played.records()["n2"].reasons[-1]
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        Hooks('test "$NODE" != n2 || exit 1; : token-1234', "true"),
+        Hooks("true", 'test "$NODE" != n2 || exit 1; : token-1234'),
+        Hooks(": token-1234 |", "true"),
+        Nodes(command="kubectl --token=token-1234"),
+        Nodes(command="kubectl --token=token-1234", broken={("uncordon", "n2")}),
+    ],
+    ids=["before", "after", "no command", "kubectl", "uncordon"],
+)
+def test_no_secret_in_a_command_of_the_operator_is_told_or_kept(
+    played: Played, capsys: pytest.CaptureFixture[str], guard: Guard
+) -> None:
+    played.becomes = {"n3": Status.FAILED}
+    assert played(guard=guard) == 1
+    told = capsys.readouterr()
+    kept = b"".join(each.read_bytes() for each in played.directory.glob("history.db*"))
+    assert "token-1234" not in told.out + told.err
+    assert b"token-1234" not in kept
+    assert ("--kubectl" if isinstance(guard, Nodes) else "--before") in told.out.rpartition("What needs attention")[2]
 
 
 def test_kubectls_no_limit_is_no_timeout(capsys: pytest.CaptureFixture[str]) -> None:

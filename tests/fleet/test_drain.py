@@ -83,9 +83,9 @@ def test_hooks_get_the_names_and_their_failure_is_told(tmp_path: Path) -> None:
     hooks = Hooks(f'echo "$NODE $HOST" >> {tmp_path}/log', "echo no >&2; exit 3")
     assert hooks.before({"host1": "n1", "host2": "n2"}, lambda _: None) == {}
     assert (tmp_path / "log").read_text() == "n1 host1\nn2 host2\n"
-    assert hooks.after({"host1": "n1"}, lambda _: None) == {"host1": "`echo no >&2; exit 3` failed: no"}
+    assert hooks.after({"host1": "n1"}, lambda _: None) == {"host1": "the --after command failed: no"}
     assert Hooks("sleep 60", seconds=0.2).before({"h": "n"}, lambda _: None) == {
-        "h": "`sleep 60` failed: no end within 0 s"
+        "h": "the --before command failed: no end within 0 s"
     }
 
 
@@ -167,7 +167,7 @@ def test_a_node_whose_change_failed_stays_cordoned(fleet: Fleet, cluster: Cluste
     back = run.json["nodes"]["@fake/back"]
     assert (back["status"], back["drained"]) == ("failed", True)
     assert "its pods were moved away, and it may be cordoned still: kubectl" in back["reasons"][-1]
-    assert back["reasons"][-1].endswith(" uncordon n1")
+    assert back["reasons"][-1].endswith("kubectl uncordon n1 (as --kubectl had it)")
     assert cluster.cordoned() == ["n1"]
 
     # The next run goes on from there: it is cordoned by us, and has its pods back when it is well.
@@ -229,7 +229,7 @@ def test_whoever_leaves_does_not_wait_for_kubectl(fleet: Fleet, cluster: Cluster
     assert (run.code, run.json["outcome"]) == (130, "interrupted: nodes were left in flight")
     back = run.json["nodes"]["@fake/back"]
     assert (back["status"], back["drained"]) == ("unknown", True)
-    assert back["reasons"][-1].endswith(f"{patient} uncordon n1")
+    assert back["reasons"][-1].endswith("kubectl uncordon n1 (as --kubectl had it)")
     assert "uncordoning" not in run.stderr
     sleeping = Path("/proc", Path(f"{patient}.pid").read_text().strip(), "cmdline")
     assert not sleeping.exists() or not sleeping.read_text()  # a process that nobody has waited for yet has none

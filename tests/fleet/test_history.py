@@ -97,6 +97,23 @@ def test_a_history_that_cannot_be_opened_is_1_and_says_so(tmp_path: Path) -> Non
     assert "cannot be opened" in run.stderr
 
 
+@pytest.mark.parametrize("spoils", ["a directory", "a link that leads nowhere"])
+def test_a_lock_file_that_cannot_be_opened_leaves_the_numbers(tmp_path: Path, spoils: str) -> None:
+    fleet, history, lock = played(tmp_path, 1), tmp_path / "h.db", tmp_path / "h.db.lock"
+    if spoils == "a directory":
+        lock.mkdir()
+    else:
+        lock.symlink_to("no/such/directory")
+    planned = fleet_py("plan", fleet.inventory, "--history", history, home=tmp_path)
+    assert (planned.code, planned.stderr) == (2, "")
+    past = History(history)
+    with closing(past):
+        number = past.begin("plan", "here", {})
+        assert past.run(number).goes_on
+        past.finish(number, "done", 0)
+    assert fleet_py("history", "--history", history, home=tmp_path).code == 0
+
+
 # --- of one that did not end by itself ---------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,10 @@ from fleet.history import History
 from fleet.plan import gather, run
 from fleet.progress import Progress
 from fleet.records import Record, Status
+from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, READ, TEXT, Fleet, Run
-from tests.fleet.runs import fleet_py, statuses
+from tests.fleet.runs import FLEET, environment, fleet_py, played, statuses
 from userns import paths
 
 
@@ -259,3 +262,30 @@ def test_a_plan_that_is_interrupted_has_ended(tmp_path: Path) -> None:
     history.close()
     assert (ended.outcome, ended.exit_code) == ("interrupted before anything was changed", 130)
     assert ended.ended
+
+
+def test_with_standard_error_closed_the_plan_is_told(tmp_path: Path) -> None:
+    made = played(tmp_path, 1)
+    for option in ("--json", "--verbose"):
+        words = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, str(FLEET), "plan", str(made.inventory), option]
+        done = subprocess.run(words, cwd=REPO, env=environment(tmp_path), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert "fleet: " not in done.stdout
+        assert "@fake/n1" in done.stdout
+
+
+def test_a_request_of_many_nodes_is_read_at_once_and_what_follows_is_left(tmp_path: Path) -> None:
+    """By CPU: what else this machine does is not the reader's."""
+    request = tmp_path / "request"
+    request.write_text(f"{','.join(f'node-{number:05}.example.internal' for number in range(20_000))}\n1.5\n")
+    code = (
+        "import os, time\nfrom fleet.runner import _first_line\n"
+        "began = time.process_time(); line = _first_line(); took = time.process_time() - began\n"
+        "print(took, len(line), os.read(0, 9))"
+    )
+    with request.open() as stdin:
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(words, cwd=REPO, stdin=stdin, capture_output=True, text=True, check=True)
+    seconds, length, rest = done.stdout.split()
+    assert (int(length), rest) == (request.stat().st_size - 5, "b'1.5\\n'")
+    assert float(seconds) < 5

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,8 @@ import pytest
 from fleet.drift import between
 from fleet.history import History
 from fleet.records import Record, Status
-from tests.fleet.runs import fleet_py
+from lab.paths import REPO
+from tests.fleet.runs import FLEET, environment, fleet_py
 
 
 def written(tmp_path: Path, *plans: tuple[dict[str, Any], list[Record]]) -> Path:
@@ -82,6 +88,63 @@ def test_a_run_is_not_reported_as_one_over_another_inventory(tmp_path: Path) -> 
     other = fleet_py("report", "stage", "--run", "1", "--json", "-", home=home)
     assert (other.code, other.stdout) == (1, "")
     assert other.stderr == "fleet: run 1 is over prod, and not over stage\n"
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    home = written(tmp_path, ({}, [Record(name="n1", status=Status.READY)]))
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("old")
+    for target, link in ((old, tmp_path / "a"), (new, tmp_path / "b")):
+        link.symlink_to(target.name)
+        assert fleet_py("report", "--json", link, home=home).code == 0
+        assert link.is_symlink()
+        assert json.loads(target.read_text())["totals"] == {"ready": 1}
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    run = fleet_py("report", "--json", loop, home=home)
+    assert (run.code, run.stderr.count("\n"), "cannot be written" in run.stderr) == (1, 1, True)
+    assert not [each.name for each in tmp_path.iterdir() if each.name.startswith(".")]
+
+
+def test_a_pipe_or_a_device_is_written_into_and_stays(tmp_path: Path) -> None:
+    home = written(tmp_path, ({}, [Record(name="n1", status=Status.READY)]))
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    for file in (pipe, link):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        assert fleet_py("report", "--json", file, home=home).code == 0
+        assert json.loads(os.read(reader, 1 << 16))["totals"] == {"ready": 1}
+        os.close(reader)
+    assert stat.S_ISFIFO(link.stat().st_mode)
+    assert link.is_symlink()
+    # Of this process alone; its own name leads to a pipe that has none in any directory.
+    stdout = tmp_path / "stdout"
+    stdout.symlink_to("/proc/self/fd/1")
+    assert fleet_py("report", "--json", stdout, home=home).json["totals"] == {"ready": 1}
+    assert stdout.is_symlink()
+    if os.geteuid() == 0:  # a device of our own, as /dev/null is
+        null = tmp_path / "null"
+        try:
+            os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            null.write_text("")
+        except PermissionError:  # in a container that may make none, or open none
+            return
+        assert fleet_py("report", "--json", null, home=home).code == 0
+        assert stat.S_ISCHR(null.stat().st_mode)
+
+
+def test_standard_output_that_is_a_file_is_written_into_also_once_it_was_removed(tmp_path: Path) -> None:
+    home = written(tmp_path, ({}, [Record(name="n1", status=Status.READY)]))
+    for removed in (False, True):
+        out = tmp_path / "out"
+        with out.open("w+") as stdout:
+            if removed:
+                out.unlink()
+            words = [sys.executable, str(FLEET), "report", "--json", "/proc/self/fd/1"]
+            subprocess.run(words, cwd=REPO, env=environment(home), stdout=stdout, check=True)
+            assert json.loads(stdout.read() if removed else out.read_text())["totals"] == {"ready": 1}
+        assert not [each.name for each in tmp_path.iterdir() if "deleted" in each.name]
 
 
 def test_a_node_whose_pods_are_away_is_shown_as_such(tmp_path: Path) -> None:

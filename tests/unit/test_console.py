@@ -57,3 +57,21 @@ def test_a_reader_that_has_seen_enough_is_no_verdict(arguments: tuple[str, ...])
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(300) == 141
+
+
+@pytest.mark.parametrize(("closed", "told"), [("2>&-", True), (">&-", False), ("<&- >&- 2>&-", False), ("<&-", True)])
+def test_what_is_closed_is_written_to_by_nobody(tmp_path: Path, closed: str, told: bool) -> None:
+    """The first file that is opened has the number of what was closed, and a child has it too."""
+    code = (
+        "import os, subprocess, sys; from userns import console\n"
+        "def main():\n"
+        f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "    print('out'); print('err', file=sys.stderr); os.write(2, b'raw'); sys.stderr.isatty()\n"
+        "    return subprocess.run([sys.executable, '-c', 'import os; os.write(2, b\"child\")']).returncode\n"
+        "sys.exit(console.run(main))\n"
+    )
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "out\n" if told else "")
+    assert done.stderr == ("" if "2>&-" in closed else "err\nrawchild")
+    assert (tmp_path / "file").read_text() == ""
