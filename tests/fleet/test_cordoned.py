@@ -10,10 +10,10 @@ import pytest
 
 from fleet import cli
 from fleet.child import CannotRun
-from fleet.drain import Hooks
+from fleet.drain import Guard, Hooks
 from fleet.history import History
 from fleet.records import Record, Status
-from tests.fleet.rollouts import Killed, Played, killed
+from tests.fleet.rollouts import Killed, Nodes, Played, killed
 
 
 @pytest.fixture
