@@ -75,7 +75,10 @@ pyinfra_cli.prints.jsonify = _jsonify_without_secrets
 
 # --- What pyinfra would call a success -------------------------------------------------------------------------------
 
-_first = next(iter(_options.get("operations") or ()), "")
+_first, *_others = _options.get("operations") or ("",)
+if _first.startswith("tasks.") and any(each.endswith(".py") or each.startswith("tasks.") for each in _others):
+    # pyinfra would hand it over as an argument. (A deploy before it sees to that itself: config.py comes too late.)
+    _end(f"one at a time: {_first} alone, and then {_others[0]} in a run of its own")
 image_connector.register(deploys=_first.endswith(".py") and Path(_first).resolve() == ROOT / "deploy.py")
 
 _inventory = str(_options.get("inventory", ""))

@@ -109,6 +109,26 @@ def test_a_name_that_is_twice_in_one_group(tmp_path: Path, name: str) -> None:
     assert run.said(name) == []
 
 
+# --- more than one thing to do ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "deploy.py tasks.verify.user_namespace",
+        "deploy.py foo=bar",
+        "tasks.verify.user_namespace deploy.py",
+        "tasks.verify.user_namespace tasks.rollback.previous_set",
+    ],
+)
+def test_a_deploy_and_a_task_are_two_runs(fleet: Fleet, work: str) -> None:
+    run = pyinfra(fleet.inventory, *work.split(), "-y")
+    assert (run.code, run.stdout) == (1, "")
+    assert run.stderr.splitlines()[-1].startswith("--> one at a time: ")
+    assert "Traceback" not in run.stderr
+    assert "a bug in userns-node" not in run.stderr
+
+
 # --- options and signals that hide what happened ------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ def test_a_file_that_is_another_one_is_named_and_nothing_is_printed(
     files = {"conf": tmp_path / "conf", "signers": tmp_path / "signers"}
     files["conf"].write_text(conf or CONF.read_text())
     files["signers"].write_text(signers)
-    command = ["sh", PULL / "user-data.sh", *files.values()]
+    command = ["sh", str(PULL / "user-data.sh"), *map(str, files.values())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{files[wrong]} {why}" in done.stderr
@@ -226,7 +226,7 @@ def test_a_file_that_is_another_one_is_named_and_nothing_is_printed(
 def test_every_form_of_an_allowed_signer_is_taken(tmp_path: Path, line: str) -> None:
     signers = tmp_path / "allowed_signers"
     signers.write_text(f"{line}\n")
-    command = ["sh", PULL / "user-data.sh", CONF, signers]
+    command = ["sh", str(PULL / "user-data.sh"), str(CONF), str(signers)]
     assert line in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
