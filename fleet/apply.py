@@ -36,7 +36,8 @@ _IN_FLIGHT = (
 )
 
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
-_MOVED = "its pods were moved away, and not let back: look whether it is cordoned"
+_LOOK = "look whether it is cordoned; apply with --after COMMAND (or --drain) lets its pods back once it is well"
+_MOVED = f"its pods were moved away, and not let back: {_LOOK}"
 _OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
 
 
@@ -156,7 +157,7 @@ class Applying:
             record = self.records[name].model_copy(update={"drained": True})
             self.records[name] = self._told(_with(record, record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
-                say(f"{name}: {moved(self.drained[name])}: look whether it is cordoned")
+                say(f"{name}: {moved(self.drained[name])}: {_LOOK}")
         for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
             say(line)
 
