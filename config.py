@@ -110,7 +110,7 @@ def _matching(inventory: Inventory, patterns: Iterable[str], option: str) -> lis
 
 def _init_with_hosts(inventory: Inventory, config: Config, initial_limit: list[Host] | None = None) -> None:
     if not len(inventory):
-        _end(f"no host to work on: {_inventory} is neither an inventory with hosts in it nor a host")
+        _end(hosts.nobody(_inventory))
     if said := hosts.twice(inventory):
         _end(said)
     if initial_limit is not None and not initial_limit:

@@ -155,9 +155,7 @@ class Run(BaseStateCallback):
         with only(request.hosts) if request.until and request.hosts else nullcontext():  # the part of a worker
             self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
         if not len(self.inventory):
-            raise NothingToRun(
-                f"no host to work on: {request.inventory} is neither an inventory with hosts in it nor a host"
-            )
+            raise NothingToRun(hosts.nobody(request.inventory))
         if said := hosts.twice(self.inventory):
             raise NothingToRun(said)
         self.hosts = self._chosen()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from fnmatch import fnmatch
+from pathlib import Path
 
 from pyinfra.api import Host, Inventory
 from pyinfra.api.exceptions import NoGroupError
 
-__all__ = ["NobodyMatches", "matching", "some", "twice"]
+from tasks.files import ROOT
+
+__all__ = ["NobodyMatches", "matching", "nobody", "some", "twice"]
+
+_IMAGES = ROOT / "inventories/golden.py"
 
 
 class NobodyMatches(Exception):
@@ -27,6 +32,14 @@ def matching(inventory: Inventory, pattern: str, option: str) -> list[Host]:
     if not found:
         raise NobodyMatches(f"{option} {pattern}: no group or host of this name. Hosts: {some(inventory)}")
     return found
+
+
+def nobody(inventory: str) -> str:
+    """Why there is nobody to work on, where the inventory of this name has no host."""
+    if inventory.endswith(_IMAGES.name) and Path(inventory).resolve() == _IMAGES:
+        why = "has the images that IMAGE_ROOTS names, and that names none. Name their root directories"
+        return f"no image to work on: {inventory} {why}: IMAGE_ROOTS=/a/root:/another pyinfra {inventory} deploy.py"
+    return f"no host to work on: {inventory} is neither an inventory with hosts in it nor a host"
 
 
 def some(inventory: Inventory) -> str:

@@ -58,6 +58,14 @@ def test_an_inventory_without_hosts(tmp_path: Path) -> None:
     assert "no host to work on" in run.stderr
 
 
+@pytest.mark.parametrize("roots", ["", ":"])
+def test_images_that_nobody_named(roots: str) -> None:
+    run = pyinfra("inventories/golden.py", "deploy.py", "--dry", IMAGE_ROOTS=roots)
+    assert run.code == 1
+    assert "no image to work on: inventories/golden.py has the images that IMAGE_ROOTS names" in run.stderr
+    assert "neither an inventory" not in run.stderr
+
+
 @pytest.mark.parametrize("options", [["--exclude", "*"], ["--limit", "gpu", "--exclude", "@fake/done"]], ids=" ".join)
 def test_limits_that_leave_nobody(fleet: Fleet, options: list[str]) -> None:
     run = fleet.deploy("-y", *options)
