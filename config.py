@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -24,7 +24,7 @@ from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from tasks import connecting, hiding, image_connector, open_files, speed
+from tasks import connecting, hiding, hosts, image_connector, open_files, speed
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.console import plain_but_styled
@@ -86,7 +86,10 @@ pyinfra_cli.prints.jsonify = _jsonify_without_secrets
 
 # --- What pyinfra would call a success -------------------------------------------------------------------------------
 
-_first = next(iter(_options.get("operations") or ()), "")
+_first, *_others = _options.get("operations") or ("",)
+if _first.startswith("tasks.") and any(each.endswith(".py") or each.startswith("tasks.") for each in _others):
+    # pyinfra would hand it over as an argument. (A deploy before it sees to that itself: config.py comes too late.)
+    _end(f"one at a time: {_first} alone, and then {_others[0]} in a run of its own")
 image_connector.register(deploys=_first.endswith(".py") and Path(_first).resolve() == ROOT / "deploy.py")
 
 _inventory = str(_options.get("inventory", ""))
@@ -107,13 +110,22 @@ signal.signal(signal.SIGINT, _interrupted)
 _init, _fail_hosts, _ask = _state.init, _state.fail_hosts, pyinfra_cli.cli._do_confirm
 
 
+def _matching(inventory: Inventory, patterns: Iterable[str], option: str) -> list[Host]:
+    """The hosts of a --limit or --exclude; of an inventory without any, _init_with_hosts tells."""
+    try:
+        found = [hosts.matching(inventory, pattern, option) for pattern in patterns if len(inventory)]
+    except hosts.NobodyMatches as error:
+        _end(str(error))
+    return list({host: None for each in found for host in each})
+
+
 def _init_with_hosts(inventory: Inventory, config: Config, initial_limit: list[Host] | None = None) -> None:
     if not len(inventory):
-        _end(f"no host to work on: {_inventory} is neither an inventory with hosts in it nor a host")
+        _end(hosts.nobody(_inventory))
+    if said := hosts.twice(inventory):
+        _end(said)
     if initial_limit is not None and not initial_limit:
-        names = [host.name for host in inventory]
-        some = ", ".join(names[:10]) + (", …" if names[10:] else "")
-        _end(f"no host to work on: --limit and --exclude leave none of {some}")
+        _end(f"no host to work on: --limit and --exclude leave none of {hosts.some(inventory)}")
     chosen = inventory if initial_limit is None else initial_limit
     if too_few := open_files.allow(sum(issubclass(host.connector_cls, SSHConnector) for host in chosen)):
         _end(too_few)
@@ -145,6 +157,7 @@ def _confirm(question: str) -> bool:
 
 
 _state.init = _init_with_hosts
+pyinfra_cli.cli._get_inventory_pattern_matches = _matching
 if _options.get("json_output"):
     _state.fail_hosts = _fail_hosts_and_go_on
 pyinfra_cli.cli._do_confirm = _confirm

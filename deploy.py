@@ -8,6 +8,9 @@ From this directory:
 
 import sys
 
+if __name__ == "deploy":  # pyinfra executes a deploy; among other words it imports it, before it has a host
+    sys.exit("--> one at a time: deploy.py alone, and a task such as tasks.verify.user_namespace in a run of its own")
+
 try:
     from tasks import assess, containerd, install, verify
     from tasks.refusal import contained

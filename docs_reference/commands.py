@@ -32,7 +32,7 @@ pyinfra INVENTORY deploy.py                  # change it; asks first, -y does no
 | exit code | |
 | --- | --- |
 | 0 | every host is as it should be; or, with `--dry`, was planned, with or without pending changes |
-| 1 | a host was refused, failed or could not be reached; no such inventory; no host to work on |
+| 1 | a host was refused, failed or could not be reached; a slip in the inventory, `--limit` or `--exclude` |
 | 2 | usage |
 | 130 | interrupted |
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import child, company, consent, outcome, resume, text
-from fleet.away import Away, left_out, look
+from fleet.away import LOOK, Away, left_out, look
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
@@ -36,7 +36,7 @@ _IN_FLIGHT = (
 )
 
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
-_MOVED = "its pods were moved away, and not let back: look whether it is cordoned"
+_MOVED = f"its pods were moved away, and not let back: {LOOK}"
 _OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
 
 

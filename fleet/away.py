@@ -9,7 +9,7 @@ from fleet.drain import Guard
 from fleet.history import History
 from fleet.records import Record
 
-__all__ = ["Away", "left_out", "look", "remembered"]
+__all__ = ["LOOK", "Away", "left_out", "look", "remembered"]
 
 
 @dataclass
@@ -53,13 +53,16 @@ class Away:
         return self.guard.left(self.nodes[host])
 
 
+LOOK = "look whether it is cordoned; apply with --after COMMAND (or --drain) lets its pods back once it is well"
+
+
 def _moved(run: int) -> str:
     return f"run {run} moved its pods away, and let none back"
 
 
 def look(run: int) -> str:
     """What somebody has to look at, of a node that `run` has drained and not given back."""
-    return f"{_moved(run)}: look whether it is cordoned"
+    return f"{_moved(run)}: {LOOK}"
 
 
 def remembered(records: Iterable[Record], drained: Mapping[str, int], say: Callable[[str], None]) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
@@ -260,7 +261,9 @@ def _draining(parser: argparse.ArgumentParser) -> None:
         help="drain a node by kubectl before a change that disturbs its pods",
     )
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
-    parser.add_argument("--kubectl", default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"')
+    parser.add_argument(
+        "--kubectl", type=_command, default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"'
+    )
     parser.add_argument("--drain-timeout", type=_some, default=300, metavar="SECONDS", help="for each node (300)")
     parser.add_argument(
         "--drain-argument",
@@ -270,6 +273,17 @@ def _draining(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--before", metavar="COMMAND", help="run this in place of a drain, with NODE and HOST set")
     parser.add_argument("--after", metavar="COMMAND", help="run this in place of uncordon")
+
+
+def _command(text: str) -> str:
+    """Words as a shell has them: a slip in them is told here, and not by the first node that is to be drained."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a command ({error})") from error
+    if not words or not words[0]:
+        raise argparse.ArgumentTypeError(f"{text!r} names no program")
+    return text
 
 
 def _count(text: str) -> int:

@@ -21,7 +21,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import gevent
 from pyinfra import logger
 from pyinfra.api import BaseStateCallback, Config, Host, Inventory, State
 from pyinfra.api.connect import connect_all, disconnect_all
-from pyinfra.api.exceptions import NoGroupError, PyinfraError
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
@@ -45,7 +44,7 @@ from fleet.options import WAYS
 from fleet.part import only
 from fleet.records import Record, Status
 from fleet.terminal import tell
-from tasks import assess, verify
+from tasks import assess, hosts, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
 from userns.console import plain
@@ -158,9 +157,9 @@ class Run(BaseStateCallback):
         with only(request.hosts) if request.until and request.hosts else nullcontext():  # the part of a worker
             self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
         if not len(self.inventory):
-            raise NothingToRun(
-                f"no host to work on: {request.inventory} is neither an inventory with hosts in it nor a host"
-            )
+            raise NothingToRun(hosts.nobody(request.inventory))
+        if said := hosts.twice(self.inventory):
+            raise NothingToRun(said)
         self.hosts = self._chosen()
         ctx_inventory.set(self.inventory)
         if request.action != "inventory" and (request.at_most is None or len(self.hosts) <= request.at_most):
@@ -196,14 +195,9 @@ class Run(BaseStateCallback):
 
     def _matching(self, pattern: str, option: str) -> set[Host]:
         try:
-            found = set(self.inventory.get_group(pattern))
-        except NoGroupError:
-            found = {host for host in self.inventory if host.name == pattern or fnmatch(host.name, pattern)}
-        if not found:
-            names = [host.name for host in self.inventory]
-            some = ", ".join(names[:10]) + (", …" if names[10:] else "")
-            raise NothingToRun(f"{option} {pattern}: no group or host of this name. Hosts: {some}")
-        return found
+            return set(hosts.matching(self.inventory, pattern, option))
+        except hosts.NobodyMatches as error:
+            raise NothingToRun(str(error)) from error
 
     def _groups(self, host: Host) -> tuple[str, ...]:
         """The groups that the inventory has for it: not the one that pyinfra names after the file."""

@@ -19,9 +19,11 @@ from typing import NoReturn
 
 from userns import advisories, console, diagnose, policy, readiness, report, requirements
 from userns.findings import Finding, apply_allow
+from userns.names import closest
 from userns.planning import plan
 from userns.readiness import Readiness
 from userns.releases import COMPONENTS, Lock
+from userns.settings import FLEETS, SETTINGS
 from userns.tables import KNOWN_IDS, NEWEST_KUBERNETES
 from userns.versions import Version, parse
 from userns.versions import kubernetes as kubernetes_version
@@ -255,7 +257,15 @@ def _settings(path: str | None) -> dict[str, object]:
         raise UsageError(f"{path}: {error}") from error
     if not isinstance(settings, dict):
         raise UsageError(f"{path}: a table of settings was expected, not {type(settings).__name__}")
+    # A host's data is shared with other deploys; this file is for us alone, so what is not ours in it is a slip.
+    if strangers := [name for name in settings if name not in SETTINGS and name not in FLEETS]:
+        raise UsageError(f"{path}: there is no such setting: {', '.join(map(_with_the_nearest, strangers))}")
     return settings
+
+
+def _with_the_nearest(name: str) -> str:
+    nearest = policy.meant(name) or closest(name, SETTINGS)
+    return repr(name) + (f" (write {nearest})" if nearest else "")
 
 
 def _read(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from userns import readiness, readiness_table
 from userns.findings import Finding, blocker, note, warning
@@ -12,6 +12,7 @@ from userns.readiness import Readiness, Tier
 
 __all__ = ["booting", "findings", "outcomes"]
 
+_NO_KERNEL = "image-has-no-kernel"
 UNPROBED = "an image is probed when it boots, on its own kernel"
 
 
@@ -87,12 +88,23 @@ def findings(node: Node, policy: Policy) -> Iterator[Finding]:
         )
 
 
+def of_its_kernel(node: Node, policy: Policy, found: Iterable[Finding]) -> Iterator[Finding]:
+    """What was `found` of the kernel's abilities, without what there is no kernel for: _NO_KERNEL says what to do.
+
+    Where that is allowed, the image would be baked, and what nobody knows counts again as what it cannot do.
+    """
+    nothing_to_judge = node.image is not None and not node.kernel and _NO_KERNEL not in policy.allow
+    for each in found:
+        if not (nothing_to_judge and each.id.endswith(("-cannot-idmap", "idmap-not-probed"))):
+            yield each
+
+
 def _which_kernel(node: Node, policy: Policy, kernel: ImageKernel | None) -> Iterator[Finding]:
     kernels = node.image.kernels if node.image else ()
     releases = ", ".join(each.release for each in kernels)
     if kernel is None and policy.target_kernel is None:
         yield blocker(
-            "image-has-no-kernel",
+            _NO_KERNEL,
             "there is no kernel in the image's /lib/modules, and what it can do decides. Install one, or name the "
             'kernel that the image will boot with: target_kernel = "6.12"',
         )

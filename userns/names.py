@@ -10,7 +10,8 @@ __all__ = ["distance", "near_miss"]
 
 # `host.data` is shared with pyinfra and with other deploys, so a wrong refusal is as bad as a missed typo:
 # `max_pids`, `alloy` or `containerd_port` are somebody's own names. A letter replaced by another makes another
-# word in a short one; a letter too many, too few or swapped is a slip of the keyboard everywhere.
+# word in a short one; a letter too many, too few or swapped is a slip of the keyboard everywhere. So is the last letter
+# of a name whose other words are ours: `max_podz`, `release_uri`.
 _SHORT = 5
 _LONG = 9
 
@@ -58,6 +59,8 @@ def _cost(words: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
     if len(words) != len(wanted):
         return 1 if len(target) > _SHORT and distance(joined, target) == 1 else None
     costs = [distance(word, meant) for word, meant in zip(words, wanted, strict=True)]
+    if len(words) > 1 and joined[:-1] == target[:-1] and sum(costs) == 1:
+        return 1
     each_close = all(_slip(*pair) for pair in zip(words, wanted, costs, strict=True))
     return sum(costs) if each_close and sum(costs) <= 2 else None
 

@@ -150,7 +150,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
 
     found = [
         *image.findings(node, policy),
-        *ready.findings,
+        *image.of_its_kernel(node, policy, ready.findings),
         *requirements.of_policy(node, policy),
         *advisories.of_policy(policy, today),
     ]

@@ -141,7 +141,7 @@ def text(value: object) -> str:
 
 def kernel(value: object) -> str:
     """A kernel: a version, or a whole release as `uname -r` says it."""
-    release = text(value)
+    release = _version_text(value)
     if not re.fullmatch(r"\d{1,3}\.\d{1,4}[A-Za-z0-9.+~_-]{0,100}", release, re.ASCII):
         raise ValueError("it is no kernel version")
     return release

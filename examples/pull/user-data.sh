@@ -7,6 +7,22 @@ if [ $# != 2 ] || [ ! -s "$1" ] || [ ! -s "$2" ]; then
     echo "usage: sh $0 PULL.CONF ALLOWED_SIGNERS >user-data" >&2
     exit 2
 fi
+refuse() {
+    echo "$0: $*" >&2
+    exit 2
+}
+# Whatever is in user-data, many can read: who may start pods reaches the cloud's metadata service, for one.
+for given; do
+    ! grep -q 'PRIVATE KEY' "$given" || refuse "$given holds a private key, which belongs on no node: give the public one"
+done
+grep -q '^[^#]*PULL_REPOSITORY=[^[:space:]]' "$1" || refuse "$1 sets no PULL_REPOSITORY: the first file is pull.conf"
+# As ssh-keygen reads it: principals, options or none, the key's type, the key. A .pub file begins with the type.
+awk -v type='^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+$' '
+    $1 ~ /^#/ || $1 ~ type { next }
+    { for (i = 2; i < NF; i++) if ($i ~ type) found = 1 }
+    END { exit !found }' <"$2" ||
+    refuse "$2 has no line 'PRINCIPAL ssh-ed25519 KEY': the second file is allowed_signers, in which somebody's name is" \
+        "before each public key, such as: release@example.internal namespaces=\"git\" ssh-ed25519 AAAA…"
 here=$(dirname "$0")
 
 # file PATH MODE SOURCE [SED-SCRIPT]. As little is indented as YAML allows, since clouds take little. A last line without its

@@ -396,10 +396,11 @@ INVENTORIES = [
     Inventory("inventory-raises", "raise RuntimeError('no such vault')\n", ("no such vault",)),
     Inventory("inventory-of-one-letter-hosts", "nodes = 'node-a'\n", ("no host to work on",)),
     Inventory(
-        "limit-of-nobody", "nodes = [{ok}]\n", ("--limit and --exclude leave none of @fake/one",), ("--limit", "typo")
+        "limit-of-nobody", "nodes = [{ok}]\n", ("--limit typo: no group or host of this name",), ("--limit", "typo")
     ),
     Inventory("all-excluded", "nodes = [{ok}]\n", ("--limit and --exclude leave none",), ("--exclude", "nodes")),
-    Inventory("host-twice", "a = [{ok}]\nb = [{ok}]\n", ("will write /etc/containerd/config.toml",), code=0),
+    Inventory("host-twice-in-a-group", "a = [{ok}, {ok}]\n", ("@fake/one is in the group a twice",)),
+    Inventory("host-in-two-groups", "a = [{ok}]\nb = [{ok}]\n", ("will write /etc/containerd/config.toml",), code=0),
     Inventory("group-data-broken", "nodes = [{ok}]\n", ("SyntaxError",), group_data="max_pods = (\n"),
     Inventory(
         "group-data-with-a-slip",

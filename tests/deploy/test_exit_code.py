@@ -58,9 +58,15 @@ def test_an_inventory_without_hosts(tmp_path: Path) -> None:
     assert "no host to work on" in run.stderr
 
 
-@pytest.mark.parametrize(
-    "options", [["--limit", "wrokers"], ["--exclude", "*"], ["--limit", "gpu", "--exclude", "@fake/done"]], ids=" ".join
-)
+@pytest.mark.parametrize("roots", ["", ":"])
+def test_images_that_nobody_named(roots: str) -> None:
+    run = pyinfra("inventories/golden.py", "deploy.py", "--dry", IMAGE_ROOTS=roots)
+    assert run.code == 1
+    assert "no image to work on: inventories/golden.py has the images that IMAGE_ROOTS names" in run.stderr
+    assert "neither an inventory" not in run.stderr
+
+
+@pytest.mark.parametrize("options", [["--exclude", "*"], ["--limit", "gpu", "--exclude", "@fake/done"]], ids=" ".join)
 def test_limits_that_leave_nobody(fleet: Fleet, options: list[str]) -> None:
     run = fleet.deploy("-y", *options)
     assert run.code == 1
@@ -75,6 +81,60 @@ def test_limits_that_leave_somebody(fleet: Fleet, options: list[str], left: str)
     run = fleet.deploy("--dry", *options)
     assert run.code == 0
     assert [name for name in ("fresh", "done") if run.said(f"@fake/{name}")] == [left]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--limit", "wrokers"], ["--limit", "workers", "--limit", "wrokers"], ["--exclude", "wrokers"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("work", ["deploy.py", "tasks.rollback.previous_set"])
+def test_a_name_that_nobody_has_among_the_limits_changes_nobody(fleet: Fleet, work: str, options: list[str]) -> None:
+    """pyinfra alone goes on, and changes the node that was to be spared."""
+    run = pyinfra(fleet.inventory, work, "-y", *options)
+    assert run.code == 1
+    why = f"{options[-2]} wrokers: no group or host of this name. Hosts: @fake/fresh, @fake/done"
+    assert run.stderr.rstrip().endswith(why)
+    assert run.said("@fake/fresh") == []
+
+
+def test_a_name_that_is_a_pattern_too_is_itself(tmp_path: Path) -> None:
+    made = Fleet(tmp_path)
+    for name in ("a[1]", "a1"):
+        made.add(name, nodes.converged())
+    run = made.deploy("--dry", "--exclude", "@fake/a[1]", "--exclude", "@fake/a1")
+    assert (run.code, "leave none of" in run.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["n1", "@fake/n1"])
+def test_a_name_that_is_twice_in_one_group(tmp_path: Path, name: str) -> None:
+    """The first of the two would never be read: pyinfra keeps the data of the last one."""
+    inventory = tmp_path / "prod.py"
+    inventory.write_text(f"nodes = [({name!r}, {{'ssh_hostname': '10.0.0.1'}}), ({name!r}, {{'ssh_hostname': '::1'}})]")
+    run = pyinfra(inventory, "deploy.py", "--dry")
+    assert run.code == 1
+    assert f"--> {name} is in the group nodes twice" in run.stderr
+    assert run.said(name) == []
+
+
+# --- more than one thing to do ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "deploy.py tasks.verify.user_namespace",
+        "deploy.py foo=bar",
+        "tasks.verify.user_namespace deploy.py",
+        "tasks.verify.user_namespace tasks.rollback.previous_set",
+    ],
+)
+def test_a_deploy_and_a_task_are_two_runs(fleet: Fleet, work: str) -> None:
+    run = pyinfra(fleet.inventory, *work.split(), "-y")
+    assert (run.code, run.stdout) == (1, "")
+    assert run.stderr.splitlines()[-1].startswith("--> one at a time: ")
+    assert "Traceback" not in run.stderr
+    assert "a bug in userns-node" not in run.stderr
 
 
 # --- options and signals that hide what happened ------------------------------------------------------------------

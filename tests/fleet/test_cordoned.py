@@ -95,7 +95,7 @@ def test_a_plan_names_the_nodes_that_are_cordoned_still_and_ends_with_1(
         capsys.readouterr()
         assert played.plan() == 1
         told = capsys.readouterr()
-        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it is cordoned\n" in told.err
+        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it is cordoned; apply with" in told.err
         assert "or apply with --drain" in told.out.partition("What needs attention")[2]
         assert [name for name, each in played.records().items() if each.drained] == ["n2"]
         assert played.records()["n2"].status is kept
@@ -362,3 +362,17 @@ def test_ctrl_c_in_the_report_does_not_claim_that_nothing_was_changed(
     monkeypatch.setattr(cli, "_apply", lambda _: played())
     assert cli.main(["apply", "hosts.py"]) == 130
     assert "no node was changed" not in capsys.readouterr().err
+
+
+def test_who_changed_hooks_for_none_is_told_how_pods_get_back_and_that_way_works(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert played(guard=Hooks('test "$NODE" != n2', "true")) == 1
+    played.done, way = {"n1", "n2", "n3"}, "apply with --after COMMAND (or --drain) lets its pods back once it is well"
+    played(drain=False)
+    assert played.records()["n2"].reasons[-1].endswith(way)
+    assert f"n2: run 1 moved its pods away, and let none back: look whether it is cordoned; {way}" in (
+        capsys.readouterr().err
+    )
+    assert played(guard=Hooks("", "true")) == 0
+    assert not played.records()["n2"].drained

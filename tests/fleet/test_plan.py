@@ -196,6 +196,17 @@ def test_an_inventory_that_cannot_be_loaded_is_1_and_says_why(tmp_path: Path) ->
     assert fleet_py("plan", inventory, home=tmp_path).code == 1
 
 
+def test_a_name_that_is_twice_in_one_group_is_1_and_in_two_groups_is_one_node(tmp_path: Path) -> None:
+    made = Fleet(tmp_path)
+    for group in ("workers", "gpu"):
+        made.add("n1", nodes.converged(), group=group)
+    assert fleet_py("plan", made.inventory, home=tmp_path).code == 0
+    made.add("n1", nodes.bare(), group="gpu")
+    run = fleet_py("plan", made.inventory, home=tmp_path)
+    assert (run.code, run.stdout) == (1, "")
+    assert "@fake/n1 is in the group gpu twice" in run.stderr
+
+
 SLIPS = {
     "workers = [nodename]\n": ", line 1: NameError: name 'nodename' is not defined",
     "\nworkers = [\n": ", line 2: SyntaxError: '[' was never closed",

@@ -192,6 +192,7 @@ def test_the_words_for_a_host_that_is_refused(capsys: pytest.CaptureFixture[str]
     [
         ("policy.toml", 'allow = ["kernel-lacks-tmpfs-idmap"]\n'),
         ("policy.json", '{"allow": ["kernel-lacks-tmpfs-idmap"]}'),
+        ("policy.toml", 'allow = ["kernel-lacks-tmpfs-idmap"]\nmax_unavailable = "10%"\n'),  # fleet.py's
     ],
 )
 def test_a_policy_is_read(capsys: pytest.CaptureFixture[str], fact: Path, tmp_path: Path, name: str, text: str) -> None:
@@ -297,6 +298,8 @@ def test_a_fact_and_versions_do_not_mix(capsys: pytest.CaptureFixture[str], fact
         ("p", "max_pods = 110", "p: Expecting value"),
         ("p.toml", 'kubernetes_version = "1.20"', "kubernetes_version"),
         ("p.toml", 'allow = ["kernel-lacks-tmpfs-idmp"]', "did you mean 'kernel-lacks-tmpfs-idmap'"),
+        ("p.toml", "max_podz = 3\n[tbl]", "p.toml: there is no such setting: 'max_podz' (write max_pods), 'tbl'\n"),
+        ("p.json", '{"kubernetesVersion": "1.30"}', "'kubernetesVersion' (write kubernetes_version)"),
         ("p.toml", 'artifact_lock = "/nonexistent/lock.toml"', "No such file"),
     ],
 )

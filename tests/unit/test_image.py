@@ -104,6 +104,16 @@ def test_without_a_kernel_or_a_name_for_one_nothing_is_baked() -> None:
     assert ids(plan(target_kernel="6.12"))["image-lacks-target-kernel"] is Severity.WARNING
 
 
+def test_of_no_kernel_nothing_else_is_told_unless_it_is_to_be_baked_all_the_same() -> None:
+    """File systems cannot be to blame where nobody knows which kernel they will be on."""
+    assert [each.id for each in plan().blockers] == ["image-has-no-kernel"]
+    assert "idmap-not-probed" not in ids(plan())
+    old = plan(containerd_version="1.7.34", kubernetes_version="1.30")
+    assert ids(old)["containerd-too-old-for-kubernetes"] is Severity.BLOCKER
+    allowed = plan(allow=["image-has-no-kernel"])
+    assert {each.id for each in allowed.blockers} == {"containerd-root-cannot-idmap", "kubelet-root-cannot-idmap"}
+
+
 def test_several_kernels_matter_where_they_differ() -> None:
     assert ids(plan("6.12.48", "6.12.9"))["image-several-kernels"] is Severity.NOTE
     assert ids(plan("6.12.48", "5.15.0"))["image-several-kernels"] is Severity.WARNING

@@ -23,9 +23,9 @@ SLIPS = {
     "containerd_version": ["containerd_verison", "containerdversion", "container_version", "contianerd_version"],
     "kubelet_id_range": ["kubelet_idrange", "kubelet_id_ranges", "kubeletIdRange", "kubelet_id_rnage"],
     "kubernetes_version": ["kubernets_version", "kuberentes_version", "kubernetes-version"],
-    "max_pods": ["max_pod", "maxpods", "maxPods", "max_posd"],
+    "max_pods": ["max_pod", "maxpods", "maxPods", "max_posd", "max_podz"],
     "allow": ["allows", "alow", "Allow", "allwo"],
-    "release_url": ["release_ulr", "relase_url", "releaseurl"],
+    "release_url": ["release_ulr", "relase_url", "releaseurl", "release_uri"],
     "artifact_lock": ["artefact_lock", "artifacts_lock", "artifact-lock"],
     "sandbox_image": ["sandbox_imgae", "sandboximage", "sandbox_images"],
     "verify_digests": ["verify_digest", "verifydigests"],
@@ -45,7 +45,7 @@ ssh_connect_retries ssh_connect_retry_min_delay ssh_connect_retry_max_delay ssh_
 docker_architecture docker_identifier docker_platform chroot_directory fake_delay fake_delay_jitter fake_responses
 local_only vagrant_box _sudo _sudo_user _env _shell_executable _timeout _retries _allow _slow_chown
 kubernetes_cluster_name kubernetes_token containerd_registry_mirrors containerd_port sandbox max_pods_per_zone
-max_pids max_jobs min_pods allowed allowlist alloy kernel target version snapshots snapshot_dir registry
+max_pids max_pads max_jobs min_pods allowed allowlist alloy kernel target version snapshots snapshot_dir registry
 cron_version docker_root kubelet_version kubelet_config ips_per_pod release release_name install image pods root url
 kernel_version runtime environment role zone hostname name
 kubernetes_mode kubernetes_role fleet fleet_name region max_available_nodes unavailable node

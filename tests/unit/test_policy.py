@@ -112,6 +112,9 @@ def test_the_local_inventory_is_this_machine() -> None:
         ("sandbox_image", "localhost:5000/pause@sha256:" + "0" * 64, "localhost:5000/pause@sha256:" + "0" * 64),
         ("snapshotter", "fuse-overlayfs", "fuse-overlayfs"),
         ("ids_per_pod", 131072, 131072),
+        ("target_kernel", "v6.12", "6.12"),
+        ("target_kernel", 6.12, "6.12"),
+        ("target_kernel", "6.12.48+deb13-amd64", "6.12.48+deb13-amd64"),
     ],
 )
 def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object) -> None:
@@ -141,7 +144,7 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("install_from", "releases", 'Allowed: "release", "package" or "bundle"'),
         ("artifact_bundle", 5, "it is an int and not a string"),
         ("target_kernel", "newest", "it is no kernel version"),
-        ("target_kernel", 6.12, "it is a float and not a string"),
+        ("target_kernel", 6.1, "write it as a string"),
         ("release_url", "ftp://mirror", "it is not an http or https URL"),
         ("release_url", "github.com", "it is not an http or https URL"),
         ("release_url", "https://", "it is not an http or https URL"),

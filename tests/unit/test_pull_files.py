@@ -187,6 +187,49 @@ def test_it_says_how_it_is_called(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, "usage:" in done.stderr) == (2, "", True)
 
 
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("conf", "signers", "wrong", "why"),
+    [
+        ("", PRIVATE, "signers", "holds a private key"),
+        ("", SIGNERS + PRIVATE, "signers", "holds a private key"),
+        (PRIVATE, SIGNERS, "conf", "holds a private key"),
+        ("", "ssh-ed25519 AAAA the release's ssh-key here\n", "signers", "has no line 'PRINCIPAL ssh-ed25519 KEY'"),
+        ("", "# release@example.internal ssh-ed25519 AAAA\n", "signers", "has no line 'PRINCIPAL ssh-ed25519 KEY'"),
+        (SIGNERS, CONF.read_text(), "conf", "sets no PULL_REPOSITORY"),
+        ("# PULL_REPOSITORY=/x\nPULL_REPOSITORY=\n", SIGNERS, "conf", "sets no PULL_REPOSITORY"),
+    ],
+)
+def test_a_file_that_is_another_one_is_named_and_nothing_is_printed(
+    tmp_path: Path, conf: str, signers: str, wrong: str, why: str
+) -> None:
+    files = {"conf": tmp_path / "conf", "signers": tmp_path / "signers"}
+    files["conf"].write_text(conf or CONF.read_text())
+    files["signers"].write_text(signers)
+    command = ["sh", str(PULL / "user-data.sh"), *map(str, files.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{files[wrong]} {why}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a@b,c@d ssh-rsa AAAA somebody",
+        '* namespaces="git",valid-after="20260101" sk-ssh-ed25519@openssh.com AAAA',
+        "*@b ecdsa-sha2-nistp256 AAAA",
+        "\ta@b cert-authority ssh-ed25519-cert-v01@openssh.com AAAA",
+    ],
+)
+def test_every_form_of_an_allowed_signer_is_taken(tmp_path: Path, line: str) -> None:
+    signers = tmp_path / "allowed_signers"
+    signers.write_text(f"{line}\n")
+    command = ["sh", str(PULL / "user-data.sh"), str(CONF), str(signers)]
+    assert line in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_configuration_has_each_setting_of_the_script_and_no_other() -> None:
     known = set(re.findall(r"\bPULL_[A-Z]+", SCRIPT.read_text()))
     assert set(re.findall(r"(?m)^(PULL_[A-Z]+)=", CONF.read_text())) == known
