@@ -95,7 +95,7 @@ def test_a_plan_names_the_nodes_that_are_cordoned_still_and_ends_with_1(
         capsys.readouterr()
         assert played.plan() == 1
         told = capsys.readouterr()
-        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it is cordoned; apply with" in told.err
+        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it" in told.err
         assert "or apply with --drain" in told.out.partition("What needs attention")[2]
         assert [name for name, each in played.records().items() if each.drained] == ["n2"]
         assert played.records()["n2"].status is kept
