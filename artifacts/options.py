@@ -9,7 +9,7 @@ from pathlib import Path
 from artifacts.lockfile import PROJECT_LOCK
 from artifacts.upstream import FINGERPRINT
 from userns import values
-from userns.releases import ARCHITECTURES
+from userns.releases import ARCHITECTURES, COMPONENTS
 from userns.settings import SETTINGS
 
 __all__ = ["parser", "url"]
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_BUNDLE,
         formatter_class=raw,
     )
-    bundle.add_argument("out", metavar="OUT", help="the file to write, such as bundle.tar")
+    bundle.add_argument("out", type=_out, metavar="OUT", help="the file to write, such as bundle.tar")
     bundle.add_argument("releases", nargs="*", metavar="COMPONENT=VERSION", help="such as: containerd=2.3.4 runc=1.4.3")
     bundle.add_argument("--inventory", metavar="FILE", help="what the hosts of this pyinfra inventory ask for, instead")
     bundle.add_argument(
@@ -165,6 +165,15 @@ def url(text: str) -> str:
     except ValueError as error:
         # Not the text itself: it may hold a password.
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _out(text: str) -> str:
+    """A file to write; a release in its place says that it was forgotten."""
+    if text.partition("=")[0] in COMPONENTS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is what goes in: name the file before it, such as bundle.tar {text}"
+        )
+    return text
 
 
 def _fingerprint(text: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,15 +137,25 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    if not (seconds := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
+    if not 0 < (seconds := float(text)) <= _WEEK:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, up to {_WEEK}")
     return seconds
 
 
-def _some(text: str) -> int:
-    if not (number := _count(text)):
-        raise argparse.ArgumentTypeError("0 is too few")
-    return number
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        # int() refuses to read thousands of digits.
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        return number
+
+    return read
+
+
+# No fleet and no history has so many, and SQLite, the kernel's timers and the calendar can count them.
+_MANY, _WEEK, _CENTURY = 999_999_999, 7 * 86400, 36500
+_count, _some = _number(0, _MANY), _number(1, _MANY)
 
 
 _SPREADING = (
@@ -164,13 +174,13 @@ def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
 def _looking_back(commands: Any) -> None:
     listing = commands.add_parser("history", help="list the runs")
     listing.add_argument("inventory", nargs="?", metavar="INVENTORY", help="only those over this one")
-    listing.add_argument("-n", "--count", type=_count, default=20, help="how many (20)")
+    listing.add_argument("-n", "--count", type=_some, default=20, help="how many (20)")
     listing.add_argument(
         "--end", type=_count, metavar="RUN", help="mark this run as ended, whose process is gone with another host"
     )
     listing.add_argument(
         "--prune",
-        type=_count,
+        type=_number(0, _CENTURY),
         metavar="DAYS",
         help="forget what ended longer ago, but for what a later run asks for: the last two runs over the same nodes, "
         "what to resume, and who is drained",
@@ -221,6 +231,9 @@ def _report(options: argparse.Namespace) -> int:
         raise CannotRun("say what to write: --html FILE, --json FILE, --prometheus FILE, or several of them")
     if [str(file) for file in files.values()].count("-") > 1:
         raise CannotRun("only one of --html, --json and --prometheus can go to standard output (-)")
+    given = {form: file.resolve() for form, file in files.items() if file and str(file) != "-"}
+    if same := [f"--{form}" for form, file in given.items() if [*given.values()].count(file) > 1]:
+        raise CannotRun(f"{' and '.join(same)} are one file, which would have the last of them: give each its own")
     with _opened(options, makes=False) as history:
         return past.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
 
@@ -264,7 +277,9 @@ def _draining(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubectl", type=_command, default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"'
     )
-    parser.add_argument("--drain-timeout", type=_some, default=300, metavar="SECONDS", help="for each node (300)")
+    parser.add_argument(
+        "--drain-timeout", type=_number(1, _WEEK), default=300, metavar="SECONDS", help="for each node (300)"
+    )
     parser.add_argument(
         "--drain-argument",
         action="append",
@@ -284,12 +299,6 @@ def _command(text: str) -> str:
     if not words or not words[0]:
         raise argparse.ArgumentTypeError(f"{text!r} names no program")
     return text
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
-    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:

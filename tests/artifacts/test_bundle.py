@@ -80,6 +80,24 @@ class TestMaking:
         assert again.read_bytes() == bundle.read_bytes()
         assert again.stat().st_mode & 0o777 == 0o644
 
+    @pytest.mark.parametrize("words", [["containerd=2.3.5"], ["runc", "1.4.4"], ["crun="]])
+    def test_a_forgotten_file_is_usage_and_nothing_is_written(
+        self,
+        run: Run,
+        lock: Path,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        words: tuple[str, ...],
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        ran = run("bundle", *words, "--lock", lock, "--from", folder, "--arch", "amd64")
+        assert ran.code == 2
+        assert f"'{words[0]}' is what goes in: name the file before it, such as bundle.tar {words[0]}" in ran.err
+        assert list(Path.cwd().iterdir()) == []
+        assert run("bundle", f"./{words[0]}", "--lock", lock, "--from", folder).code == 0  # if that is what is meant
+
     def test_only_the_architectures_that_are_named(self, run: Run, lock: Path, folder: Path, tmp_path: Path) -> None:
         file = tmp_path / "arm.tar"
         assert run("bundle", file, "--arch", "arm64", "--lock", lock, "--from", folder).code == 0

@@ -337,7 +337,7 @@ def test_no_secret_in_a_command_of_the_operator_is_told_or_kept(
 def test_kubectls_no_limit_is_no_timeout(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["apply", "hosts.py", "--drain", "--drain-timeout", "0"])
-    assert "0 is too few" in capsys.readouterr().err
+    assert "'0' is not a number from 1 to 604800" in capsys.readouterr().err
 
 
 def test_nobody_has_pods_back_before_somebody_agreed(played: Played) -> None:

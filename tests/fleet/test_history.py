@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -88,6 +89,39 @@ def test_what_is_not_in_the_history_is_1(past: Fleet, arguments: list[str]) -> N
     assert run.code == 1
     assert run.stderr.startswith("fleet: ")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "show 99999999999999999999",
+        f"show {'9' * 5000}",
+        "drift 1 99999999999999999999",
+        "report --run 99999999999999999999 --html -",
+        "history --end 99999999999999999999",
+        "history --prune 99999999999999",
+        "history --prune 999999",
+        "history -n 99999999999999999999",
+        "history -n 0",
+        "apply x.py --drain-timeout 99999999999",
+        "plan x.py --shard 0",
+        "plan x.py --lease inf",
+    ],
+    ids=lambda words: words[:40],
+)
+def test_a_number_that_nothing_can_count_is_one_line(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 1
+    assert re.search(
+        r"'\w+' is (not a number from [01] to \d+|no time in seconds, up to 604800)$", capsys.readouterr().err
+    )
+
+
+def test_numbers_that_are_as_large_as_may_be_are_counted(past: Fleet) -> None:
+    assert fleet_py("history", "-n", "999999999", home=past.directory).code == 0
+    assert fleet_py("history", "--prune", "036500", home=past.directory).code == 0
+    assert "there is no run 999999999 in " in fleet_py("show", "999999999", home=past.directory).stderr
 
 
 def test_a_history_that_cannot_be_opened_is_1_and_says_so(tmp_path: Path) -> None:
@@ -366,3 +400,11 @@ def test_a_report_that_cannot_be_written_is_one_line(past: Fleet, file: str) -> 
     run = fleet_py("report", past.inventory, "--html", file, home=past.directory)
     assert (run.code, run.stderr.count("\n")) == (1, 1), run.text
     assert "cannot be written: " in run.stderr
+
+
+def test_reports_that_would_overwrite_each_other_are_refused(past: Fleet, tmp_path: Path) -> None:
+    files = (tmp_path / "o.html", f"{tmp_path}/x/../o.html")
+    run = fleet_py("report", past.inventory, "--html", files[0], "--prometheus", files[1], home=past.directory)
+    assert (run.code, run.stdout) == (1, "")
+    assert run.stderr.startswith("fleet: --html and --prometheus are one file, ")
+    assert not files[0].exists()
