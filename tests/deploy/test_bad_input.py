@@ -11,7 +11,8 @@ import pytest
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy import bad_input
-from tests.deploy.bad_input import Answer, Inventory, OnNode, Setting
+from tests.deploy.bad_files import ON_NODES, OnNode
+from tests.deploy.bad_input import Answer, Inventory, Setting
 from tests.deploy.fleet import READ, Fleet, Run, pyinfra
 from tests.deploy.node_trees import EVERYDAY, Tree
 
@@ -57,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     fleet = Fleet(home)
     for each in bad_input.SETTINGS:
         fleet.add(each.id, **each.settings)
-    for on_node in bad_input.ON_NODES:
+    for on_node in ON_NODES:
         fleet.add(on_node.id, answer(home / on_node.id, on_node), **on_node.settings)
     for told in bad_input.ANSWERS:
         fleet.add(told.id, told.text.replace("{}", nodes.answer(nodes.bare())))
@@ -86,7 +87,7 @@ def test_a_bad_setting_is_told_and_its_node_is_not_even_read(run: Run, case: Set
     assert commands(run, f"@fake/{case.id}") == []
 
 
-@pytest.mark.parametrize("case", bad_input.ON_NODES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", ON_NODES, ids=lambda case: case.id)
 def test_what_lies_on_a_node_is_told_and_a_refused_node_is_only_read(run: Run, case: OnNode) -> None:
     host = f"@fake/{case.id}"
     told = "\n".join(run.said(host))
