@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sqlite3
 import sys
@@ -231,7 +232,7 @@ def _report(options: argparse.Namespace) -> int:
         raise CannotRun("say what to write: --html FILE, --json FILE, --prometheus FILE, or several of them")
     if [str(file) for file in files.values()].count("-") > 1:
         raise CannotRun("only one of --html, --json and --prometheus can go to standard output (-)")
-    given = {form: file.resolve() for form, file in files.items() if file and str(file) != "-"}
+    given = {form: os.path.realpath(file) for form, file in files.items() if file and str(file) != "-"}
     if same := [f"--{form}" for form, file in given.items() if [*given.values()].count(file) > 1]:
         raise CannotRun(f"{' and '.join(same)} are one file, which would have the last of them: give each its own")
     with _opened(options, makes=False) as history:
