@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +127,11 @@ class Kubectl(Guard):
     ) -> dict[str, str]:
         with ThreadPoolExecutor(self.parallel) as pool:
             try:
-                done = dict(zip(nodes, pool.map(lambda node: work(node, say), nodes.values()), strict=True))
+                begun = {host: pool.submit(work, node, say) for host, node in nodes.items()}
+                # Python hears a signal that comes right before it waits once that wait is over: so none is long.
+                while wait(begun.values(), timeout=1).not_done:
+                    pass
+                done = {host: each.result() for host, each in begun.items()}
             except BaseException:  # somebody leaves, and not after the longest drain
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._commands.leave()

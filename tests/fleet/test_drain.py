@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests import nodes
 from tests.conftest import unavailable
 from tests.deploy.fleet import CHANGE, READ, Fleet
 from tests.fleet.kubernetes import Cluster, serve
+from tests.fleet.rollouts import Nodes
 from tests.fleet.runs import fleet_py, interrupted
 
 # To an older branch of containerd: that disturbs pods. From it to a newer one: that does not.
@@ -233,6 +235,24 @@ def test_whoever_leaves_does_not_wait_for_kubectl(fleet: Fleet, cluster: Cluster
     assert "uncordoning" not in run.stderr
     sleeping = Path("/proc", Path(f"{patient}.pid").read_text().strip(), "cmdline")
     assert not sleeping.exists() or not sleeping.read_text()  # a process that nobody has waited for yet has none
+
+
+def test_a_signal_that_does_not_wake_who_waits_for_a_drain_is_heard_all_the_same() -> None:
+    """One that comes right before the wait, or to another thread."""
+    arrived, heard = threading.Event(), list[bool]()
+
+    def draining(verb: str, _node: str) -> None:
+        if verb == "drain":
+            time.sleep(0.5)  # until the main thread waits
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            heard.append(arrived.wait(10))
+
+    before = signal.signal(signal.SIGINT, lambda *_: arrived.set())
+    try:
+        Nodes(hook=draining).before({"host": "n1"}, lambda _: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [True]
 
 
 def test_where_pods_would_be_disturbed_somebody_has_to_decide(fleet: Fleet) -> None:
