@@ -236,7 +236,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
     for each in node.other_containerds:
         yield "containerd-process", str(each.pid), each.program, each.unit, "root" if each.uses_root else "other"
     if node.config_option:
-        yield "containerd-options", node.config_option, ""
+        yield "containerd-options", node.config_option
     for started in node.exec_drop_ins:
         yield "exec-drop-in", started.path, started.program, started.config, started.root
     yield from (("gpu-hook", name) for name in node.gpu_hooks)

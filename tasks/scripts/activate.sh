@@ -179,7 +179,7 @@ go_back() { # false where containerd is not healthy with what is there now
 # --- the record --------------------------------------------------------------------------------------------------
 
 bring_record() { # as it was before the change began
-    saved=$(awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore") || return
+    saved=$(saved_record) || return
     if [ -n "$saved" ]; then bring_back "$state/manifest" "$back/$saved"; else rm -f "$state/manifest"; fi
 }
 record_put() { # mode target payload component version asset; the last three are "-" for a file that is no program

@@ -237,10 +237,7 @@ read_other_containerd() {
         esac
     done <"$1/cgroup"
     uses=other
-    for file in "$1"/fd/*; do
-        # shellcheck disable=SC3013 # dash and busybox know -ef
-        [ ! "$file" -ef "$containerd_root/$database" ] || uses=root
-    done
+    ! has_root_open "$1" || uses=root
     record containerd-process "${1#proc/}" "$(readlink "$1/exe")" "$unit" "$uses"
 }
 

@@ -3,7 +3,7 @@
 # After read_units.
 read_options() {
     options_of "${shown-}"
-    [ -z "$config_option$root_option" ] || record containerd-options "$config_option" "$root_option"
+    [ -z "$config_option" ] || record containerd-options "$config_option"
 }
 
 # What starts another command than the unit's own file says: it stays when that file is replaced.
@@ -28,10 +28,8 @@ read_exec_drop_in() { # file command-line
     set -- $2
     set +f
     [ "$#" -gt 0 ] || return 0 # an empty one takes away what was there
-    saved=${config_option-}$tab${root_option-}
     options "$@"
     record exec-drop-in "/$file" "$1" "$config_option" "$root_option"
-    config_option=${saved%%"$tab"*} root_option=${saved#*"$tab"}
 }
 
 # The root that containerd uses now, where it is another than the wanted one and holds snapshots or containers.
@@ -56,12 +54,19 @@ of_the_service() { # process
     done <"$1/cgroup"
     return 1
 }
-# In $now, by the database that it has open, whatever it was started with.
-used_root() { # process
+has_root_open() { # process: whether it has the database of the wanted root open
     for file in "$1"/fd/*; do
         # shellcheck disable=SC3013 # dash and busybox know -ef
-        [ ! "$file" -ef "$containerd_root/$database" ] || { now=/$containerd_root && return; }
+        [ ! "$file" -ef "$containerd_root/$database" ] || return 0
     done
+    return 1
+}
+# In $now, by the database that it has open, whatever it was started with.
+used_root() { # process
+    if has_root_open "$1"; then
+        now=/$containerd_root
+        return
+    fi
     while read -r line; do
         case $line in *" -> /"*"/$database") now=${line##* -> } now=${now%"/$database"} ;; esac
     done <<END
@@ -70,8 +75,7 @@ END
 }
 # In $now, for one that does not run.
 configured_root() {
-    now=${root_option-} file=${config_option-}
-    file=${file#/}
+    now=$root_option file=${config_option#/}
     file=${file:-etc/containerd/config.toml}
     if [ -z "$now" ] && [ -f "$file" ] && [ -r "$file" ]; then
         while read -r line || [ -n "$line" ]; do

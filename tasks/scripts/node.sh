@@ -93,8 +93,8 @@ read_other_layers
 read_gpu_hooks
 read_units
 read_options
+read_other_root # before the drop-ins, whose options would replace those of the service
 read_exec_drop_ins
-read_other_root
 read_packages
 read_running
 if [ -e "$state/activation" ]; then

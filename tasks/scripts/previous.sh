@@ -174,6 +174,10 @@ record_program() { # path component version asset: with the stat that tells a la
         printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${sum%% *}" "$stats" "$4"
 }
 
+saved_record() { # the number of it in $back, nothing where there was none
+    awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore"
+}
+
 # A link made or removed gives a program a new ctime: without this every later run would digest it again.
 refresh_manifest() {
     [ -e "$state/manifest" ] || return 0

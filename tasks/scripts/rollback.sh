@@ -118,7 +118,7 @@ save_for_rollback() {
 
 # The record comes back with the set, but for what was left as it is.
 settle_manifest() {
-    now=$(awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore")
+    now=$(saved_record)
     sed -n "s/^stays$tab//p" "$stage/actions" >"$stage/stay"
     true >"$stage/now" && true >"$stage/then" || return 1
     [ -z "$now" ] || cp "$back/$now" "$stage/now" || return 1
