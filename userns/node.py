@@ -246,8 +246,9 @@ class Node(_Frozen):
     # How many shims run in each of containerd's namespaces: one for each pod under CRI. None: it was not to be told.
     shims: dict[str, int] | None = None
     other_containerds: tuple[Process, ...] = ()
-    # The configuration that containerd.service names on its command line, "" where it names none.
+    # The configuration and the root that containerd.service names on its command line, "" where it names none.
     config_option: str = ""
+    root_option: str = ""
     exec_drop_ins: tuple[ExecDropIn, ...] = ()
     # The root that containerd uses now, where that is not the wanted one and holds snapshots or containers.
     other_root: str = ""

@@ -44,7 +44,8 @@ def _unit(node: Node, wants: Wants) -> Iterator[Finding]:
     if drop_in:
         yield from _options(drop_in, wants)
     elif stays:
-        yield from _options(ExecDropIn(path=unit.fragment, program=unit.program, config=node.config_option), wants)
+        config, root = node.config_option, node.root_option
+        yield from _options(ExecDropIn(path=unit.fragment, program=unit.program, config=config, root=root), wants)
     elif node.config_option not in ("", paths.CONFIG):
         yield warning(
             "containerd-config-elsewhere",

@@ -323,6 +323,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "shims": _shims,
     "other_containerds": _other_containerds,
     "config_option": one("containerd-options"),
+    "root_option": one("containerd-options", 1),
     "exec_drop_ins": _exec_drop_ins,
     "other_root": one("other-root"),
     "gpu_hooks": _strings("gpu-hook"),

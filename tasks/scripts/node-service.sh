@@ -3,29 +3,28 @@
 # After read_units.
 read_options() {
     options_of "${shown-}"
-    [ -z "$config_option" ] || record containerd-options "$config_option"
+    [ -z "$config_option$root_option" ] || record containerd-options "$config_option" "$root_option"
 }
 
 # What starts another command than the unit's own file says: it stays when that file is replaced.
 read_exec_drop_ins() {
-    for directory in $unit_directories; do
-        for file in "$directory"/containerd.service.d/*.conf; do
-            case $file in */50-userns-node.conf) continue ;; esac
-            [ -f "$file" ] && [ -r "$file" ] || continue
-            # shellcheck disable=SC2162 # systemd joins lines, too
-            while read line || [ -n "$line" ]; do
-                case $line in
-                ExecStart=?* | "ExecStart "*=?*) read_exec_drop_in "$file" "${line#*=}" ;;
-                esac
-            done <"$file"
-        done
-    done
+    find_drop_ins
+    while IFS= read -r file; do
+        case $file in "" | */50-userns-node.conf) continue ;; esac
+        # shellcheck disable=SC2162 # systemd joins lines, too
+        while read line || [ -n "$line" ]; do
+            case $line in
+            ExecStart=?* | "ExecStart "*=?*) read_exec_drop_in "${line#*=}" ;;
+            esac
+        done <"$file"
+    done <<END
+$drop_ins
+END
 }
-read_exec_drop_in() { # file command-line
-    file=$1
+read_exec_drop_in() { # command line, of $file
     set -f
     # shellcheck disable=SC2086 # to split it is the purpose
-    set -- $2
+    set -- $1
     set +f
     [ "$#" -gt 0 ] || return 0 # an empty one takes away what was there
     options "$@"

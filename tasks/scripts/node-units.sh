@@ -86,6 +86,21 @@ read_units() {
     done
 }
 
+# Sets $drop_ins: those that systemd reads with containerd.service, by line. Each hides those of its name that come later
+# (systemd.unit(5)).
+find_drop_ins() {
+    drop_ins="" hidden=/
+    for kind in containerd.service.d service.d; do
+        for directory in $unit_directories; do
+            for file in "$directory/$kind"/*.conf; do
+                case $hidden in *"/${file##*/}/"*) continue ;; esac
+                hidden=$hidden${file##*/}/
+                [ ! -f "$file" ] || [ ! -r "$file" ] || drop_ins=$drop_ins$newline$file
+            done
+        done
+    done
+}
+
 # read_unit_settings FILE: what containerd.service's own file sets and ours would not, unless a drop-in sets it again: those
 # stay. Nothing of a file that a deploy wrote. By awk: systemd has a syntax of its own for quotes and joined lines.
 read_unit_settings() {
@@ -94,14 +109,12 @@ read_unit_settings() {
     "etc/systemd/system/containerd.service:"*"$newline$recorded_unit  $1$newline"*) return 0 ;;
     esac
     set -- "./$1"
-    unit_seen=/
-    for unit_file in etc/systemd/system/containerd.service.d/*.conf run/systemd/system/containerd.service.d/*.conf \
-        usr/local/lib/systemd/system/containerd.service.d/*.conf usr/lib/systemd/system/containerd.service.d/*.conf \
-        lib/systemd/system/containerd.service.d/*.conf; do
-        case $unit_seen in *"/${unit_file##*/}/"*) continue ;; esac # it hides those of its name in later directories
-        unit_seen=$unit_seen${unit_file##*/}/
-        [ ! -f "$unit_file" ] || [ ! -r "$unit_file" ] || set -- "$@" "./$unit_file"
-    done
+    find_drop_ins
+    while IFS= read -r file; do
+        [ -z "$file" ] || set -- "$@" "./$file"
+    done <<END
+$drop_ins
+END
     awk "$read_unit_awk" "$@"
 }
 

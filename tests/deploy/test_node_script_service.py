@@ -112,10 +112,10 @@ def test_where_it_runs_its_root_is_that_of_the_database_that_it_has_open(
     assert tree.read(shell).other_root == ("" if wanted else f"/{used}")
 
 
-def test_of_a_command_line_the_configuration_alone_is_told(tree: Tree, shell: list[str]) -> None:
-    starts(tree, "--address /run/a.sock --config /etc/containerd/site.toml --token secret")
+def test_of_a_command_line_the_configuration_and_the_root_alone_are_told(tree: Tree, shell: list[str]) -> None:
+    starts(tree, "--address /run/a.sock --config /etc/containerd/site.toml --root /data --token secret")
     lines = tree.run(shell)
-    assert read(lines).config_option == "/etc/containerd/site.toml"
+    assert (read(lines).config_option, read(lines).root_option) == ("/etc/containerd/site.toml", "/data")
     assert "secret" not in "\n".join(lines)
 
 
@@ -129,6 +129,8 @@ def test_drop_ins_that_set_its_command_line_are_told(tree: Tree, shell: list[str
     )
     tree.write(f"usr/lib/{drop_in}/30.conf", "[Service]\nExecStart=/usr/bin/containerd --root='/data'\n")
     (tree.root / f"etc/{drop_in}/40.conf").symlink_to("/gone")
+    for hidden in ("20-site", "40"):  # by the file of its name in /etc
+        tree.write(f"usr/lib/{drop_in}/{hidden}.conf", "[Service]\nExecStart=/usr/bin/containerd --config=/y.toml\n")
     lines = tree.run(shell)
     assert read(lines).exec_drop_ins == (
         ExecDropIn(path=f"/etc/{drop_in}/20-site.conf", program="/opt/containerd", config="/x.toml"),

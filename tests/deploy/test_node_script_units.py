@@ -86,6 +86,8 @@ def test_what_a_drop_in_sets_again_stays_and_what_an_empty_line_takes_back_was_n
     assert found(tree, shell) == ("infinity", ("A",), ("/a",))
     tree.write(f"{PACKAGED}.d/20.conf", "[Service]\nLimitNOFILE=65536\nEnvironment=\n")
     assert found(tree, shell) == ("", (), ("/a",))
+    tree.write("etc/systemd/system/service.d/all.conf", "[Service]\nEnvironmentFile=\n")
+    assert found(tree, shell) == ("", (), ())
 
 
 def test_of_a_unit_that_a_deploy_wrote_nothing_is_read_until_somebody_edits_it(tree: Tree, shell: list[str]) -> None:

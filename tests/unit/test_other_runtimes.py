@@ -90,9 +90,11 @@ def test_a_unit_whose_config_lies_elsewhere_is_told_that_it_counts_no_more() -> 
     assert f"by {SITE} now. After this run it reads {paths.CONFIG}" in some["containerd-config-elsewhere"].message
 
 
-def test_a_packages_unit_stays_and_so_does_the_config_that_it_names() -> None:
+def test_a_packages_unit_stays_and_so_does_what_its_command_line_names() -> None:
     packaged = unit(load="loaded", fragment=paths.UNIT, exec_start=paths.PACKAGED["containerd"])
     some = found(node(units=packaged, config_option=SITE), wants(install_from="package"))
     assert some["containerd-ignores-config"].severity is Severity.BLOCKER
+    some = found(node(units=packaged, root_option="/data"), wants(install_from="package"))
+    assert f"{paths.UNIT} starts containerd with --root /data" in some["containerd-ignores-config"].message
     leaving = wants(install_from="package", removes=frozenset({paths.UNIT}))
     assert "containerd-ignores-config" not in found(node(units=packaged, config_option=SITE), leaving)
