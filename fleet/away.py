@@ -53,7 +53,7 @@ class Away:
         return self.guard.left(self.nodes[host])
 
 
-LOOK = "look whether it is cordoned; apply with --after COMMAND (or --drain) lets its pods back once it is well"
+LOOK = "look whether it is cordoned; apply with --drain (or --after COMMAND) lets its pods back once it is well"
 
 
 def _moved(run: int) -> str:
@@ -75,8 +75,7 @@ def remembered(records: Iterable[Record], drained: Mapping[str, int], say: Calla
             yield record
             continue
         say(f"{record.name}: {look(run)}")
-        reason = f"{look(run)}, or apply with --drain, which gives it back once it is well"
-        yield record.model_copy(update={"drained": True, "reasons": (*record.reasons, reason)})
+        yield record.model_copy(update={"drained": True, "reasons": (*record.reasons, look(run))})
 
 
 def left_out(

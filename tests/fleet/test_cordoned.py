@@ -96,7 +96,7 @@ def test_a_plan_names_the_nodes_that_are_cordoned_still_and_ends_with_1(
         assert played.plan() == 1
         told = capsys.readouterr()
         assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it" in told.err
-        assert "or apply with --drain" in told.out.partition("What needs attention")[2]
+        assert "apply with --drain" in told.out.partition("What needs attention")[2]
         assert [name for name, each in played.records().items() if each.drained] == ["n2"]
         assert played.records()["n2"].status is kept
     assert played.plan(exclude=("n2",)) == 0
@@ -368,7 +368,7 @@ def test_who_changed_hooks_for_none_is_told_how_pods_get_back_and_that_way_works
     played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert played(guard=Hooks('test "$NODE" != n2', "true")) == 1
-    played.done, way = {"n1", "n2", "n3"}, "apply with --after COMMAND (or --drain) lets its pods back once it is well"
+    played.done, way = {"n1", "n2", "n3"}, "apply with --drain (or --after COMMAND) lets its pods back once it is well"
     played(drain=False)
     assert played.records()["n2"].reasons[-1].endswith(way)
     assert f"n2: run 1 moved its pods away, and let none back: look whether it is cordoned; {way}" in (
