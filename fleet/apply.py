@@ -157,7 +157,7 @@ class Applying:
         self.away.found(name for name in self.drained if name in self.records)
         for name in sorted(self.away.hosts):
             record = self.records[name].model_copy(update={"drained": True})
-            self.records[name] = self._told(_with(record, record.status, () if record.is_well else record.reasons))
+            self.records[name] = self._told(record.with_status(record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
                 say(f"{name}: {look(self.drained[name])}")
         for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
@@ -173,7 +173,7 @@ class Applying:
         for name in idle:
             record = self.records[name].model_copy(update={"drained": name in failed})
             status, why = (Status.FAILED, [failed[name]]) if name in failed else (record.status, [])
-            self.records[name] = _with(record, status, why)
+            self.records[name] = record.with_status(status, why)
         if idle:
             self._write(lambda: self.history.put(self.run, self._ended()))
         return set(idle) - failed.keys()
@@ -252,7 +252,7 @@ class Applying:
     def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
         began = time.monotonic()
         for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
-            self.records[name] = _with(self.records[name], Status.UNKNOWN, [_IN_FLIGHT])
+            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [_IN_FLIGHT])
         say(f"{wave}: {text.names(wave.nodes)}")
         self.history.in_flight(self.run, wave.nodes, wave.number)
         try:
@@ -291,7 +291,7 @@ class Applying:
         except (BrokenOff, CannotRun) as error:
             for record in self._of(names):
                 if record.status is Status.UNKNOWN:
-                    self._settle(_with(record, Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
+                    self._settle(record.with_status(Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
 
     def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""
@@ -311,12 +311,12 @@ class Applying:
         # Whatever comes: a run that goes on from here knows of those that are ours, and of no other.
         failed = self.away.leave(moving, lambda hosts: self._settle_all(hosts, wave))
         for name, why in failed.items():
-            self._settle(_with(self.records[name], Status.FAILED, [f"nothing was changed: {why}"]), wave)
+            self._settle(self.records[name].with_status(Status.FAILED, [f"nothing was changed: {why}"]), wave)
         ready = [name for name in wave.nodes if name not in failed]
         if moving and ready and inputs(self.request.inventory) != self.inputs:  # a drain takes its time
             self.away.back(name for name in ready if name in self.away.hosts - before)
             for name in ready:
-                self._settle(_with(self.records[name], Status.WAITING, []), wave)
+                self._settle(self.records[name].with_status(Status.WAITING, []), wave)
             raise CannotRun(_OTHERWISE)
         return ready
 
@@ -328,7 +328,7 @@ class Applying:
         for name in good:
             well = name not in failed
             why = [] if well else [f"changed and proven, but {failed[name]}"]
-            self._settle(self.records[name] if well else _with(self.records[name], Status.FAILED, why), wave)
+            self._settle(self.records[name] if well else self.records[name].with_status(Status.FAILED, why), wave)
         self._tell_of_drained([name for name in away if name not in good], wave)
 
     def _tell_of_drained(self, names: Iterable[str], wave: Wave) -> None:
@@ -338,7 +338,7 @@ class Applying:
 
     def _told(self, record: Record) -> Record:
         told = self.away.told(record.name) or _MOVED
-        return _with(record, record.status, dict.fromkeys([*record.reasons, told]))
+        return record.with_status(record.status, dict.fromkeys([*record.reasons, told]))
 
     def _settle(self, record: Record, wave: Wave) -> None:
         record = record.model_copy(update={"drained": record.name in self.away.hosts})
@@ -368,8 +368,9 @@ class Applying:
             print(json.dumps(told, indent=1, ensure_ascii=False))
             return code
         print("\n\n".join([*text.attention(records), f"{self.outcome}\n{text.summary(records)}"]))
-        if proven := {self.away.nodes[each.name]: each.tier for each in records if each.status is Status.CHANGED}:
-            tell("\n".join(next_step.steps(proven)))
+        changed = [each for each in records if each.status is Status.CHANGED]
+        if proven := {self.away.nodes[each.name]: each.label for each in changed if each.label}:
+            tell("\n".join(next_step.steps(proven, f"fleet.py label {self.request.inventory}")))
         if any(each.status is Status.WAITING for each in records):
             say("go on with the same command and --resume")
         return code
@@ -388,11 +389,7 @@ def apply(
 
 def _waiting(record: Record) -> Record:
     kept = record.reasons if record.drained else ()
-    return _with(record, Status.WAITING, kept) if record.status is Status.CHANGES else record
-
-
-def _with(record: Record, status: Status, reasons: Iterable[str]) -> Record:
-    return record.model_copy(update={"status": status, "reasons": tuple(reasons)})
+    return record.with_status(Status.WAITING, kept) if record.status is Status.CHANGES else record
 
 
 def _kept(record: Record, planned: Record) -> Record:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fleet import past, plan
+from fleet import child, past, plan
 from fleet.apply import apply
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import KUBECTL, Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
 from fleet.interrupt import Late
+from fleet.label import Labels, label
 from fleet.options import Options
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.shards import SHARD
@@ -34,6 +35,8 @@ exit code of plan: 0 nothing to do, 2 nodes to change, 1 a node that was refused
 (1 comes before 2), or a mistake in the command line
 
 exit code of apply: 0 every node is as it should be, 1 some node is not, 130 interrupted
+
+exit code of label: 0 each node has its label, 1 some has not, 2 some is to get it (--dry)
 
   python fleet.py plan inventories/prod.py
   python fleet.py report inventories/prod.py --html fleet.html
@@ -81,15 +84,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="plan|apply|history|show|drift|report", parser_class=_Parser
+        dest="command", required=True, metavar="plan|apply|label|history|show|drift|report", parser_class=_Parser
     )
     planning = commands.add_parser("plan", help="read every node, change none, say what would change and why")
     _choosing(planning)
+    _spreading(planning)
     planning.add_argument("--diff", action="store_true", help="show how each file would change (secrets are masked)")
     planning.add_argument("--json", action="store_true", help="print JSON")
     planning.set_defaults(run=_plan)
     applying = commands.add_parser("apply", help="change the nodes in waves, each proven before the next")
     _choosing(applying)
+    _spreading(applying)
     applying.add_argument("-y", "--yes", action="store_true", help="do not ask")
     applying.add_argument("--diff", action="store_true", help="show how each file would change, before the question")
     applying.add_argument("--json", action="store_true", help="print JSON at the end")
@@ -108,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _draining(applying)
     applying.set_defaults(run=_apply)
+    labelling = commands.add_parser("label", help="label the nodes in Kubernetes as the last runs found them")
+    _choosing(labelling)
+    _kubectl(labelling)
+    labelling.add_argument("--dry", action="store_true", help="say only what would be done")
+    labelling.set_defaults(run=_label)
     _looking_back(commands)
     return parser
 
@@ -123,6 +133,9 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
     )
     _history(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show what pyinfra says, and notes")
+
+
+def _spreading(parser: argparse.ArgumentParser) -> None:
     spreading = parser.add_argument_group("more than one pyinfra process, by Dask (docs/how-to/many-controllers.md)")
     spreading.add_argument(
         "--scheduler",
@@ -138,7 +151,11 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    if not 0 < (seconds := float(text)) <= _WEEK:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= _WEEK:
         raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, up to {_WEEK}")
     return seconds
 
@@ -275,9 +292,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
         help="drain a node by kubectl before a change that disturbs its pods",
     )
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
-    parser.add_argument(
-        "--kubectl", type=_command, default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"'
-    )
+    _kubectl(parser)
     parser.add_argument(
         "--drain-timeout", type=_number(1, _WEEK), default=300, metavar="SECONDS", help="for each node (300)"
     )
@@ -289,6 +304,12 @@ def _draining(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--before", metavar="COMMAND", help="run this in place of a drain, with NODE and HOST set")
     parser.add_argument("--after", metavar="COMMAND", help="run this in place of uncordon")
+
+
+def _kubectl(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kubectl", type=_command, default=KUBECTL, metavar="COMMAND", help='such as "kubectl --context prod"'
+    )
 
 
 def _command(text: str) -> str:
@@ -324,6 +345,18 @@ def _plan(options: argparse.Namespace) -> int:
     request = _request(options, options.diff)
     with _opened(options) as history, _spread(options) as run:
         return plan.run(request, history, as_json_=options.json, verbose=options.verbose, events_of=run)
+
+
+def _label(options: argparse.Namespace) -> int:
+    with _opened(options, makes=False) as history:
+        return label(
+            _request(options),
+            history,
+            Labels(options.kubectl),
+            dry=options.dry,
+            verbose=options.verbose,
+            events_of=child.events,
+        )
 
 
 def _apply(options: argparse.Namespace) -> int:

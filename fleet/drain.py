@@ -21,6 +21,8 @@ GRACE_SECONDS = 60
 _BLOCKED = re.compile(
     r'evicting pods?/?"?(?P<pod>[\w.-]+)"? (?:in namespace |-n )"?(?P<namespace>[\w-]+)"?.*Cannot evict pod'
 )
+# What kubectl 1.20 to 1.37 and we say of a time that is over.
+_TOO_LATE = re.compile(r"timeout reached|did not complete within|no end within")
 
 
 # Told of the hosts that are ours to give back from now on.
@@ -161,7 +163,9 @@ class Kubectl(Guard):
         )
         if not why or self._commands.left:
             return why
-        told = f"{node} could not be drained within {self.seconds} s: {self._culprits(why) or why}"
+        culprits = self._culprits(why)
+        within = f" within {self.seconds} s" if culprits or _TOO_LATE.search(why) else ""
+        told = f"{node} could not be drained{within}: {culprits or why}"
         if node in self.theirs or node in self.ours:
             return f"{told}. It was cordoned before, and is still"
         if not (undone := self._uncordon(node, say)):

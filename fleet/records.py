@@ -77,7 +77,7 @@ class Record(_Frozen):
     `reasons` say why it is refused, could not be reached or failed; `changes` are in words; `diffs` are the lines of
     each file's diff, by path, where they were asked for; `proof` is what the kernel said of its containers.
     `disrupts` says which of the changes disturb what runs on the node, and why; `drained` that its pods were moved away
-    for them, and not let back.
+    for them, and not let back. `proof_allowed`: what the kernel said, or would say, is accepted by `allow` alone.
     """
 
     name: str
@@ -96,11 +96,29 @@ class Record(_Frozen):
     drained: bool = False
     diffs: dict[str, tuple[str, ...]] = {}
     proof: tuple[str, ...] = ()
+    proof_allowed: bool = False
 
     @property
     def needs_attention(self) -> bool:
         """Whether somebody has to look at this node: also at one that has not got its pods back."""
         return self.status in ATTENTION or self.drained
+
+    def with_status(self, status: Status, reasons: Iterable[str]) -> Record:
+        """The same node, and what became of it."""
+        return self.model_copy(update={"status": status, "reasons": tuple(reasons)})
+
+    @property
+    def label(self) -> str | None:
+        """The tier that its label in Kubernetes should say; "" where it should have none; None: whatever it says.
+
+        Of a node that nobody could look at, or whose change is still to come, it is not known that it is worse than
+        before; nor of one that is ready and whose proof was accepted, if it was tried.
+        """
+        if not self.is_well:
+            return "" if self.status in (Status.FAILED, Status.REFUSED) else None
+        if self.proof_allowed:
+            return "" if self.status is Status.CHANGED else None
+        return self.tier if self.tier != "unsupported" else ""
 
     @property
     def is_well(self) -> bool:

@@ -31,18 +31,18 @@ def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Cal
 
     Whoever resumes wants the nodes of that run, and not all that it had left out. Fewer are fine.
     """
-    nothing = f"nothing to resume: of the runs of apply over {request.inventory}"
+    nothing = "nothing to resume"
     if run is None:
-        raise CannotRun(f"{nothing}, there is none")
+        raise CannotRun(f"{nothing}: the history has no apply over {request.inventory}")
     if run.goes_on:
-        raise CannotRun(f"{nothing}, run {run.id} on {run.host} goes on: {run.way_out}")
+        raise CannotRun(f"{nothing}: run {run.id} on {run.host} goes on: {run.way_out}")
     if run.outcome == DONE:
-        raise CannotRun(f"{nothing}, run {run.id} is done")
+        raise CannotRun(f"{nothing}: run {run.id}, the last apply over {request.inventory}, is done")
     then = run.options
     left_out = set(then.get("exclude", ())) - set(now["exclude"])
     if then.get("data") == now["data"] and not sealed_as(request.data, str(then.get(SEAL, ""))):
         raise CannotRun(f"run {run.id} was begun with other values of --data: give the same with --resume")
-    if then.get("data", []) != now["data"] or left_out or list(then.get("limit", ())) != list(now["limit"]):
+    if then.get("data", []) != now["data"] or left_out or set(then.get("limit", ())) != set(now["limit"]):
         raise CannotRun(
             f"run {run.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
             "command with --resume, or another one without it"

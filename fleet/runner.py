@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,10 @@ _HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
 KUBERNETES_NODE = "kubernetes_node"
 # And the region whose Dask workers reach it.
 REGION = "fleet_region"
+# How lines of a finding or of a plan begin.
+_PLANNED = ("tier ", "will ", "warning ", "note ")
 # pyinfra's own, which explain nothing.
-_NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:")
+_NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:", "Error: executed ")
 
 
 class NothingToRun(Exception):
@@ -254,6 +256,8 @@ class Run(BaseStateCallback):
         for host in self.hosts:
             if not host.op_hash_order:
                 self._tell_of(host)
+            elif host not in self.state.failed_hosts:  # what was planned explains no failure
+                self.said.lines.pop(host.name, None)
         self.state.set_stage(StateStage.Execute)
         with _even_without_hosts():
             run_ops(self.state)
@@ -289,7 +293,12 @@ class Run(BaseStateCallback):
             # The proof ran with these.
             versions = {component: each.after for component, each in record.versions.items()}
             return record.model_copy(
-                update={"status": Status.CHANGED, "proof": verify.proven[name], "versions": versions}
+                update={
+                    "status": Status.CHANGED,
+                    "proof": verify.proven[name],
+                    "proof_allowed": name in verify.allowed,
+                    "versions": versions,
+                }
             )
         return record
 
@@ -323,13 +332,10 @@ def _even_without_hosts() -> Iterator[None]:
             raise
 
 
-def _why_failed(said: Iterable[str]) -> tuple[str, ...]:
-    """The lines after what was planned: those of the operation that failed."""
-    lines = [
-        line.removeprefix("refused: ")
-        for line in said
-        if not line.startswith(("tier ", "will ", "warning ", "note ", "    "))
-    ]
+def _why_failed(said: Sequence[str]) -> tuple[str, ...]:
+    """What refused it, or the lines of the operation that failed."""
+    refused = next((number for number, line in enumerate(said) if line.startswith("refused: ")), 0)
+    lines = [line.removeprefix("refused: ") for line in said[refused:] if not line.startswith(_PLANNED)]
     return tuple(lines) or ("an operation failed; pyinfra did not say why",)
 
 

@@ -23,6 +23,7 @@ import userns.planning
 from tasks import settings
 from tasks.files import run, templates
 from tasks.node import READ_SECONDS, Node
+from tasks.pushing import su_reads_stdin
 from tasks.refusal import refuse
 from tasks.telling import say, tell_finding
 from userns.changes import RemoveFile, WriteFile
@@ -61,16 +62,14 @@ def plan_or_refuse() -> Plan | None:
         ids = ", ".join(f'"{id}"' for id in dict.fromkeys(each.id for each in made.blockers))
         refuse([f"refused: this node is left as it is. What the operator may accept: allow = [{ids}]"])
         return None
-    arguments, _ = pop_global_arguments(ctx_state.get(), host, {})
-    if made.changes and arguments.get("_su_user") and arguments.get("_su_password"):
-        why = "su takes for its password the standard input over which a node gets its files"
-        refuse([f"refused: {why}. Use _sudo, or _su_user without _su_password"])
-        return None
     return made
 
 
-def plan() -> Plan | None:
-    """The plan for this host, or None where it has been failed: bad settings, or a node that could not be read."""
+def plan(*, looks_only: bool = False) -> Plan | None:
+    """The plan for this host, or None where it has been failed: bad settings, or a node that could not be read.
+
+    `looks_only`: whoever asks will not change anything, also where the plan would.
+    """
     policy = policy_or_refuse()
     if policy is None:
         return None
@@ -91,6 +90,10 @@ def plan() -> Plan | None:
         made = userns.planning.plan(node, policy, templates(), today=_today())
     except ConfigError as error:
         refuse([f"refused: {error}"])
+        return None
+    if made.changes and not looks_only and su_reads_stdin(pop_global_arguments(ctx_state.get(), host, {})[0]):
+        why = "su reads its password from standard input, over which a node gets its files"
+        refuse([f"refused: {why}. Use _sudo, or _su_user without _su_password"])
         return None
     for watcher in watchers:
         watcher(host.name, made)

@@ -23,12 +23,13 @@ def ready(node: str, tier: str) -> None:
     _proven[node] = tier
 
 
-def steps(tiers: dict[str, str]) -> list[str]:
-    """The lines that tell it, for nodes and their tiers."""
+def steps(tiers: dict[str, str], instead: str = "") -> list[str]:
+    """The lines that tell it, for nodes and their tiers. `instead` is a command that labels them by itself."""
     return [
         "",
         "--> Next: label what is proven, by the names that `kubectl get nodes` has for it:",
         *(f"    {command}" for command in label_commands(tiers)),
+        *([f"    or, and no other node: python {instead}"] if instead else []),
         "",
         "--> Then see a pod of your own. It prints its uid_map: 0, a number from 65536 on, 65536",
         *(f"    {command}" for command in pod_commands(tiers)),

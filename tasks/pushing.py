@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,6 +22,11 @@ STALLED_SECONDS = 120
 UNPACK_SECONDS = 600
 
 
+def su_reads_stdin(arguments: Mapping[str, Any]) -> bool:
+    """Whether pyinfra's global arguments leave nothing of a command's standard input to the command."""
+    return bool(arguments.get("_su_user") and arguments.get("_su_password"))
+
+
 class PushCommand(StringCommand):
     """Runs a command with an asset as its standard input.
 
@@ -36,7 +41,7 @@ class PushCommand(StringCommand):
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it. A TimeoutError or an OSError is how pyinfra learns that a connection is no good."""
-        if connector_arguments.get("_su_user") and connector_arguments.get("_su_password"):
+        if su_reads_stdin(connector_arguments):
             why = "an asset cannot be pushed through su with a password, which takes its standard input: use _sudo"
             return False, CommandOutput([OutputLine("stderr", why)])
         pieces = Pieces(self.file, self.asset, shown.progress.add)

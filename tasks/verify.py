@@ -26,6 +26,8 @@ ALONE = "tasks.verify.user_namespace"
 
 # What the kernel said on the hosts that were proven in this run (or whose proof `allow` accepts), in words, by host.
 proven: dict[str, tuple[str, ...]] = {}
+# Those of them of which `allow` accepts what the kernel said.
+allowed: set[str] = set()
 
 # What verify.sh is made of beside itself.
 PARTS = ("pod.sh",)
@@ -62,8 +64,8 @@ class ProofCommand(StringCommand):
         except Exception as error:  # pyinfra would end the run of all hosts
             logger.error(f"{host.print_prefix}{unexpected(error, ALONE)}")
             return False, output
-        allowed = any(each.allowed for each in findings)
-        good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or allowed)
+        is_allowed = any(each.allowed for each in findings)
+        good = not any(each.severity is Severity.BLOCKER for each in findings) and (status or is_allowed)
         if good and self.refused:
             ids = ", ".join(self.refused)
             logger.error(
@@ -72,7 +74,9 @@ class ProofCommand(StringCommand):
             good = False
         if good:
             proven[host.name] = tuple(result.summary)
-            if not allowed and self.ready.tier != "unsupported":
+            if is_allowed:
+                allowed.add(host.name)
+            elif self.ready.tier != "unsupported":
                 logger.info(f"{host.print_prefix}tier {click.style(self.ready.tier, fg='green', bold=True)} is proven")
                 next_step.ready(host.name, self.ready.tier)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
@@ -162,7 +166,7 @@ def prove(plan: Plan, *, of_a_change: bool = False) -> None:
 @contained(ALONE)
 def user_namespace() -> None:
     """The proof alone, on a node as it is: `pyinfra INVENTORY tasks.verify.user_namespace`. Changes nothing."""
-    plan = assess.plan()
+    plan = assess.plan(looks_only=True)
     if plan is None:
         return
     if plan.node.image is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.conftest import unavailable
 
 _VERBS = ["get", "list", "patch", "delete", "create"]
 _CORE = [("nodes", "Node", False), ("pods", "Pod", True), ("pods/eviction", "Eviction", True)]
@@ -41,6 +44,15 @@ class Cluster:
         spec = {"minAvailable": 1, "selector": {"matchLabels": labels}}
         self.budgets.append({"metadata": {"name": name, "namespace": "shop"}, "spec": spec})
 
+    @property
+    def kubectl(self) -> str:
+        """kubectl's command, for this server."""
+        return f"kubectl --kubeconfig {self.kubeconfig} --cache-dir {self.kubeconfig.parent / 'cache'}"
+
+    def labels(self, key: str) -> dict[str, str]:
+        labels = {name: node["metadata"].get("labels", {}) for name, node in self.nodes.items()}
+        return {name: each[key] for name, each in labels.items() if key in each}
+
     def cordoned(self) -> list[str]:
         return [name for name, node in self.nodes.items() if node["spec"].get("unschedulable")]
 
@@ -60,8 +72,11 @@ class Cluster:
                 return 200, _resources("v1", _CORE)
             case ["apis", "policy", "v1"]:
                 return 200, _resources("policy/v1", [("poddisruptionbudgets", "PodDisruptionBudget", True)])
-            case ["api", "v1", "nodes", name] if name in self.nodes:
-                return 200, self.nodes[name]
+            case ["api", "v1", "nodes"]:
+                items = [*self.nodes.values()]
+                return 200, {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items}
+            case ["api", "v1", "nodes", name]:
+                return (200, self.nodes[name]) if name in self.nodes else _no_node(name)
             case ["api", "v1", "pods"]:
                 (selector,) = query.get("fieldSelector", [""])
                 node = selector.rpartition("spec.nodeName=")[2]
@@ -76,7 +91,12 @@ class Cluster:
     def patch(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         name = path.rpartition("/")[2]
         if name not in self.nodes:
-            return _status(404, "NotFound", f"node {name} not found")
+            return _no_node(name)
+        if labels := body.get("metadata", {}).get("labels"):
+            has = self.nodes[name]["metadata"].get("labels", {}) | labels
+            self.nodes[name]["metadata"]["labels"] = {key: value for key, value in has.items() if value is not None}
+            self.log.append(f"label {name}")
+            return 200, self.nodes[name]
         cordoned = bool(body["spec"].get("unschedulable"))
         self.nodes[name]["spec"] = {"unschedulable": True} if cordoned else {}
         self.log.append(f"{'cordon' if cordoned else 'uncordon'} {name}")
@@ -99,6 +119,10 @@ def _resources(version: str, kinds: list[tuple[str, str, bool]]) -> dict[str, An
         for name, kind, namespaced in kinds
     ]
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
+
+
+def _no_node(name: str) -> tuple[int, dict[str, Any]]:
+    return _status(404, "NotFound", f'nodes "{name}" not found')
 
 
 def _status(code: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
@@ -158,3 +182,15 @@ def serve(home: Path) -> Iterator[Cluster]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def with_pods(home: Path) -> Iterator[Cluster]:
+    """A server with two nodes, a pod on each. Without a kubectl there is nothing to test."""
+    if shutil.which("kubectl") is None:
+        unavailable("there is no kubectl: lab/install-packages.sh tests")
+    with serve(home) as made:
+        for name in ("n1", "n2"):
+            made.add_node(name)
+            made.add_pod(f"web-{name}", name, app="web")
+        yield made

@@ -136,8 +136,10 @@ def test_a_canary_that_fails_stops_it(tmp_path: Path, broken: dict[str, Any]) ->
 
 
 def test_why_a_node_failed_is_what_it_said(tmp_path: Path) -> None:
-    run = apply(played(tmp_path, 1, n1=BROKEN))
-    assert "error: containerd did not answer" in " ".join(run.json["nodes"]["@fake/n1"]["reasons"])
+    """And nothing of what was planned, which goes on in lines of its own: what a kubelet's configuration needs."""
+    run = apply(played(tmp_path, 1, n1=BROKEN | {"kubernetes_version": "1.32"}), "--verbose")
+    assert "featureGates:" in run.stderr
+    assert run.json["nodes"]["@fake/n1"]["reasons"] == ["error: containerd did not answer"]
 
 
 def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_the_failure_budget_and_how_it_goes_on(tmp_path: Path) -> None:
 
     third = apply(repaired, "--resume")
     assert third.code == 1
-    assert "nothing to resume: of the runs of apply over" in third.stderr
+    assert "nothing to resume: run 2, the last apply over" in third.stderr
 
 
 def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> None:
@@ -179,6 +181,12 @@ def test_what_a_run_left_out_is_left_out_when_it_is_resumed(tmp_path: Path) -> N
     again = apply(played(tmp_path), *chosen, "--exclude", "@fake/n3", "--resume")
     assert (again.code, waves(again)) == (0, [["n2"]])
     assert "run 1 had --max-unavailable 2, and this one has the default" in again.stderr
+
+
+def test_the_order_of_limits_is_no_difference(tmp_path: Path) -> None:
+    limits = ("--limit", "@fake/n1", "--limit", "@fake/n2")
+    assert apply(played(tmp_path, n1=BROKEN), *limits).code == 1
+    assert apply(played(tmp_path), "--resume", *limits[2:], *limits[:2]).code == 0
 
 
 def test_a_canary_that_failed_goes_alone_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -14,9 +13,8 @@ import pytest
 
 from fleet.drain import Hooks, Kubectl, blocked_pods, matches
 from tests import nodes
-from tests.conftest import unavailable
 from tests.deploy.fleet import CHANGE, READ, Fleet
-from tests.fleet.kubernetes import Cluster, serve
+from tests.fleet.kubernetes import Cluster, with_pods
 from tests.fleet.rollouts import Nodes
 from tests.fleet.runs import fleet_py, interrupted
 
@@ -27,18 +25,12 @@ OLDER: dict[str, Any] = {"containerd_version": "2.2.7"}
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    if shutil.which("kubectl") is None:
-        unavailable("there is no kubectl: lab/install-packages.sh tests")
-    with serve(tmp_path) as made:
-        for name in ("n1", "n2"):
-            made.add_node(name)
-            made.add_pod(f"web-{name}", name, app="web")
+    with with_pods(tmp_path) as made:
         yield made
 
 
 def kubectl(cluster: Cluster, seconds: int = 20) -> Kubectl:
-    home = cluster.kubeconfig.parent
-    return Kubectl(f"kubectl --kubeconfig {cluster.kubeconfig} --cache-dir {home / 'cache'}", seconds=seconds)
+    return Kubectl(cluster.kubectl, seconds=seconds)
 
 
 def test_a_node_is_drained_and_given_back(cluster: Cluster) -> None:
@@ -74,6 +66,12 @@ def test_a_node_that_somebody_had_cordoned_stays_so(cluster: Cluster) -> None:
 def test_a_node_that_kubernetes_does_not_know_is_told_of(cluster: Cluster) -> None:
     failed = kubectl(cluster).before({"host1": "n9"}, lambda _: None)
     assert "kubectl get node n9 failed" in failed["host1"]
+
+
+def test_a_drain_that_fails_at_once_is_not_told_as_one_that_took_too_long(cluster: Cluster) -> None:
+    guard = Kubectl(cluster.kubectl, ("--no-such-option",))
+    why = guard.before({"host1": "n1"}, lambda _: None)["host1"]
+    assert why.startswith("n1 could not be drained: error: unknown flag: --no-such-option")
 
 
 def test_no_kubectl_is_told_of() -> None:

@@ -96,6 +96,16 @@ def test_why_a_node_needs_attention_is_said(told: Run) -> None:
     assert reasons["@fake/fresh"] == reasons["@fake/done"] == ""
 
 
+def test_a_node_that_su_keeps_from_being_changed_is_refused_in_the_plan(tmp_path: Path) -> None:
+    """And not by a rollout, which may have drained it by then."""
+    fleet = Fleet(tmp_path)
+    fleet.add("su", _su_user="root", _su_password="secret")
+    run = fleet_py("plan", fleet.inventory, "--json", home=tmp_path)
+    record = run.json["nodes"]["@fake/su"]
+    assert record["status"] == "refused"
+    assert record["reasons"][0].endswith("Use _sudo, or _su_user without _su_password")
+
+
 def test_a_record_has_tier_versions_groups_and_changes(told: Run) -> None:
     fresh, done = told.json["nodes"]["@fake/fresh"], told.json["nodes"]["@fake/done"]
     assert (fresh["tier"], fresh["groups"], len(fresh["changes"])) == ("idmapped", ["workers"], 13)
