@@ -37,7 +37,7 @@ _IN_FLIGHT = (
 
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
 _MOVED = f"its pods were moved away, and not let back: {LOOK}"
-_OTHERWISE = "the inventory, its data or the code is not what was planned with any more"
+_OTHERWISE = "the inventory, its data or this checkout changed since the plan: --resume plans anew"
 
 
 @dataclass

@@ -103,7 +103,7 @@ class Run:
     @property
     def way_out(self) -> str:
         """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
-        gone = f"; where it is gone with that host: fleet.py history --end {self.id}"
+        gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
         return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
 
     @property

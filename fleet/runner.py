@@ -55,10 +55,8 @@ del pyinfra_cli
 # Of each host, as much of what was said as explains a failure.
 LINES = 60
 _HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
-# A host's data: its name in Kubernetes, where that is another one.
-KUBERNETES_NODE = "kubernetes_node"
-# And the region whose Dask workers reach it.
-REGION = "fleet_region"
+# A host's data: its name in Kubernetes, where that is another one, and the region whose Dask workers reach it.
+KUBERNETES_NODE, REGION = "kubernetes_node", "fleet_region"
 # How lines of a finding or of a plan begin.
 _PLANNED = ("tier ", "will ", "warning ", "note ")
 # pyinfra's own, which explain nothing.
@@ -248,8 +246,8 @@ class Run(BaseStateCallback):
         disrupts = self.plans[name].disrupts
         if self.request.action == "apply" and disrupts and name not in self.request.may_disturb:
             raise PyinfraError(
-                f"nothing was changed: its pods would be disturbed now ({disrupts[0]}), which nobody knew when the run "
-                f"was planned: apply again, with --resume, and say {WAYS}"
+                f"nothing was changed: it would now disturb pods ({disrupts[0]}), which the plan did not foresee: "
+                f"apply again, with --resume, and say {WAYS}"
             )
 
     def _apply(self) -> None:
@@ -371,18 +369,18 @@ def _end_at(until: float) -> None:
 
 def main() -> int:
     """Serve one request. The exit code is 0 where all that was asked for was told, whatever it is."""
-    tell, said = Outlet(), Said()
+    outlet, said = Outlet(), Said()
     request = Request.model_validate_json(_first_line())
     _live_while_asked(request.until)
     logger.setLevel(logging.INFO)
     logger.addHandler(said)
     logger.propagate = False
     try:
-        Run(request, tell, said)()
+        Run(request, outlet, said)()
     except (NothingToRun, CliError) as error:
-        tell(Problem(message=str(error) or getattr(error, "message", "")))
+        outlet(Problem(message=str(error) or getattr(error, "message", "")))
         return 1
-    tell(Ended())
+    outlet(Ended())
     return 0
 
 

@@ -187,7 +187,9 @@ class Board:
         self.leases.close(attempt)
         if not (known := self.attempts.pop(attempt, None)) or not known.left:
             return
-        why = known.withdrawn or why or "it told nothing of them: has its inventory these hosts?"
+        why = (
+            known.withdrawn or why or "it reported nothing about these hosts: does its copy of the inventory have them?"
+        )
         shard = Shard(
             tuple(known.left),
             known.shard.region,

@@ -254,7 +254,7 @@ def _kubelet(node: Node, wants: Wants) -> Iterator[Finding]:
     )
     containerd = wants.containerd_version or "2.0"
     if stack(runs, containerd) is not stack(wanted, containerd):
-        yield blocker("kubernetes-version-mismatch", f"{message}, whose requirements are others")
+        yield blocker("kubernetes-version-mismatch", f"{message}, which has other requirements")
     else:
         yield warning("kubernetes-version-mismatch", message)
 

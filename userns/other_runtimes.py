@@ -140,8 +140,8 @@ def _running(node: Node, wants: Wants) -> Iterator[Finding]:
         else:
             yield note(
                 "containerd-second-running",
-                f"{process} runs beside containerd.service, with a root of its own: it is left alone, and nothing of "
-                "what is configured here is its",
+                f"{process} runs beside containerd.service, with a root of its own: it is left alone, and does not use "
+                "what is configured here",
             )
 
 
@@ -151,8 +151,8 @@ def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
         if unit and unit.load == "loaded":
             yield blocker(
                 "kubernetes-brings-containerd",
-                f"{name}.service is here: {product} runs a containerd of its own. A second one would be installed and "
-                f"proven that no pod uses. Configure {product}'s ({template}), or point its kubelet at this one "
+                f"{name}.service is here: {product} brings a containerd of its own, and no pod would run in the one "
+                f"that is installed here. Configure {product}'s ({template}), or point its kubelet at this one "
                 "(--container-runtime-endpoint) and allow this",
                 "k3s docs, advanced: using an existing container runtime; canonical/microk8s#4402",
             )

@@ -99,9 +99,9 @@ def metacopy_differs(value: str, other: str, group: str, others: str) -> Iterato
     if value and others and value != others:
         yield warning(
             "metacopy-differs",
-            f"metacopy is to be {value} here and {others} on {other}, which is in the group {group}, too: pods of one "
-            "group get another cost, and a disk that moves between them layers that give EPERM. Set overlay_metacopy "
-            "for the whole group",
+            f"overlay's metacopy is to be {value} here and {others} on {other} of the same group {group}: their pods "
+            "need different disk space, and image layers on a disk that moves between them become unreadable (EPERM). "
+            "Set overlay_metacopy for the whole group",
             "overlayfs.rst",
         )
 

@@ -160,8 +160,9 @@ class Pods:
         return [
             blocker(
                 "proof-handler-unclaimed",
-                f"{name}: containerd does not say that it can do user namespaces: a kubelet (1.30 and later) refuses "
-                f"the pods. containerd asks a runtime once, when it starts{more}",
+                f"{name}: containerd does not report user namespaces for it, so a kubelet (1.30 and later) refuses "
+                "its pods with hostUsers: false. containerd asks a runtime only when it starts: systemctl restart "
+                f"containerd, and prove it again{more}",
                 "kubernetes/kubernetes#123216",
             )
             for name, more in unclaimed.items()

@@ -25,7 +25,7 @@ restart=no touched=no restarted=no went_on=no
 needs_no_tasks=no running="" dependents="" down=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
-unclean="not all that was laid beside the files could be removed"
+unclean="some temporary files (.NAME.userns-node-new or -old) beside the files could not be removed"
 stale="another run changed this node since the plan was made; run again"
 
 die() {

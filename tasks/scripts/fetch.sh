@@ -6,7 +6,7 @@ open_stage "$1" "$3"
 show=$2
 shift 3
 IFS= read -r url || {
-    echo "no URL came on stdin: does a profile of this node's shell read from it?" >&2
+    echo "the URL did not arrive: a login script of this user (.profile) reads standard input" >&2
     exit 1
 }
 

@@ -11,7 +11,7 @@ mkdir -p "$stage"
 head -c "$bytes" >"$file"
 came=$(wc -c <"$file")
 [ "$came" -eq "$bytes" ] || {
-    echo "of $bytes bytes $((came)) came on stdin: was the connection cut, or does a profile of its shell read them?" >&2
+    echo "only $((came)) of $bytes bytes arrived: the connection broke, or a login script of this user (.profile) reads standard input" >&2
     exit 1
 }
 if [ $# -gt 3 ]; then

@@ -96,7 +96,7 @@ tell_down() {
     for name in $down; do
         ! is_down "$name" || left="$left $name"
     done
-    [ -z "$left" ] || say "warning: what requires $service and was not running before is not started:$left. Where it is to run: systemctl start$left"
+    [ -z "$left" ] || say "warning: these require $service, were down before this change, and stay down:$left. To start them: systemctl start$left"
 }
 
 seconds_up() { read -r seconds _ </proc/uptime && seconds=${seconds%.*}; } # not date: a clock may be set meanwhile

@@ -249,8 +249,10 @@ def test_what_was_down_before_is_named_with_the_command_that_starts_it(
     said = run(tmp_path, DEPENDENTS, calls, systemctl=systemctl)
     if told and containerd == "active":
         (line,) = said
-        assert line.startswith("warning: what requires containerd.service and was not running before is not started:")
-        assert line.endswith(": kubelet.service. Where it is to run: systemctl start kubelet.service")
+        assert line.startswith(
+            "warning: these require containerd.service, were down before this change, and stay down:"
+        )
+        assert line.endswith(": kubelet.service. To start them: systemctl start kubelet.service")
     else:
         assert said == []
 

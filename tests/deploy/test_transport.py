@@ -101,7 +101,7 @@ def test_a_text_that_does_not_come_whole_is_told_and_takes_the_stage_with_it(
     stage = tmp_path / "stage"
     done = run(shell, "put.sh", stage, "text0", "9999", stdin=came)
     assert (done.returncode, stage.exists()) == (1, False)
-    assert f"of 9999 bytes {len(came)} came on stdin" in done.stderr
+    assert f"only {len(came)} of 9999 bytes arrived" in done.stderr
 
 
 def test_what_somebody_else_wrote_is_kept_for_root_alone(shell: list[str], tmp_path: Path) -> None:
@@ -299,4 +299,4 @@ def test_what_the_lock_does_not_pin_is_not_taken(shell: list[str], mirror: str, 
 def test_a_url_that_does_not_come_is_told(shell: list[str], tmp_path: Path) -> None:
     done = run(shell, "fetch.sh", tmp_path / "stage", "http://mirror.example/runc", DIGEST, "=runc", stdin="")
     assert done.returncode == 1
-    assert "no URL came on stdin" in done.stderr
+    assert "the URL did not arrive" in done.stderr

@@ -334,7 +334,9 @@ def test_a_change_of_the_settings_in_the_middle_stops_it(tmp_path: Path) -> None
         (tmp_path / "group_data").mkdir()
         (tmp_path / "group_data/all.py").write_text("max_pods = 50\n")
         assert process.wait(timeout=60) == 1
-    stopped_after_it(fleet, "stopped: the inventory, its data or the code is not what was planned with any more")
+    stopped_after_it(
+        fleet, "stopped: the inventory, its data or this checkout changed since the plan: --resume plans anew"
+    )
 
 
 def test_what_breaks_in_the_middle_is_no_run_that_did_not_begin(tmp_path: Path) -> None:

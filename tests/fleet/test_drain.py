@@ -283,7 +283,7 @@ def test_a_change_that_disturbs_by_now_is_not_made_where_nobody_was_asked(
         assert (run.code, n1["status"]) == (0, "changed")
         return
     assert (run.code, n1["status"], n1["drained"]) == (1, "failed", False)
-    assert n1["reasons"][-1].startswith("nothing was changed: its pods would be disturbed now (containerd goes back")
+    assert n1["reasons"][-1].startswith("nothing was changed: it would now disturb pods (containerd goes back")
     assert "--drain" in n1["reasons"][-1]
     assert "runc: proven" not in run.text
 

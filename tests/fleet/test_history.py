@@ -195,7 +195,7 @@ def test_a_run_that_is_gone_with_its_host_is_ended_by_hand_and_resumed(elsewhere
     for options in ((), ("--resume",)):
         run = apply(elsewhere, *options)
         assert run.code == 1
-        assert "wait for it, or stop it; where it is gone with that host: fleet.py history --end 2" in run.stderr
+        assert "wait for it, or stop it; if that host is no longer there: fleet.py history --end 2" in run.stderr
     assert fleet_py("history", "--end", "2", home=elsewhere.directory).code == 0
     ended = seen(elsewhere, "show", "2")
     assert ended["outcome"].startswith("ended by hand by ")
