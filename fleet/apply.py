@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import child, company, consent, outcome, resume, text
-from fleet.away import LOOK, Away, left_out, look
+from fleet import child, consent, other_runs, outcome, resume, text
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
+from fleet.drained import LOOK, Away, left_out, look
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import SEAL, History, Run, seal
 from fleet.interrupt import Interrupt, Late
@@ -185,7 +185,7 @@ class Applying:
         """
         ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
         self.history.put(self.run, ours)
-        company.refuse(self.history, self.run, self.request.inventory, inventory.hosts)
+        other_runs.refuse(self.history, self.run, self.request.inventory, inventory.hosts)
         self.drained = self.history.drained(self.request.inventory)
         ours = [each.model_copy(update={"drained": each.name in self.drained}) for each in ours]
         self.history.put(self.run, ours)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fleet import child, past, plan
+from fleet import child, history_commands, plan
 from fleet.apply import apply
 from fleet.child import BrokenOff, CannotRun, Events
 from fleet.drain import KUBECTL, Guard, Hooks, Kubectl
@@ -23,10 +23,10 @@ from fleet.interrupt import Late
 from fleet.label import Labels, label
 from fleet.options import Options
 from fleet.outcome import EXIT_INTERRUPTED
+from fleet.schedulers import LOCAL, MANY, NONE, Settings, events_of
 from fleet.shards import SHARD
 from fleet.terminal import say
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
-from fleet.where import LOCAL, MANY, NONE, Settings, events_of
 
 __all__ = ["main"]
 
@@ -226,21 +226,21 @@ def _looking_back(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     with _opened(options, makes=False) as history:
         if options.end is not None:
-            return past.end(history, options.end)
+            return history_commands.end(history, options.end)
         if options.prune is not None:
-            return past.prune(history, options.inventory, options.prune, datetime.now(UTC))
-        return past.history(history, options.inventory, options.count, options.json)
+            return history_commands.prune(history, options.inventory, options.prune, datetime.now(UTC))
+        return history_commands.history(history, options.inventory, options.count, options.json)
 
 
 def _show(options: argparse.Namespace) -> int:
     with _opened(options, makes=False) as history:
-        return past.show(history, options.number, options.nodes, options.json, options.verbose)
+        return history_commands.show(history, options.number, options.nodes, options.json, options.verbose)
 
 
 def _drift(options: argparse.Namespace) -> int:
     numbers = [each for each in (options.before, options.after) if each is not None]
     with _opened(options, makes=False) as history:
-        return past.differences(history, numbers, options.json)
+        return history_commands.differences(history, numbers, options.json)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -253,7 +253,7 @@ def _report(options: argparse.Namespace) -> int:
     if same := [f"--{form}" for form, file in given.items() if [*given.values()].count(file) > 1]:
         raise CannotRun(f"{' and '.join(same)} are one file, which would have the last of them: give each its own")
     with _opened(options, makes=False) as history:
-        return past.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
+        return history_commands.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from fleet import checkout, child
 from fleet.child import CannotRun
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.link import Link
-from fleet.orders import Order
+from fleet.messages import Order
 from fleet.records import Record, Status
+from fleet.schedulers import Settings
 from fleet.shards import SHARD, Attempt, Board, Leases, split
-from fleet.where import Settings
 
 __all__ = ["Cluster", "Settings"]
 

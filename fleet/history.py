@@ -23,11 +23,11 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
-from fleet.alive import Locks, process
 from fleet.checkout import inputs
 from fleet.child import ROOT
 from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
 from fleet.records import Record, Status
+from fleet.run_locks import Locks, process
 
 __all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
 

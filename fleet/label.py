@@ -12,7 +12,7 @@ from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
 from fleet.records import Record
-from fleet.reported import reported
+from fleet.report_run import reported
 from fleet.terminal import say
 from tasks.next_step import LABEL
 

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from fleet import worker
 from fleet.checkout import Checkout, differences
-from fleet.orders import Grants, Order, Seat, Word
+from fleet.messages import Grants, Order, Seat, Word
 from fleet.shards import Leases, Worker
 
 __all__ = ["Link"]

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from fleet import child, text
-from fleet.away import left_out, remembered
 from fleet.child import Events, in_words
+from fleet.drained import left_out, remembered
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN

@@ -39,9 +39,9 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
+from fleet.inventory_part import only
 from fleet.observed import of_plan, printable
 from fleet.options import WAYS
-from fleet.part import only
 from fleet.records import Record, Status
 from fleet.terminal import tell
 from tasks import assess, hosts, verify

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from uuid import uuid4
 
-from fleet.orders import WITHDRAWN, Grants
+from fleet.messages import WITHDRAWN, Grants
 
 __all__ = ["Attempt", "Board", "Leases", "Shard", "Worker", "split"]
 

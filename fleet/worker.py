@@ -19,7 +19,7 @@ from distributed import Client, Queue, Variable, get_client, get_worker
 from fleet import checkout
 from fleet.child import ROOT, BrokenOff, CannotRun, running
 from fleet.events import Event, InventoryEvent, Request
-from fleet.orders import WITHDRAWN, Order, Seat, Word, grants
+from fleet.messages import WITHDRAWN, Order, Seat, Word, grants
 
 __all__ = ["identify", "key", "serve"]
 

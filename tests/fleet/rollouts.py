@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet import history as histories
-from fleet import past, plan
+from fleet import history_commands, plan
 from fleet.apply import apply
 from fleet.drain import Guard, Kubectl
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
@@ -88,7 +88,7 @@ class Played:
         """Forget what can be forgotten; the runs that are left."""
         history = History(self.directory / "history.db")
         try:
-            past.prune(history, None, 90, datetime.now(UTC) + timedelta(days=91))
+            history_commands.prune(history, None, 90, datetime.now(UTC) + timedelta(days=91))
             return sorted(each.id for each in history.runs())
         finally:
             history.close()

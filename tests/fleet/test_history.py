@@ -19,7 +19,7 @@ import pytest
 from fleet import checkout
 from fleet.cli import main
 from fleet.history import CannotEnd, History
-from fleet.past import prune
+from fleet.history_commands import prune
 from fleet.records import Record, Status, Versions
 from lab.paths import REPO
 from tests import nodes

@@ -21,7 +21,7 @@ from fleet.history import History, NoSuchRun, Run, absolute
 from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
-from fleet.reported import before, reported
+from fleet.report_run import before, reported
 from fleet.resume import latest
 from fleet.terminal import say
 
