@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from datetime import date
 from pathlib import Path
 
 from artifacts.lockfile import PROJECT_LOCK
 from artifacts.upstream import FINGERPRINT
-from userns import values
+from userns import arguments, values
 from userns.releases import ARCHITECTURES, COMPONENTS
 from userns.settings import SETTINGS
 
@@ -103,13 +102,15 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--only", action="append", default=[], metavar="COMPONENT[=VERSION]", help="only these (repeatable)"
     )
-    check.add_argument("--jobs", type=_jobs, default=4, metavar="N", help="downloads at a time (default 4)")
+    check.add_argument(
+        "--jobs", type=arguments.number(1, 32), default=4, metavar="N", help="downloads at a time (default 4)"
+    )
 
     show = commands.add_parser(
         "list", help="show the pinned versions, how they were verified, and what is known of them"
     )
     show.add_argument("components", nargs="*", metavar="COMPONENT")
-    show.add_argument("--today", type=_day, metavar="YYYY-MM-DD", help="the day for ends of life")
+    show.add_argument("--today", type=arguments.day, metavar="YYYY-MM-DD", help="the day for ends of life")
 
     bundle = commands.add_parser(
         "bundle",
@@ -147,13 +148,13 @@ def parser() -> argparse.ArgumentParser:
     for command in (add, check, bundle):
         command.add_argument(
             "--timeout",
-            type=_seconds,
+            type=arguments.seconds(3600),
             default=30.0,
             metavar="SECONDS",
             help="how long to wait for an answer (default 30)",
         )
         command.add_argument(
-            "--retries", type=_retries, default=2, metavar="N", help="how often to try again (default 2)"
+            "--retries", type=arguments.number(0, 10), default=2, metavar="N", help="how often to try again (default 2)"
         )
     return whole
 
@@ -181,34 +182,3 @@ def _fingerprint(text: str) -> str:
     if not FINGERPRINT.fullmatch(fingerprint):
         raise argparse.ArgumentTypeError(f"{text!r} is not the fingerprint of a key: 40 hexadecimal digits")
     return fingerprint
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-23") from error
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, up to 3600")
-    return seconds
-
-
-def _count(text: str, least: int, most: int) -> int:
-    if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    return _count(text, 1, 32)
-
-
-def _retries(text: str) -> int:
-    return _count(text, 0, 10)

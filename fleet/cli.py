@@ -7,7 +7,7 @@ import os
 import shlex
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from fleet.schedulers import LOCAL, MANY, NONE, Settings, events_of
 from fleet.shards import SHARD
 from fleet.terminal import say
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
+from userns.arguments import number, seconds
 
 __all__ = ["main"]
 
@@ -150,30 +151,9 @@ def _spreading(parser: argparse.ArgumentParser) -> None:
         spreading.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{what}{shown}")
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= _WEEK:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, up to {_WEEK}")
-    return seconds
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        # int() refuses to read thousands of digits.
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-        return number
-
-    return read
-
-
 # No fleet and no history has so many, and SQLite, the kernel's timers and the calendar can count them.
 _MANY, _WEEK, _CENTURY = 999_999_999, 7 * 86400, 36500
-_count, _some = _number(0, _MANY), _number(1, _MANY)
+_count, _some, _seconds = number(0, _MANY), number(1, _MANY), seconds(_WEEK)
 
 
 _SPREADING = (
@@ -198,7 +178,7 @@ def _looking_back(commands: Any) -> None:
     )
     listing.add_argument(
         "--prune",
-        type=_number(0, _CENTURY),
+        type=number(0, _CENTURY),
         metavar="DAYS",
         help="forget what ended longer ago, but for what a later run asks for: the last two runs over the same nodes, "
         "what to resume, and who is drained",
@@ -294,7 +274,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
     drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
     _kubectl(parser)
     parser.add_argument(
-        "--drain-timeout", type=_number(1, _WEEK), default=300, metavar="SECONDS", help="for each node (300)"
+        "--drain-timeout", type=number(1, _WEEK), default=300, metavar="SECONDS", help="for each node (300)"
     )
     parser.add_argument(
         "--drain-argument",

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from tabulate import tabulate
 
 from fleet.records import ORDER, Record, Status, Versions, totals
+from userns.releases import COMPONENTS
 
 __all__ = ["attention", "by_group", "counted", "names", "plan", "summary"]
 
 # Of more nodes than that, not every name is told where they have something in common.
 NAMED = 8
-COMPONENTS = ("containerd", "runc", "crun")
 
 
 def plan(records: Sequence[Record], *, diff: bool = False, verbose: bool = False) -> str:

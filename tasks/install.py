@@ -10,8 +10,7 @@ from tasks import image, operations, pushing, settings
 from tasks.stage import Stage
 from userns.changes import InstallArtifact, InstallPackage
 from userns.planning import Plan
-
-COMPONENTS = ("containerd", "runc", "crun")
+from userns.releases import COMPONENTS
 
 
 def stage(plan: Plan) -> Stage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 
-from pyinfra.api import HiddenValue, QuoteString, StringCommand, operation
+from pyinfra.api import HiddenValue, StringCommand, operation
 
 from artifacts.bundlefile import BundleFile
 from tasks.files import base64, run, script
@@ -51,7 +51,7 @@ def push(
 @operation()
 def download_packages(stage: str, packages: Iterable[tuple[str, str]]) -> Generator[StringCommand, None, None]:
     """Find the node's own packages of exact upstream versions and download them without installing."""
-    yield _or_drop(stage, run("package.sh", stage, *(word for pair in packages for word in pair)))
+    yield run("package.sh", stage, *(word for pair in packages for word in pair))
 
 
 @operation()
@@ -79,8 +79,3 @@ def activate(stage: str, token: str, actions: str, told: tuple[str, ...] = ()) -
 def activation() -> str:
     """The whole script of the change-over."""
     return "".join(script(name) for name in ACTIVATION)
-
-
-def _or_drop(stage: str, command: StringCommand) -> StringCommand:
-    """`command`, which takes the stage with it where it fails: the run ends then for this host."""
-    return StringCommand("{", command, ";", "}", "||", "{", "rm", "-rf", QuoteString(stage), ";", "exit", "1", ";", "}")

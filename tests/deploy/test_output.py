@@ -211,7 +211,7 @@ def test_nodes_of_one_group_that_differ_in_metacopy_are_told(tmp_path: Path) -> 
     told = {host: [line for line in run.said(f"@fake/{host}") if "metacopy-differs" in line] for host in HOSTS}
     # Which of them comes first is pyinfra's affair.
     assert [host for host, lines in told.items() if lines] in (["other"], ["first", "same"])
-    assert "which is in the group workers, too" in "".join(line for lines in told.values() for line in lines)
+    assert "of the same group workers" in "".join(line for lines in told.values() for line in lines)
 
 
 def test_the_fact_alone_asks_of_the_roots_that_the_data_names(tmp_path: Path) -> None:

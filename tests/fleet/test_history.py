@@ -106,6 +106,7 @@ def test_what_is_not_in_the_history_is_1(past: Fleet, arguments: list[str]) -> N
         "apply x.py --drain-timeout 99999999999",
         "plan x.py --shard 0",
         "plan x.py --lease inf",
+        "plan x.py --lease abc",
     ],
     ids=lambda words: words[:40],
 )
@@ -114,7 +115,7 @@ def test_a_number_that_nothing_can_count_is_one_line(capsys: pytest.CaptureFixtu
         main(words.split())
     assert ended.value.code == 1
     assert re.search(
-        r"'\w+' is (not a number from [01] to \d+|no time in seconds, up to 604800)$", capsys.readouterr().err
+        r"'\w+' is (not a number from [01] to \d+|not a number of seconds, up to 604800)$", capsys.readouterr().err
     )
 
 
