@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from fleet.child import ROOT
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 __all__ = ["MISSING", "Checkout", "differences", "here", "inputs", "portable"]
 
@@ -96,8 +100,8 @@ def _is_file(path: Path | str) -> bool:
     return os.path.isfile(path)
 
 
-def _add(digest: object, files: dict[str, Path]) -> None:
+def _add(digest: _Hash, files: dict[str, Path]) -> None:
     for name, file in sorted(files.items()):
         if not file.is_file():  # an editor's lock beside group_data is a link to nowhere
             continue
-        digest.update(f"{name}\0{sha256(file.read_bytes()).hexdigest()}\0".encode())  # type: ignore[attr-defined]
+        digest.update(f"{name}\0{sha256(file.read_bytes()).hexdigest()}\0".encode())

@@ -293,9 +293,9 @@ class History:
         return {row["name"]: row["run"] for row in rows if row["is_drained"]}
 
     def last_words(self, inventory: str, runs: Collection[int]) -> set[int]:
-        """The latest run that knows of each node that one of these runs has drained: without it they would be believed.
+        """The runs to keep with these: for each node that one of them drained, the latest that mentions it.
 
-        Where a node was given back since, or its pods were never ours, that run alone says so.
+        Where a node was given back since, that run alone says so: without it the node would count as drained for ever.
         """
         claimed, latest = set[str](), dict[str, int]()
         for row in self._db.query(f"{_KNOWING} order by run", [absolute(inventory)]):

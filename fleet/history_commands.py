@@ -86,7 +86,7 @@ def _came_to_something(run: Run) -> bool:
 
 
 def show(past: History, number: int, names: Sequence[str], json_: bool, verbose: bool) -> int:
-    """Tell one run, or some nodes of it, in full."""
+    """Tell one run, or some nodes of it, in full. Raises NoSuchRun."""
     run, records = past.run(number), past.records(number)
     if names:
         records = [each for each in records if each.name in names]
@@ -109,7 +109,10 @@ def show(past: History, number: int, names: Sequence[str], json_: bool, verbose:
 
 
 def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
-    """Tell what is otherwise between two runs; of one run, since the run before it over the same nodes."""
+    """Tell what is otherwise between two runs; of one run, since the run before it over the same nodes.
+
+    Raises NoSuchRun.
+    """
     new = past.run(numbers[-1])
     old = past.run(numbers[0]) if len(numbers) > 1 else before(new, past.runs(new.inventory))
     if old is None:
@@ -137,7 +140,10 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
 def report(
     past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
 ) -> int:
-    """Write the report on a run, else on the last one over a whole inventory, in the forms asked for."""
+    """Write the report on a run, else on the last one over a whole inventory, in the forms asked for.
+
+    Raises NoSuchRun, and CannotRun where a file cannot be written.
+    """
     run: Run | None
     newer: Run | None = None
     if number is not None:

@@ -43,9 +43,10 @@ def load(data: Mapping[str, object]) -> policy.Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """All that a policy hangs on: our settings; all names, for one may be a slip of ours; and all secrets.
+    """The key by which a policy is kept, since most nodes of a fleet have the same settings.
 
-    Most nodes of a fleet ask for the same. The repr tells true from 1; but a secret from another one, it does not.
+    `said` is the repr of our settings, which tells True from 1, and all other names: one may be a slip of ours.
+    The secrets are a part of it for themselves, since all of them have the same repr.
     """
 
     said: str

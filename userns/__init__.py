@@ -1,4 +1,5 @@
-"""What a node needs for Kubernetes user namespaces, and why: plain functions, no I/O, no pyinfra, no clock.
+"""What a node needs for Kubernetes user namespaces, and why: plain functions without pyinfra. Only `python -m userns`
+(`__main__`, `console`) reads files and looks at the clock.
 
 `plan(node, policy, templates)` gives a `Plan`: decisions with reasons, findings, tier and the exact changes. A `Node`
 is what `tasks.node.Node` reads; `userns.policy.load` makes a `Policy` of settings.

@@ -1,4 +1,4 @@
-"""What a node is: the text that the one remote command prints, parsed and checked."""
+"""What a node is, as values: `userns.reading` makes them of the text that the one remote command prints."""
 
 from __future__ import annotations
 

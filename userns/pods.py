@@ -151,7 +151,7 @@ class Pods:
         ]
 
     def _unclaimed(self, handlers: list[str]) -> list[Finding]:
-        """The handlers of which containerd does not claim it; also the default one, where it is none of them."""
+        """The handlers for which containerd reports no user namespaces; also the default one, if it is another one."""
         claims = dict(self.status.handlers) if self.status else {}
         unclaimed = {name: "" for name in handlers if claims.get(name) is False}
         if not unclaimed and claims.get("") is False:

@@ -76,7 +76,7 @@ class State:
 class Table:
     """`found` is certain before the first question; the walk begins at `first`.
 
-    Two tables are equal where they are one: what is kept for each node's table must not read all of it every time.
+    Compared by identity (eq=False): tables are keys of caches, and to hash one by its values takes long.
     """
 
     found: tuple[Found, ...]

@@ -1,4 +1,4 @@
-"""The texts of the other managed files: unit, hook, modprobe option, sysctl and sub-ID files."""
+"""The templates, and the texts of the files beside config.toml: unit, hook, modprobe option, sysctl, sub-ID files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _filled(text: str, values: tuple[tuple[str, Hashable], ...]) -> str:
 
 
 def fill_anew(text: str, **values: Any) -> str:
-    """The same of a template's own text, with whatever values."""
+    """Render a template's text; the result is not kept, so that the values need not be hashable."""
     return _compiled(text).render(values)
 
 
