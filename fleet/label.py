@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleet import child, text
@@ -12,7 +12,6 @@ from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
 from fleet.records import Record
-from fleet.report_run import reported
 from fleet.terminal import say
 from tasks.next_step import LABEL
 
@@ -94,9 +93,12 @@ def last_found(history: History, inventory: str) -> Mapping[str, Record]:
 
     Raises NoSuchRun.
     """
-    runs = [run for run in history.runs(inventory) if run.knows_its_nodes]
-    whole, _ = reported(runs)
-    if whole is None:
+    since = list[int]()
+    for run in history.runs(inventory):
+        if run.knows_its_nodes:
+            since.append(run.id)
+            if run.is_whole:
+                break
+    if not since:
         raise NoSuchRun(f"there is no run over {inventory}: plan one")
-    since: Iterable[int] = sorted(run.id for run in runs if run.id >= whole.id or not whole.is_whole)
-    return {record.name: record for run in since for record in history.records(run)}
+    return {record.name: record for run in reversed(since) for record in history.records(run)}
