@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from fleet import child, history_commands, plan
 from fleet.apply import apply
 from fleet.child import BrokenOff, CannotRun, Events
+from fleet.consent import asked
 from fleet.drain import KUBECTL, Guard, Hooks, Kubectl
 from fleet.events import Request
 from fleet.history import CannotEnd, History, NoSuchRun, default_path
@@ -37,7 +38,7 @@ exit code of plan: 0 nothing to do, 2 nodes to change, 1 a node that was refused
 
 exit code of apply: 0 every node is as it should be, 1 some node is not, 130 interrupted
 
-exit code of label: 0 each node has its label, 1 some has not, 2 some is to get it (--dry)
+exit code of label: 0 each node has its label, 1 some could not get it, 2 some is to get it (--dry)
 
   python fleet.py plan inventories/prod.py
   python fleet.py report inventories/prod.py --html fleet.html
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     labelling = commands.add_parser("label", help="label the nodes in Kubernetes as the last runs found them")
     _choosing(labelling)
     _kubectl(labelling)
+    labelling.add_argument("-y", "--yes", action="store_true", help="do not ask")
     labelling.add_argument("--dry", action="store_true", help="say only what would be done")
     labelling.set_defaults(run=_label)
     _looking_back(commands)
@@ -333,7 +335,7 @@ def _label(options: argparse.Namespace) -> int:
             _request(options),
             history,
             Labels(options.kubectl),
-            dry=options.dry,
+            ask=None if options.dry else lambda: options.yes or asked("Label these nodes?", "--dry to look"),
             verbose=options.verbose,
             events_of=child.events,
         )

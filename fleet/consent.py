@@ -12,7 +12,7 @@ from fleet.child import CannotRun
 from fleet.options import WAYS, Options
 from fleet.records import Record, Status
 
-__all__ = ["agreed"]
+__all__ = ["agreed", "asked"]
 
 
 def agreed(records: Sequence[Record], idle: Sequence[str], options: Options, *, diff: bool) -> bool:
@@ -23,15 +23,18 @@ def agreed(records: Sequence[Record], idle: Sequence[str], options: Options, *, 
     if not options.json:
         print(text.plan(records, diff=diff, verbose=options.verbose))
     _refuse_undecided(records, options)
-    if options.yes:
-        return True
-    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
-        raise CannotRun("nobody is there to agree: pass -y to change nodes without a question, or use plan to look")
     changing = any(each.status is Status.CHANGES for each in records)
-    asked = ["change these nodes"] * changing + [f"let pods back to {text.names(idle)}"] * bool(idle)
-    question = ", and ".join(asked)
+    wanted = ["change these nodes"] * changing + [f"let pods back to {text.names(idle)}"] * bool(idle)
+    question = ", and ".join(wanted)
+    return options.yes or asked(f"{question[0].upper()}{question[1:]}?", "use plan to look")
+
+
+def asked(question: str, instead: str) -> bool:
+    """Ask it. Raises CannotRun where nobody is there, with what to do instead, and KeyboardInterrupt if they leave."""
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise CannotRun(f"nobody is there to agree: pass -y to change nodes without a question, or {instead}")
     try:
-        return click.confirm(f"{question[0].upper()}{question[1:]}?", err=True)
+        return click.confirm(question, err=True)
     except click.Abort:  # Ctrl-C, or Ctrl-D
         raise KeyboardInterrupt from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleet import child, text
@@ -49,11 +49,20 @@ class Labels:
         return self._commands.run([*shlex.split(self.command), *arguments], SECONDS)
 
 
-def label(request: Request, history: History, labels: Labels, *, dry: bool, verbose: bool, events_of: Events) -> int:
-    """Label the chosen nodes of an inventory as they were last found; `dry`: say only what would be done.
+def label(
+    request: Request,
+    history: History,
+    labels: Labels,
+    *,
+    ask: Callable[[], bool] | None,
+    verbose: bool,
+    events_of: Events,
+) -> int:
+    """Label the chosen nodes of an inventory as they were last found, once it was told how, and `ask` says yes.
 
-    The result is the exit code: 0 where each has the label that it should have (now), 2 where one has not and `dry`,
-    1 where kubectl failed, knows no such node, or nobody has read it. Raises CannotRun, BrokenOff, NoSuchRun.
+    The result is the exit code: 0 where each has the label that it should have (now), 2 where one has not and it is
+    not to get it, 1 where kubectl failed, knows no such node, or nobody has read it. Raises CannotRun, BrokenOff,
+    NoSuchRun, and what `ask` raises. Without `ask` it only looks.
     """
     records = last_found(history, request.inventory)
     with events_of(request.model_copy(update={"action": "inventory"}), verbose) as events:
@@ -80,12 +89,14 @@ def label(request: Request, history: History, labels: Labels, *, dry: bool, verb
     failed = bool(strange or unread)
     for tier, names in sorted(other.items()):
         print(f"{LABEL}{f'={tier}' if tier else '-'}: {' '.join(names)}", flush=True)
-        if not dry and (why := labels.write(names, tier)):
-            say(f"kubectl label failed: {why}")
-            failed = True
     if not other and not failed:
         print(f"nothing to do: {text.counted(len(nodes))} labelled as last found")
-    return 1 if failed else 2 if other and dry else 0
+    agreed = bool(other and ask and ask())
+    for tier, names in sorted(other.items()) if agreed else ():
+        if why := labels.write(names, tier):
+            say(f"kubectl label failed: {why}")
+            failed = True
+    return 1 if failed else 2 if other and not agreed else 0
 
 
 def last_found(history: History, inventory: str) -> Mapping[str, Record]:

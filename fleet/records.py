@@ -111,11 +111,12 @@ class Record(_Frozen):
     def label(self) -> str | None:
         """The tier that its label in Kubernetes should say; "" where it should have none; None: whatever it says.
 
-        Of a node that nobody could look at, or whose change is still to come, it is not known that it is worse than
-        before; nor of one that is ready and whose proof was accepted, if it was tried.
+        Of a node that was not read (its settings have a slip, nobody reached it), or whose change is still to come, it
+        is not known that it is worse than before; nor of one that is ready and whose proof was accepted, if it was
+        tried.
         """
         if not self.is_well:
-            return "" if self.status in (Status.FAILED, Status.REFUSED) else None
+            return "" if self.tier and self.status in (Status.FAILED, Status.REFUSED) else None
         if self.proof_allowed:
             return "" if self.status is Status.CHANGED else None
         return self.tier if self.tier != "unsupported" else ""

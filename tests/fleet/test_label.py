@@ -41,33 +41,40 @@ def run(fleet: Fleet, cluster: Cluster, *options: str) -> Run:
     return fleet_py("label", fleet.inventory, "--kubectl", cluster.kubectl, *options, home=fleet.directory)
 
 
+def done(fleet: Fleet, cluster: Cluster, *options: str) -> Run:
+    return run(fleet, cluster, "-y", *options)
+
+
 def test_each_node_gets_the_label_of_what_was_last_found(fleet: Fleet, cluster: Cluster) -> None:
     for name, tier in (("n2", "chown"), ("n3", "chown"), ("n4", "idmapped")):
         cluster.nodes[name]["metadata"]["labels"] = {LABEL: tier, "zone": "a"}
     assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
     dry = run(fleet, cluster, "--dry")
     assert (dry.code, cluster.log) == (2, [])
-    done = run(fleet, cluster)
-    assert done.code == 0, done.text
-    assert dry.stdout == done.stdout == f"{LABEL}-: n4\n{LABEL}=idmapped: n1 n2\n"
+    nobody = run(fleet, cluster)
+    assert (nobody.code, cluster.log) == (1, [])
+    assert "nobody is there to agree: pass -y" in nobody.stderr
+    written = done(fleet, cluster)
+    assert written.code == 0, written.text
+    assert dry.stdout == written.stdout == f"{LABEL}-: n4\n{LABEL}=idmapped: n1 n2\n"
     assert cluster.labels(LABEL) == {"n1": "idmapped", "n2": "idmapped", "n3": "chown"}
     assert cluster.labels("zone") == {"n2": "a", "n3": "a", "n4": "a"}
-    assert "left as it is, of n3 (chown; changes)" in done.stderr
-    written = [*cluster.log]
-    again = run(fleet, cluster)
-    assert (again.code, cluster.log) == (0, written)
+    assert "left as it is, of n3 (chown; changes)" in written.stderr
+    log = [*cluster.log]
+    again = done(fleet, cluster)
+    assert (again.code, cluster.log) == (0, log)
     assert again.stdout == "nothing to do: 5 nodes labelled as last found\n"
 
 
 def test_what_a_later_run_over_a_part_found_counts(fleet: Fleet, cluster: Cluster) -> None:
     assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
-    assert run(fleet, cluster).code == 0
+    assert done(fleet, cluster).code == 0
     fleet.hosts["nodes"] = []
     fleet.add("ready", answers={CHANGE: {"success": False, "stderr": "error: no answer"}}, kubernetes_node="n1")
     fleet.add("changes", nodes.converged(), kubernetes_node="n3")
     limited = ("--limit", "@fake/ready", "--limit", "@fake/changes")
     assert fleet_py("apply", fleet.inventory, "-y", *limited, home=fleet.directory).code == 1
-    assert run(fleet, cluster).code == 0
+    assert done(fleet, cluster).code == 0
     assert cluster.labels(LABEL) == {"n2": "idmapped", "n3": "idmapped"}
 
 
@@ -76,9 +83,9 @@ def test_a_name_that_the_cluster_does_not_know_is_told_and_the_others_are_labell
 ) -> None:
     assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
     del cluster.nodes["n1"]
-    done = run(fleet, cluster)
-    assert done.code == 1
-    assert "this cluster has no node n1: a host's name in Kubernetes is kubernetes_node in its data" in done.stderr
+    written = done(fleet, cluster)
+    assert written.code == 1
+    assert "this cluster has no node n1: a host's name in Kubernetes is kubernetes_node in its data" in written.stderr
     assert cluster.labels(LABEL) == {"n2": "idmapped"}
     fleet.add("later", nodes.converged(), kubernetes_node="n5")
     limited = run(fleet, cluster, "--limit", "@fake/later")
@@ -94,12 +101,12 @@ def test_a_node_whose_proof_was_accepted_gets_none(fleet: Fleet, cluster: Cluste
     applied = fleet_py("apply", fleet.inventory, "-y", "--max-unavailable", "2", home=fleet.directory)
     assert applied.code == 0, applied.text
     assert "kubectl label --overwrite node n2 userns-node/tier=idmapped" in applied.stderr
-    assert run(fleet, cluster).code == 0
+    assert done(fleet, cluster).code == 0
     assert cluster.labels(LABEL) == {"n2": "idmapped"}
 
 
 def test_where_nothing_is_known_or_kubectl_fails_nothing_is_labelled(fleet: Fleet, cluster: Cluster) -> None:
-    none = run(fleet, cluster)
+    none = done(fleet, cluster)
     assert (none.code, cluster.log) == (1, [])
     assert "there is no run over" in none.stderr
     assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
@@ -135,6 +142,8 @@ def test_many_names_are_more_than_one_command(cluster: Cluster, monkeypatch: pyt
 def test_only_what_is_proven_has_a_label_and_what_nobody_saw_keeps_it(status: Status, label: str | None) -> None:
     record = Record(name="n", status=status, tier="chown")
     assert record.label == label
+    if not record.is_well:
+        assert record.model_copy(update={"tier": ""}).label is None
     if record.is_well:
         assert record.model_copy(update={"tier": "unsupported"}).label == ""
         accepted = record.model_copy(update={"proof_allowed": True})
