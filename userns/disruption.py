@@ -34,7 +34,7 @@ def of_plan(plan: Plan) -> tuple[str, ...]:
 
 
 def _downgrade(plan: Plan, version: str) -> list[str]:
-    there = programs.installed(plan.node, plan.policy, "containerd")
+    there = programs.in_use(plan.node, plan.policy, "containerd")
     try:
         older = bool(there) and parse(version).release[:2] < parse(there).release[:2]
     except ValueError:
