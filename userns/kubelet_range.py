@@ -155,11 +155,14 @@ class _Kubelet:
 
     def _others(self) -> Iterator[tuple[IdRange, str]]:
         """The IDs that belong to somebody else, and who that is."""
-        ours = {"kubelet", self.node.kubelet_user}
+        ours = subids.owners(self.node.kubelet_user)
         for file, lines in ((paths.SUBUID, self.node.subuid), (paths.SUBGID, self.node.subgid)):
             for owner, start, count in subids.ranges(lines):
                 if owner not in ours:
-                    yield (start, count), f"{file} gives {start} to {start + count - 1} to {owner}"
+                    yield (
+                        (start, count),
+                        f"{file} gives {start} to {start + count - 1} to {owner or 'a user without a name'}",
+                    )
         yield from self._accounts()
 
     def _accounts(self) -> Iterator[tuple[IdRange, str]]:

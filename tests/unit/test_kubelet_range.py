@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from tests.strategies import any_node
-from userns import paths, tables
+from userns import paths, subids, tables
 from userns.findings import Finding, Severity
 from userns.idrange import ID_SPACE, free_range, inside, overlap, range_problems
 from userns.kubelet_range import RangeWanted, findings
@@ -136,6 +136,7 @@ LAST = sum(RANGE) - 1
         (f"kubelet:{RANGE[0]}:{RANGE[1]}", False),
         (f"kubelet:{RANGE[0]}:65536", False),  # ours to write
         (f"alice:{RANGE[0]}:0", False),
+        (f":{RANGE[0]}:{RANGE[1]}", True),  # a line without a name is not the kubelet's
         ("alice:x:y", False),
         ("", False),
     ],
@@ -354,7 +355,15 @@ def test_a_file_that_cannot_be_written_anew_is_refused() -> None:
     some = lines("alice:1:1")
     some["subuid"] = ("alice:1:2",)
     assert severities(node(**some)) == {"sub-id-unreadable": "blocker"}
-    assert paths.SUBUID in found(node(**some))["sub-id-unreadable"].message
+    said = found(node(**some))["sub-id-unreadable"].message
+    assert said.startswith(f"{paths.SUBUID} could not be read byte for byte (it has bytes that are no text, or")
+    assert "is not touched, so the kubelet does not get kubelet_id_range." in said
+
+
+def test_a_line_without_a_name_is_not_the_kubelets() -> None:
+    nobodys = f":{RANGE[0]}:{RANGE[1]}"
+    assert subids.kubelets(node(**lines(nobodys))) == (None, None)
+    assert subids.kubelets(node(kubelet_user="997", **lines(nobodys, f"997:{RANGE[0]}:{RANGE[1]}"))) == (RANGE, RANGE)
 
 
 # --- properties -----------------------------------------------------------------------------------------------------
