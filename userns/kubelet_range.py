@@ -80,7 +80,9 @@ class _Kubelet:
 
     @cached_property
     def default(self) -> IdRange:
-        return self.ids_per_pod, ID_SPACE - self.ids_per_pod
+        """What the kubelet takes where nobody gave it a range: all but the first block, and once but the last one."""
+        left_out = 1 if does("hands-out-last-block", self.version) else 2
+        return self.ids_per_pod, ID_SPACE - left_out * self.ids_per_pod
 
     def findings(self) -> Iterator[Finding]:
         wanted = self.wanted.range
@@ -344,7 +346,8 @@ class _Kubelet:
         if last:
             faults.append(
                 "the kernel never maps the last block, and a pod that gets it fails for ever "
-                '("fork/exec /proc/self/exe: invalid argument"; Kubernetes 1.38 leaves it out)'
+                '("fork/exec /proc/self/exe: invalid argument"). A kubelet of Kubernetes 1.38 leaves it out, and does '
+                "not start while a pod on record has it: delete such a pod before that upgrade"
             )
         if faults:
             yield Finding(

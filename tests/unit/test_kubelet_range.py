@@ -326,11 +326,28 @@ def test_an_image_has_no_pods_and_no_kubelet_that_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kubelet", "told"), [("1.29.1", False), ("1.30.1", True), ("1.37.0", True), ("1.38.0", False)]
+    ("kubelet", "told"),
+    [
+        ("1.29.1", False),
+        ("1.30.1", True),
+        ("1.37.0", True),
+        ("1.38.0-alpha.1", True),
+        ("1.38.0-alpha.2", False),
+        ("1.38.0", False),
+    ],
 )
 def test_the_default_range_hands_out_a_last_block_that_no_pod_can_have(kubelet: str, told: bool) -> None:
     some = severities(node(kubelet_version=kubelet), None)
     assert some == ({"kubelet-default-range": "note"} if told else {})
+
+
+@pytest.mark.parametrize(("kubelet", "stranded"), [("1.37.0", False), ("1.38.0", True)])
+def test_a_kubelet_that_leaves_out_the_last_block_does_not_start_with_a_pod_in_it(kubelet: str, stranded: bool) -> None:
+    last = PodIds(pod="last", start=ID_SPACE - 65536, length=65536)
+    fits = PodIds(pod="fits", start=ID_SPACE - 131072, length=65536)
+    said = found(node(kubelet_version=kubelet, pod_ids=(last, fits)), None).get("kubelet-id-range-in-use")
+    assert (said is not None) is stranded
+    assert said is None or said.message.startswith("1 pod (last) with a user namespace")
 
 
 def test_a_user_inside_the_default_range_is_told() -> None:
