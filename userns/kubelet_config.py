@@ -47,6 +47,8 @@ def gates(
         message = row.message.format(kubernetes=kubernetes)
         if row is rows[0] and lines:
             message += ". The configuration of each kubelet (KubeletConfiguration) needs these lines"
+            if any("idsPerPod" in line for line in lines):
+                message += "; idsPerPod only while no pod with a user namespace is on its node, or it does not start"
         findings.append(note("kubernetes-feature-gates", message, row.source, lines if row is rows[0] else ()))
     return findings
 
@@ -75,7 +77,8 @@ def _lines(kubernetes: str, gate: str, settings: KubeletSettings | None, told: M
     if pods != told.get("maxPods", _MAX_PODS):
         yield f"maxPods: {pods}"
     ids = str(settings.ids_per_pod)
-    if does("has-ids-per-pod", kubernetes) and ids != told.get("idsPerPod", _IDS_PER_POD):
+    # From 1.33 on the field is there, and ignored: it would take effect with the upgrade to 1.35, under running pods.
+    if does("reads-ids-per-pod", kubernetes) and ids != told.get("idsPerPod", _IDS_PER_POD):
         yield "userNamespaces:"
         yield f"  idsPerPod: {ids}"
 

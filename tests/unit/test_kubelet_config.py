@@ -60,9 +60,13 @@ def test_a_setting_that_is_not_the_kubelets_default_is_a_line(
     assert lines("1.36", **changed) == expected
 
 
-@pytest.mark.parametrize(("kubernetes", "there"), [("1.32", False), ("1.33", True)])
-def test_ids_per_pod_is_a_line_where_the_kubelet_knows_the_field(kubernetes: str, there: bool) -> None:
-    assert ("  idsPerPod: 131072" in lines(kubernetes, ids_per_pod=131072)) is there
+@pytest.mark.parametrize(("kubernetes", "there"), [("1.32", False), ("1.34.9", False), ("1.35", True)])
+def test_ids_per_pod_is_a_line_only_where_the_kubelet_reads_it(kubernetes: str, there: bool) -> None:
+    """Where it knows the field and ignores it, the line would take effect with an upgrade, under running pods."""
+    told = gates(kubernetes, settings(ids_per_pod=131072))[0]
+    assert ("  idsPerPod: 131072" in told.lines) is there
+    assert ("idsPerPod only while no pod with a user namespace is on its node" in told.message) is there
+    assert "idsPerPod" not in gates(kubernetes, settings(max_pods=9))[0].message
 
 
 def test_what_the_node_has_already_is_not_asked_for() -> None:
