@@ -176,22 +176,9 @@ class _Kubelet:
     # --- who else has those IDs ---
 
     def _others(self) -> Iterator[tuple[IdRange, str]]:
-        """The IDs that belong to somebody else, and who that is."""
-        ours = subids.owners(self.node.kubelet_user)
-        for file, lines in ((paths.SUBUID, self.node.subuid), (paths.SUBGID, self.node.subgid)):
-            for owner, start, count in subids.ranges(lines):
-                if owner not in ours:
-                    yield (
-                        (start, count),
-                        f"{file} gives {start} to {start + count - 1} to {owner or 'a user without a name'}",
-                    )
-        yield from self._accounts()
-
-    def _accounts(self) -> Iterator[tuple[IdRange, str]]:
-        for ids in self.node.host_ids:
-            file = "/etc/passwd" if ids.kind == "user" else "/etc/group"
-            who = f"{ids.kind} {ids.name} ({ids.first})" if ids.name else f"{ids.count} more, {ids.first} to {ids.last}"
-            yield (ids.first, ids.last - ids.first + 1), f"{file} has {who}"
+        """The IDs that belong to somebody else, and who that is. Whom LDAP or sssd knows is not read."""
+        yield from subids.of_others(self.node)
+        yield from subids.accounts(self.node)
 
     def _taken(self, wanted: IdRange) -> Iterator[Finding]:
         if clashes := [who for theirs, who in self._others() if overlap(theirs, wanted)]:
@@ -206,7 +193,12 @@ class _Kubelet:
         free = free_range(
             (ids for ids, _ in self._others()), ids_per_pod=self.wanted.ids_per_pod, max_pods=self.max_pods
         )
-        return f"Set kubelet_id_range to one that is free, such as {free}" if free else "Choose another range"
+        if not free:
+            return "Choose another range"
+        return (
+            f"Set kubelet_id_range to one that is free, such as {free} (by /etc/passwd, /etc/group, {paths.SUBUID} and "
+            f"{paths.SUBGID}; users that only LDAP or sssd knows are not seen)"
+        )
 
     # --- what getsubids says ---
 
@@ -360,11 +352,20 @@ class _Kubelet:
                 _RULES,
             )
         yield from self._stranded(self.default, "the kubelet's default range")
-        users = [who for theirs, who in self._accounts() if overlap(theirs, self.default)]
+        users, sub_ids = (
+            [who for theirs, who in each if overlap(theirs, self.default)]
+            for each in (subids.accounts(self.node), subids.of_others(self.node))
+        )
         last = does("hands-out-last-block", self.version)
         faults = []
         if users:
             faults.append(f"part of that is of users of this node, and a pod's users could be theirs ({_some(users)})")
+        if sub_ids:
+            # No more than a note: most cloud images have such a line, and few of them a container without root.
+            faults.append(
+                "part of that is sub-IDs of other users, whose containers (rootless Podman, Docker) could have the "
+                f"same IDs as pods ({_some(sub_ids)})"
+            )
         if last:
             faults.append(
                 "the kernel never maps the last block, and a pod that gets it fails for ever "

@@ -1,4 +1,4 @@
-"""/etc/subuid and /etc/subgid as they are on a node: who has which IDs, and whether they can be written anew."""
+"""Who has which IDs on a node, by /etc/subuid, /etc/subgid and its users; whether the two can be written anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userns.findings import Finding, blocker
 from userns.idrange import IdRange
 from userns.node import Node
 
-__all__ = ["kubelets", "owners", "ranges", "unreadable", "whole"]
+__all__ = ["accounts", "kubelets", "of_others", "owners", "ranges", "unreadable", "whole"]
 
 
 def whole(node: Node, file: str) -> bool:
@@ -64,6 +64,23 @@ def kubelets(node: Node) -> tuple[IdRange | None, IdRange | None]:
         return found[0] if len(found) == 1 else None
 
     return of(paths.SUBUID), of(paths.SUBGID)
+
+
+def of_others(node: Node) -> Iterator[tuple[IdRange, str]]:
+    """The ranges of everybody but the kubelet, and whose each is, in words."""
+    ours = owners(node.kubelet_user)
+    for file in (paths.SUBUID, paths.SUBGID):
+        for owner, start, count in ranges(_lines(node, file)):
+            if owner not in ours:
+                yield (start, count), f"{file} gives {start} to {start + count - 1} to {owner or 'a user without name'}"
+
+
+def accounts(node: Node) -> Iterator[tuple[IdRange, str]]:
+    """The users and groups from 65536 on that the node's own files have, in words."""
+    for ids in node.host_ids:
+        file = "/etc/passwd" if ids.kind == "user" else "/etc/group"
+        who = f"{ids.kind} {ids.name} ({ids.first})" if ids.name else f"{ids.count} more, {ids.first} to {ids.last}"
+        yield (ids.first, ids.last - ids.first + 1), f"{file} has {who}"
 
 
 def _lines(node: Node, file: str) -> tuple[str, ...]:

@@ -417,8 +417,18 @@ def test_a_user_inside_the_default_range_is_told() -> None:
     assert severities(some, None) == {"kubelet-default-range": "warning"}
     said = found(some, None)["kubelet-default-range"].message
     assert "user alice (70000)" in said
-    assert "such as (131072, 7208960)" in said
+    assert "such as (131072, 7208960) (by /etc/passwd, /etc/group, /etc/subuid and /etc/subgid; users that" in said
     assert "last block" not in said
+
+
+def test_sub_ids_of_others_inside_the_default_range_are_no_more_than_noted() -> None:
+    """Each cloud image of Debian and Ubuntu has such a line for its first user."""
+    some = node(kubelet_version="1.38.0", **lines("ubuntu:100000:65536"))
+    assert severities(some, None) == {"kubelet-default-range": "note"}
+    said = found(some, None)["kubelet-default-range"].message
+    assert "/etc/subuid gives 100000 to 165535 to ubuntu; /etc/subgid gives 100000 to 165535 to ubuntu" in said
+    assert "such as (196608, 7208960)" in said
+    assert found(node(kubelet_version="1.38.0", **lines("low:1:9")), None) == {}
 
 
 def test_pods_that_do_not_fit_the_number_of_ids_that_the_kubelet_was_told_already_are_told() -> None:
