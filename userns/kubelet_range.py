@@ -144,8 +144,8 @@ class _Kubelet:
                 "kubelet-id-range-in-use",
                 f"ids_per_pod is {wanted}, and the kubelet here gives each pod {has} IDs. With idsPerPod: {wanted} in "
                 f"its configuration it would not start again: {self._pods(self._other_sizes)} with a user namespace "
-                f'would have blocks of the wrong size ("{_LENGTH}"). Set ids_per_pod = {has} for this node. Or, to '
-                f"change it, before you touch that configuration: {self._drain()}",
+                f'would have blocks of the wrong size ("{_LENGTH}"). Set ids_per_pod = {has} for this node. To '
+                f"change it, empty the node before you touch that configuration. {self._drain()}",
                 _RULES,
             )
         elif wanted == self.ids_per_pod:
