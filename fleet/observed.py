@@ -49,7 +49,7 @@ def _versions(plan: Plan) -> dict[str, Versions]:
     node, policy = plan.node, plan.policy
     return {
         component: Versions(
-            installed=programs.installed(node, policy, component),
+            installed=programs.in_use(node, policy, component),
             wanted=policy.versions.get(component, ""),
             packaged=programs.packaged(node, policy, component),
             wants_package=policy.install_from == "package",

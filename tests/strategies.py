@@ -93,6 +93,7 @@ kubelet_config = st.fixed_dictionaries(
         "cgroupDriver": st.sampled_from(["systemd", "cgroupfs"]),
         "maxPods": st.sampled_from(["110", "1000", "many"]),
         "idsPerPod": st.sampled_from(["65536", "131072"]),
+        "failCgroupV1": st.sampled_from(["true", "false"]),
         "UserNamespacesSupport": st.sampled_from(["true", "false"]),
         "containerRuntimeEndpoint": st.sampled_from(["unix:///run/containerd/containerd.sock", "/x.sock", ""]),
     },

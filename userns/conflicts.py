@@ -17,7 +17,7 @@ from userns.programs import changes
 from userns.readiness import Readiness
 from userns.releases import ARCHITECTURES
 from userns.requirements import stack
-from userns.tables import branch
+from userns.tables import KUBELETS, branch
 from userns.versions import parse
 from userns.wants import Wants
 
@@ -105,15 +105,32 @@ def _machine(node: Node, wants: Wants) -> Iterator[Finding]:
             f"no release asset is pinned for {node.machine or 'an unknown architecture'} (known: {known}): "
             'use install_from = "package"',
         )
-    if node.cgroup in ("v1", "hybrid"):
-        refuses = bool(wants.kubernetes_version) and parse(wants.kubernetes_version) >= parse("1.35")
-        kubelet = "; from 1.35 on the kubelet does not start on it (failCgroupV1)" if refuses else ""
-        what = "cgroup v1" if node.cgroup == "v1" else "cgroup v1 with v2 beside it (hybrid)"
-        cure = "boot with systemd.unified_cgroup_hierarchy=1"
-        yield warning(
+
+
+def _cgroup_v1(node: Node, wants: Wants) -> Iterator[Finding]:
+    """The kubelet that is here and the one that is wanted both count: the node has to serve the later one, too."""
+    if node.cgroup not in ("v1", "hybrid") or wants.image:
+        return
+    what = "cgroup v1" if node.cgroup == "v1" else "cgroup v1 with v2 beside it (hybrid)"
+    text = f"this node runs {what}, which containerd 2.2, runc 1.4 and crun 1.18 deprecate"
+    cure = "Boot it with systemd.unified_cgroup_hierarchy=1"
+    source = KUBELETS["refuses-cgroup-v1"].source
+    here, later = (
+        bool(version) and kubelet_range.does("refuses-cgroup-v1", version)
+        for version in (node.kubelet_version, wants.kubernetes_version)
+    )
+    if (here or later) and node.kubelet_config.get("failCgroupV1", "").casefold() != "false":
+        kubelet = f"the kubelet here ({node.kubelet_version})" if here else f"a kubelet {wants.kubernetes_version}"
+        yield blocker(
             "cgroup-v1",
-            f"this node runs {what}, which containerd 2.2, runc 1.4 and crun 1.18 deprecate{kubelet}: {cure}",
-            "Kubernetes docs, concepts/architecture/cgroups; KEP-5573",
+            f"{text}, and {kubelet} does not start on it: failCgroupV1 is true by default from Kubernetes 1.35 on. "
+            f"{cure}. To stay with v1 as long as it lasts, set failCgroupV1: false in the kubelet's configuration; "
+            "allow this where it says so elsewhere, or is not here yet",
+            source,
+        )
+    else:
+        yield warning(
+            "cgroup-v1", f"{text}, and on which kubelets from 1.35 on do not start by default. {cure}", source
         )
 
 
@@ -270,6 +287,7 @@ def _unfinished(node: Node, _wants: Wants) -> Iterator[Finding]:
 _CHECKS: tuple[Callable[[Node, Wants], Iterator[Finding]], ...] = (
     _access,
     _machine,
+    _cgroup_v1,
     _tools,
     _space,
     other_runtimes.check,

@@ -5,11 +5,10 @@ A restart of containerd is none: shims and containers go on, which tests on real
 
 from __future__ import annotations
 
-from userns import paths, programs
+from userns import paths, programs, subids
 from userns.changes import InstallArtifact, InstallPackage, WriteFile
 from userns.node import Unit
 from userns.planning import Plan
-from userns.subids import ranges
 from userns.versions import parse
 
 __all__ = ["of_plan"]
@@ -34,7 +33,7 @@ def of_plan(plan: Plan) -> tuple[str, ...]:
 
 
 def _downgrade(plan: Plan, version: str) -> list[str]:
-    there = programs.installed(plan.node, plan.policy, "containerd")
+    there = programs.in_use(plan.node, plan.policy, "containerd")
     try:
         older = bool(there) and parse(version).release[:2] < parse(there).release[:2]
     except ValueError:
@@ -49,6 +48,6 @@ def _downgrade(plan: Plan, version: str) -> list[str]:
 def _range_changes(plan: Plan, path: str) -> bool:
     """And not only the file's mode, or a range that is there for the first time."""
     lines = plan.node.subuid if path == paths.SUBUID else plan.node.subgid
-    owners = {"kubelet", plan.node.kubelet_user} - {""}
-    has = {(start, count) for owner, start, count in ranges(lines) if owner in owners}
+    ours = subids.owners(plan.node.kubelet_user)
+    has = {(start, count) for owner, start, count in subids.ranges(lines) if owner in ours}
     return bool(has) and has != {plan.policy.kubelet_id_range}

@@ -47,6 +47,8 @@ def gates(
         message = row.message.format(kubernetes=kubernetes)
         if row is rows[0] and lines:
             message += ". The configuration of each kubelet (KubeletConfiguration) needs these lines"
+            if any("idsPerPod" in line for line in lines):
+                message += "; idsPerPod only while no pod with a user namespace is on its node, or it does not start"
         findings.append(note("kubernetes-feature-gates", message, row.source, lines if row is rows[0] else ()))
     return findings
 
@@ -75,7 +77,8 @@ def _lines(kubernetes: str, gate: str, settings: KubeletSettings | None, told: M
     if pods != told.get("maxPods", _MAX_PODS):
         yield f"maxPods: {pods}"
     ids = str(settings.ids_per_pod)
-    if does("has-ids-per-pod", kubernetes) and ids != told.get("idsPerPod", _IDS_PER_POD):
+    # From 1.33 on the field is there, and ignored: it would take effect with the upgrade to 1.35, under running pods.
+    if does("reads-ids-per-pod", kubernetes) and ids != told.get("idsPerPod", _IDS_PER_POD):
         yield "userNamespaces:"
         yield f"  idsPerPod: {ids}"
 
@@ -115,9 +118,22 @@ def contradictions(
 
 
 def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]:
-    """Where the kubelet that runs, of the version `kubernetes`, is not the one that the settings are for."""
-    kubelet = node.running_kubelet
+    """Where the kubelet that runs, of the version `kubernetes`, is not the one that the settings are for.
+
+    Of one that does not run only a file is known, which flags may overrule, and a node may be on its way from one
+    runtime to another just then: that is told, and stops nothing.
+    """
+    kubelet, endpoint = node.running_kubelet, _other_runtime(node.kubelet_config)
     if kubelet is None:
+        if endpoint:
+            yield warning(
+                "kubelet-uses-another-runtime",
+                f"no kubelet runs here, and the configuration of the next one, {kubelet_root.rstrip('/')}/config.yaml, "
+                f"has containerRuntimeEndpoint {endpoint}. The containerd that this run sets up listens on "
+                f"{_ENDPOINT}: unless a flag of the kubelet's says otherwise, no pod would use it. Set "
+                f"containerRuntimeEndpoint: unix://{_ENDPOINT} there before you start it",
+                "KubeletConfiguration containerRuntimeEndpoint, kubelet --container-runtime-endpoint",
+            )
         return
     if not kubelet.uses_root:
         yield blocker(
@@ -127,11 +143,13 @@ def running(node: Node, kubelet_root: str, kubernetes: str) -> Iterator[Finding]
             "kubelet --root-dir",
         )
     yield from _gate_off(node.kubelet_config, kubernetes)
-    if endpoint := _other_runtime(node.kubelet_config):
-        yield warning(
+    if endpoint:
+        yield blocker(
             "kubelet-uses-another-runtime",
             f"the kubelet that runs here uses {endpoint}, and the containerd that this run sets up listens on "
-            f"{_ENDPOINT}: until the kubelet is told to use that, no pod gets what this node is made ready for",
+            f"{_ENDPOINT}: it would be installed and proven, and no pod would use it. Leave this node out; or, if it "
+            "is to move to containerd, allow this for the run, and drain the node and set "
+            f"containerRuntimeEndpoint: unix://{_ENDPOINT} (flag: --container-runtime-endpoint) right after it",
             "KubeletConfiguration containerRuntimeEndpoint, kubelet --container-runtime-endpoint",
         )
 

@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from userns import paths, subids
-from userns.findings import Finding, Severity, blocker, note, warning
+from userns import kubelet_programs, paths, subids
+from userns.findings import Finding, Severity, blocker, warning
 from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems
 from userns.node import Node, PodIds, Unit
-from userns.tables import GETSUBIDS, KUBELETS, NEWEST_KUBERNETES, Range
+from userns.tables import KUBELETS, NEWEST_KUBERNETES
 from userns.versions import parse
 
 __all__ = ["RangeWanted", "does", "findings"]
 
 _RULES = "kubernetes/kubernetes pkg/kubelet/userns/userns_manager.go, kubelet_pods.go"
+_LENGTH = "wrong user namespace length"
 _SHOWN = 5
 _BEFORE_PODS = (
     ", before a pod with hostUsers: false starts on this node: one that gets its IDs from the old range keeps the "
@@ -80,7 +81,9 @@ class _Kubelet:
 
     @cached_property
     def default(self) -> IdRange:
-        return self.ids_per_pod, ID_SPACE - self.ids_per_pod
+        """What the kubelet takes where nobody gave it a range: all but the first block, and once but the last one."""
+        left_out = 1 if does("hands-out-last-block", self.version) else 2
+        return self.ids_per_pod, ID_SPACE - left_out * self.ids_per_pod
 
     def findings(self) -> Iterator[Finding]:
         wanted = self.wanted.range
@@ -96,7 +99,12 @@ class _Kubelet:
                 yield from subids.unreadable(self.node)
                 yield from self._taken(wanted)
             return
-        yield from self._programs()
+        yield from kubelet_programs.findings(
+            self.node,
+            ranged=bool(wanted),
+            dies=does("dies-without-getsubids", self.version),
+            asks_getent=does("asks-getent", self.version),
+        )
         if wanted:
             yield from subids.unreadable(self.node)
             yield from self._taken(wanted)
@@ -107,66 +115,70 @@ class _Kubelet:
         else:
             yield from self._default()
 
-    # --- the programs that the kubelet asks ---
+    # --- how many IDs a pod gets ---
 
-    def _programs(self) -> Iterator[Finding]:
-        wanted, dies = self.wanted.range, does("dies-without-getsubids", self.version)
-        if "getsubids" not in self.node.tools and (wanted or (self.node.kubelet_user and dies)):
-            who = "kubelet_id_range is set" if wanted else "there is a user kubelet"
-            without = "it does not start" if dies else "it takes its default range, whatever is set"
-            cure = "" if wanted else ", or remove the user kubelet if nothing needs it (userdel kubelet)"
-            yield blocker(
-                "getsubids-missing",
-                f"{who}, and the kubelet asks getsubids for its range: without that program {without}. "
-                f"{self._package()}{cure}",
-                KUBELETS["dies-without-getsubids"].source,
-            )
-        if "getent" not in self.node.tools and (wanted or self.node.kubelet_user):
-            asks = does("asks-getent", self.version)
-            text = (
-                "there is no getent, and a kubelet that is built statically (upstream's from 1.38 on) finds no user "
-                "kubelet without it and takes its default range. Install it (libc-bin, glibc-common, musl-utils) "
-                "where the kubelet's PATH has it"
-            )
-            yield (warning if asks else note)("getent-missing", text, KUBELETS["asks-getent"].source)
+    @cached_property
+    def _has(self) -> int:
+        """The number of IDs a pod in the kubelet's configuration, or its default."""
+        return self._told("idsPerPod", ID_BLOCK, ID_BLOCK)
 
-    def _package(self) -> str:
-        for row in GETSUBIDS:
-            if self.node.os_id not in row.os or not _fits(row.versions, self.node.os_version):
-                continue
-            if row.package:
-                return f"Install the package {row.package}"
-            return f"No package of {self.node.os_id} {self.node.os_version} has it: take a newer release of it"
-        return (
-            "Install it (Debian 12 and later, Ubuntu 24.04: uidmap; Fedora and EL: shadow-utils-subid; Alpine: "
-            "shadow-subids; Ubuntu 22.04 has none)"
-        )
+    @cached_property
+    def _resizes(self) -> bool:
+        """Whether the kubelet is to get another number than it has, with which it does not take the pods on record."""
+        if self.wanted.image or self.wanted.ids_per_pod == self._has or not does("reads-ids-per-pod", self.version):
+            return False
+        return bool(self.node.pods_untold or self._other_sizes)
+
+    @cached_property
+    def _other_sizes(self) -> tuple[PodIds, ...]:
+        return tuple(each for each in self.node.pod_ids if each.length != self.wanted.ids_per_pod)
 
     def _ids_per_pod(self) -> Iterator[Finding]:
-        if self.wanted.ids_per_pod != self.ids_per_pod:
+        """Whether ids_per_pod is what the kubelet goes by, and what becomes of the pods if it is told so.
+
+        Nothing here tells it: the operator does, by the lines of `kubernetes-feature-gates`.
+        """
+        wanted, has = self.wanted.ids_per_pod, self._has
+        if self._resizes:
+            yield blocker(
+                "kubelet-id-range-in-use",
+                f"ids_per_pod is {wanted}, and the kubelet here gives each pod {has} IDs. With idsPerPod: {wanted} in "
+                f"its configuration it would not start again: {self._pods(self._other_sizes)} with a user namespace "
+                f'would have blocks of the wrong size ("{_LENGTH}"). Set ids_per_pod = {has} for this node. To '
+                f"change it, empty the node before you touch that configuration. {self._drain()}",
+                _RULES,
+            )
+        elif wanted == self.ids_per_pod:
+            return
+        elif does("reads-ids-per-pod", self.version):
+            told = self.node.kubelet_config.get("idsPerPod")
             yield warning(
                 "ids-per-pod-ignored",
-                f"ids_per_pod = {self.wanted.ids_per_pod} has no effect: the kubelet of Kubernetes {self.version} "
-                f"gives every pod {self.ids_per_pod} IDs, and reads idsPerPod from 1.35 on",
+                f"ids_per_pod = {wanted} has no effect yet: the kubelet here gives each pod {has} IDs, for its "
+                f"configuration has {f'idsPerPod {told}' if told else 'no idsPerPod'}. Set that to {wanted} and "
+                "restart the kubelet before a pod with hostUsers: false starts on this node: with one on record that "
+                f'has another number of IDs it does not start ("{_LENGTH}")',
+                KUBELETS["reads-ids-per-pod"].source,
+            )
+        else:
+            there = has != ID_BLOCK
+            yield warning(
+                "ids-per-pod-ignored",
+                f"ids_per_pod = {wanted} has no effect: a kubelet of Kubernetes {self.version} gives each pod "
+                f"{ID_BLOCK} IDs, and idsPerPod is read from 1.35 on. "
+                + (f"It has idsPerPod {has} already" if there else "Do not set idsPerPod yet")
+                + f": a kubelet of 1.35 that finds it does not start while pods with {ID_BLOCK} IDs are on record "
+                f'("{_LENGTH}"). '
+                + ("Drain this node before that upgrade" if there else "Set it with that upgrade, on a drained node"),
                 KUBELETS["reads-ids-per-pod"].source,
             )
 
     # --- who else has those IDs ---
 
     def _others(self) -> Iterator[tuple[IdRange, str]]:
-        """The IDs that belong to somebody else, and who that is."""
-        ours = {"kubelet", self.node.kubelet_user}
-        for file, lines in ((paths.SUBUID, self.node.subuid), (paths.SUBGID, self.node.subgid)):
-            for owner, start, count in subids.ranges(lines):
-                if owner not in ours:
-                    yield (start, count), f"{file} gives {start} to {start + count - 1} to {owner}"
-        yield from self._accounts()
-
-    def _accounts(self) -> Iterator[tuple[IdRange, str]]:
-        for ids in self.node.host_ids:
-            file = "/etc/passwd" if ids.kind == "user" else "/etc/group"
-            who = f"{ids.kind} {ids.name} ({ids.first})" if ids.name else f"{ids.count} more, {ids.first} to {ids.last}"
-            yield (ids.first, ids.last - ids.first + 1), f"{file} has {who}"
+        """The IDs that belong to somebody else, and who that is. Whom LDAP or sssd knows is not read."""
+        yield from subids.of_others(self.node)
+        yield from subids.accounts(self.node)
 
     def _taken(self, wanted: IdRange) -> Iterator[Finding]:
         if clashes := [who for theirs, who in self._others() if overlap(theirs, wanted)]:
@@ -181,7 +193,12 @@ class _Kubelet:
         free = free_range(
             (ids for ids, _ in self._others()), ids_per_pod=self.wanted.ids_per_pod, max_pods=self.max_pods
         )
-        return f"Set kubelet_id_range to one that is free, such as {free}" if free else "Choose another range"
+        if not free:
+            return "Choose another range"
+        return (
+            f"Set kubelet_id_range to one that is free, such as {free} (by /etc/passwd, /etc/group, {paths.SUBUID} and "
+            f"{paths.SUBGID}; users that only LDAP or sssd knows are not seen)"
+        )
 
     # --- what getsubids says ---
 
@@ -269,6 +286,8 @@ class _Kubelet:
             before is not None and inside(before, wanted) and not self._outside(wanted) and not self.node.pods_untold
         )
         if (self.node.pod_ids or self.node.pods_untold) and not grows:
+            if self._resizes:
+                return  # that has been said, and has the same cure
             yield blocker(
                 "kubelet-id-range-in-use",
                 f"the kubelet's range would change{f' from {_shown(before)}' if before else ''} to {_shown(wanted)} "
@@ -296,12 +315,12 @@ class _Kubelet:
         )
 
     def _stranded(self, ids: IdRange, what: str) -> Iterator[Finding]:
-        if outside := self._outside(ids):
+        if not self._resizes and (outside := self._outside(ids)):  # else that has been said, and has the same cure
             yield warning(
                 "kubelet-id-range-in-use",
                 f"{self._pods(outside, untold=False)} with a user namespace have IDs that do not fit {what}, "
                 f"{_shown(ids)} in blocks of {self.ids_per_pod}: the kubelet will not start again "
-                f'("out of range", "wrong user namespace length"). {self._drain()}',
+                f'("out of range", "{_LENGTH}"). {self._drain()}',
                 "kubernetes/kubernetes#132966",
             )
 
@@ -333,15 +352,25 @@ class _Kubelet:
                 _RULES,
             )
         yield from self._stranded(self.default, "the kubelet's default range")
-        users = [who for theirs, who in self._accounts() if overlap(theirs, self.default)]
+        users, sub_ids = (
+            [who for theirs, who in each if overlap(theirs, self.default)]
+            for each in (subids.accounts(self.node), subids.of_others(self.node))
+        )
         last = does("hands-out-last-block", self.version)
         faults = []
         if users:
             faults.append(f"part of that is of users of this node, and a pod's users could be theirs ({_some(users)})")
+        if sub_ids:
+            # No more than a note: most cloud images have such a line, and few of them a container without root.
+            faults.append(
+                "part of that is sub-IDs of other users, whose containers (rootless Podman, Docker) could have the "
+                f"same IDs as pods ({_some(sub_ids)})"
+            )
         if last:
             faults.append(
                 "the kernel never maps the last block, and a pod that gets it fails for ever "
-                '("fork/exec /proc/self/exe: invalid argument"; Kubernetes 1.38 leaves it out)'
+                '("fork/exec /proc/self/exe: invalid argument"). A kubelet of Kubernetes 1.38 leaves it out, and does '
+                "not start while a pod on record has it: delete such a pod before that upgrade"
             )
         if faults:
             yield Finding(
@@ -351,15 +380,6 @@ class _Kubelet:
                 f"{self._suggestion()}",
                 KUBELETS["hands-out-last-block"].source,
             )
-
-
-def _fits(versions: Range | None, version: str) -> bool:
-    if versions is None:
-        return True
-    try:
-        return parse(version) in versions
-    except ValueError:
-        return False
 
 
 def _range(line: str) -> IdRange | None:

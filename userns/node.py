@@ -268,7 +268,7 @@ class Node(_Frozen):
     # None: no process named kubelet runs (k3s and MicroK8s have theirs in one of another name).
     running_kubelet: RunningKubelet | None = None
     # What its files and flags say, or where none runs, config.yaml in its root. Keys: cgroupDriver, maxPods,
-    # idsPerPod, containerRuntimeEndpoint, and the feature gates.
+    # idsPerPod, failCgroupV1, containerRuntimeEndpoint, and the feature gates.
     kubelet_config: dict[str, str] = {}
     # The cgroup driver that containerd has by its files, where a kubelet works: systemd, cgroupfs, or "" (not known).
     cgroup_driver: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from userns.changes import HoldPackage, InstallArtifact, InstallPackage, RemoveFile
 from userns.findings import Finding, blocker
-from userns.node import Binary, Node
+from userns.node import Binary, Node, Unit
 from userns.paths import INSTALLED, PACKAGED, UNIT
 from userns.policy import Policy
 from userns.releases import ARCHITECTURES, Asset
@@ -27,8 +27,12 @@ def paths(policy: Policy) -> dict[str, str]:
     return PACKAGED if policy.install_from == "package" else INSTALLED
 
 
-def installed(node: Node, policy: Policy, component: str) -> str:
-    """The version of a component that the node has now where the policy would have it, or in its other place; or ""."""
+def in_use(node: Node, policy: Policy, component: str) -> str:
+    """The version of a component that this node uses now, "" where it has none.
+
+    Of containerd that is what containerd.service starts; else what is where the policy would have it, or in its other
+    place, or what a package says. `upgrades.running_containerd` guesses at no other program than the unit's.
+    """
     if path := _path(node, policy, component):
         return upstream(node.binaries[path].version) or node.binaries[path].version
     package = node.packages.get(component)
@@ -36,15 +40,16 @@ def installed(node: Node, policy: Policy, component: str) -> str:
 
 
 def packaged(node: Node, policy: Policy, component: str) -> bool:
-    """Whether what is installed of a component is the distribution's own package."""
+    """Whether what is in use of a component is the distribution's own package."""
     return component in node.packages and _path(node, policy, component) in ("", PACKAGED[component])
 
 
 def _path(node: Node, policy: Policy, component: str) -> str:
     """Where the program of a component is whose version counts; "" where none has one."""
-    for places in (paths(policy), PACKAGED, INSTALLED):
-        if (binary := node.binaries.get(places[component])) is not None and binary.version:
-            return places[component]
+    starts = node.units.get("containerd", Unit()).program if component == "containerd" else ""
+    for path in (starts, *(places[component] for places in (paths(policy), PACKAGED, INSTALLED))):
+        if (binary := node.binaries.get(path)) is not None and binary.version:
+            return path
     return ""
 
 

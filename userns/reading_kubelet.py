@@ -66,6 +66,8 @@ _TRUTH = {"1": "true", "t": "true", "0": "false", "f": "false"}  # strconv.Parse
 def _config(by_kind: ByKind) -> dict[str, str]:
     """Of a kubelet's files the last one counts, and flags win over all of them; of gates each flag adds its own."""
     flags = {name: value for name, value in by_kind.get("kubelet-flag", []) if value and name != "featureGates"}
+    if fails := flags.get("failCgroupV1", "").lower():
+        flags["failCgroupV1"] = _TRUTH.get(fails, fails)
     for gates in (value for name, value in by_kind.get("kubelet-flag", []) if name == "featureGates"):
         for gate, _, on in (each.partition("=") for each in gates.split(",")):
             if gate.strip() in ("UserNamespacesSupport", "UserNamespacesStatelessPodsSupport"):

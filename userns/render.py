@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from userns import subids
 from userns.paths import PRE_START
 
 __all__ = [
@@ -110,14 +111,14 @@ def max_user_namespaces(max_pods: int) -> int:
     return max(_FEWEST_NAMESPACES, max_pods * _NAMESPACES_PER_POD)
 
 
-def subid_text(existing_lines: Iterable[str], start: int, count: int, *, user: str = "kubelet", uid: str = "") -> str:
-    """/etc/subuid or /etc/subgid with exactly one range for `user`, and every other line as it was.
+def subid_text(existing_lines: Iterable[str], start: int, count: int, *, uid: str = "") -> str:
+    """/etc/subuid or /etc/subgid with exactly one range for the user kubelet, and every other line as it was.
 
     Also replaces the range that useradd may have added by itself, and one under the user's number (`uid`):
     `getsubids` prints both, and the kubelet refuses to start with more than one.
     """
-    ours = f"{user}:{start}:{count}"
-    owners = {user, uid} - {""}
+    ours = f"kubelet:{start}:{count}"
+    owners = subids.owners(uid)
     lines: list[str] = []
     written = False
     for line in (each.rstrip("\n") for each in existing_lines):

@@ -13,7 +13,7 @@ from userns.kubelet_config import KubeletSettings, contradictions, gates, keeps_
 from userns.node import Node
 from userns.policy import Policy
 from userns.tables import BOUNDARIES, NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch
-from userns.upgrades import installed
+from userns.upgrades import running_containerd
 from userns.versions import Version, parse
 
 __all__ = ["check", "gates", "of_policy", "stack"]
@@ -36,7 +36,7 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
     )
     found += _shared_memory(node, policy)
     runs = node.kubelet_version or policy.kubernetes_version
-    keeps = [*keeps_driver(node, kubelet, runs, installed(node))]
+    keeps = [*keeps_driver(node, kubelet, runs, running_containerd(node))]
     told = node.kubelet_config | ({"cgroupDriver": policy.cgroup_driver} if keeps else {})  # once is enough
     found += [*contradictions(runs, kubelet, told, works=bool(node.cgroup_driver)), *keeps]
     return [*found, *running(node, policy.kubelet_root, runs)]

@@ -1,4 +1,4 @@
-"""/etc/subuid and /etc/subgid as they are on a node: who has which IDs, and whether they can be written anew."""
+"""Who has which IDs on a node, by /etc/subuid, /etc/subgid and its users; whether the two can be written anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userns.findings import Finding, blocker
 from userns.idrange import IdRange
 from userns.node import Node
 
-__all__ = ["kubelets", "ranges", "unreadable", "whole"]
+__all__ = ["accounts", "kubelets", "of_others", "owners", "ranges", "unreadable", "whole"]
 
 
 def whole(node: Node, file: str) -> bool:
@@ -33,9 +33,9 @@ def unreadable(node: Node) -> Iterator[Finding]:
         if not whole(node, file):
             yield blocker(
                 "sub-id-unreadable",
-                f"{file} is not what could be read of it ({_oddity(node, file)}), and to add the kubelet's range to it "
-                "would change lines of others: it is left alone, and the kubelet does not get kubelet_id_range. Make "
-                "it a file of plain text, or write the kubelet's line there yourself and take the setting out",
+                f"{file} could not be read byte for byte ({_oddity(node, file)}), and rewriting it could damage other "
+                "users' lines: it is not touched, so the kubelet does not get kubelet_id_range. Make it a file of "
+                "plain text, or write the kubelet's line there yourself and take the setting out",
             )
 
 
@@ -47,15 +47,40 @@ def ranges(lines: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
             yield owner, int(numbers[0]), int(numbers[1])
 
 
+def owners(kubelet_user: str) -> frozenset[str]:
+    """By which names a line is the kubelet's: its name, and its user's number ("": there is no such user yet).
+
+    A line without a name is nobody's, so that its range is not the kubelet's either.
+    """
+    return frozenset({"kubelet", kubelet_user} - {""})
+
+
 def kubelets(node: Node) -> tuple[IdRange | None, IdRange | None]:
     """The kubelet's range in each of the two files; None where it has none, or several."""
 
     def of(file: str) -> IdRange | None:
-        owners = {"kubelet", node.kubelet_user}
-        found = [(start, count) for owner, start, count in ranges(_lines(node, file)) if owner in owners]
+        ours = owners(node.kubelet_user)
+        found = [(start, count) for owner, start, count in ranges(_lines(node, file)) if owner in ours]
         return found[0] if len(found) == 1 else None
 
     return of(paths.SUBUID), of(paths.SUBGID)
+
+
+def of_others(node: Node) -> Iterator[tuple[IdRange, str]]:
+    """The ranges of everybody but the kubelet, and whose each is, in words."""
+    ours = owners(node.kubelet_user)
+    for file in (paths.SUBUID, paths.SUBGID):
+        for owner, start, count in ranges(_lines(node, file)):
+            if owner not in ours:
+                yield (start, count), f"{file} gives {start} to {start + count - 1} to {owner or 'a user without name'}"
+
+
+def accounts(node: Node) -> Iterator[tuple[IdRange, str]]:
+    """The users and groups from 65536 on that the node's own files have, in words."""
+    for ids in node.host_ids:
+        file = "/etc/passwd" if ids.kind == "user" else "/etc/group"
+        who = f"{ids.kind} {ids.name} ({ids.first})" if ids.name else f"{ids.count} more, {ids.first} to {ids.last}"
+        yield (ids.first, ids.last - ids.first + 1), f"{file} has {who}"
 
 
 def _lines(node: Node, file: str) -> tuple[str, ...]:

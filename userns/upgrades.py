@@ -11,7 +11,7 @@ from userns.policy import Policy
 from userns.tables import BORDERS, UPGRADES, Border, branch
 from userns.versions import parse
 
-__all__ = ["TASKS", "crosses", "installed", "needs_empty_node", "of_node", "orphans", "skipped"]
+__all__ = ["TASKS", "crosses", "needs_empty_node", "of_node", "orphans", "running_containerd", "skipped"]
 
 TASKS = "containerd-downgrade-with-tasks"
 _CURE = (
@@ -22,16 +22,17 @@ _CURE = (
 
 def of_node(node: Node, policy: Policy) -> list[Finding]:
     """What stands against going from this node's containerd to the policy's. An image has nothing that runs."""
-    if policy.target_kernel is not None:
+    if node.image is not None:
         return []
-    now = installed(node)
+    now = running_containerd(node)
     return [*orphans(now, policy.containerd_version, node.shims), *skipped(now, policy.containerd_version)]
 
 
 def needs_empty_node(node: Node, policy: Policy) -> bool:
     """Whether no task may run when the change is made: to be looked at again under the lock."""
-    empty = crosses(installed(node), policy.containerd_version)
-    return empty and TASKS not in policy.allow and policy.target_kernel is None
+    if node.image is not None or TASKS in policy.allow:
+        return False
+    return crosses(running_containerd(node), policy.containerd_version)
 
 
 def crosses(now: str, wanted: str) -> bool:
@@ -39,7 +40,7 @@ def crosses(now: str, wanted: str) -> bool:
     return _border(now, wanted) is not None
 
 
-def installed(node: Node) -> str:
+def running_containerd(node: Node) -> str:
     """The version of the containerd that containerd.service starts, "" where that cannot be told.
 
     Without a unit, that of a containerd where a release or a package puts it.

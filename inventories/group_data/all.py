@@ -13,7 +13,8 @@ mapping is written as JSON, None as null, and a version with its v: `--data kube
 kubernetes_version = "1.36"
 
 # The kubelet's maxPods and userNamespaces.idsPerPod. Every pod takes a user namespace and a block of user IDs, so these
-# two size the sysctl user.max_user_namespaces and the kubelet's range. IDs come in multiples of 65536.
+# two size the sysctl user.max_user_namespaces and the kubelet's range. IDs come in multiples of 65536. The kubelet
+# reads idsPerPod from 1.35 on. Drain a node before you change it: the kubelet does not start with pods of another size.
 max_pods = 110
 ids_per_pod = 65536
 

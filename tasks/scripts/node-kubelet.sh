@@ -103,6 +103,7 @@ read_kubelet_flags() {
         --cgroup[-_]driver) record kubelet-flag cgroupDriver "$word" ;;
         --container[-_]runtime[-_]endpoint) record kubelet-flag containerRuntimeEndpoint "$word" ;;
         --feature[-_]gates) record kubelet-flag featureGates "$word" ;;
+        --fail[-_]cgroupv1) record kubelet-flag failCgroupV1 "$word" ;;
         esac
         flag=""
     done
@@ -201,7 +202,7 @@ function mount(line, fields, count, n, path) {
 }
 BEGIN {
     root = ENVIRON["KUBELET_ROOT"]
-    settings = split("cgroupDriver maxPods idsPerPod UserNamespacesSupport UserNamespacesStatelessPodsSupport", setting_names, " ")
+    settings = split("cgroupDriver maxPods idsPerPod failCgroupV1 UserNamespacesSupport UserNamespacesStatelessPodsSupport", setting_names, " ")
     files = split(ENVIRON["CONFIGS"], configs, "\n")
     for (n = 1; n < files; n++) {
         for (lines = 0; lines < 100000 && (getline line < configs[n]) > 0; lines++) setting(line)

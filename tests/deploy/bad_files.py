@@ -160,7 +160,7 @@ FILES = [
     OnNode(
         "subuid-of-bytes",
         {"etc/subuid": b"\xff\xfe:1:2\n"},
-        ("sub-id-unreadable", "/etc/subuid is not what could be read of it"),
+        ("sub-id-unreadable", "/etc/subuid could not be read byte for byte"),
         {"kubelet_id_range": RANGE},
     ),
     OnNode(

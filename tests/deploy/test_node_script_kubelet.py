@@ -211,12 +211,13 @@ def test_drop_ins_come_after_it_in_the_order_of_their_names(tree: Tree, shell: l
     tree.write("etc/k.d/20-b/y.yaml", "maxPods: 99\n")
     tree.write("etc/k.d/10-a.conf", "maxPods: 2\nfeatureGates:\n  UserNamespacesSupport: true\n")
     tree.write("etc/k.d/20-a b.conf", "maxPods: 3\nidsPerPod: 131072\n")
-    tree.write("etc/k.d/.hidden.conf", "cgroupDriver: systemd\nmaxPods: 0\n")
+    tree.write("etc/k.d/.hidden.conf", "cgroupDriver: systemd\nmaxPods: 0\nfailCgroupV1: false # for now\n")
     kubelet(tree, "--config", "/etc/k.yaml", "--config-dir", "/etc/k.d")
     assert tree.read(shell).kubelet_config == {
         "maxPods": "4",
         "idsPerPod": "131072",
         "cgroupDriver": "systemd",
+        "failCgroupV1": "false",
         "UserNamespacesSupport": "true",
     }
 
@@ -233,17 +234,19 @@ def test_flags_win_however_they_are_written(tree: Tree, shell: list[str]) -> Non
         "--container-runtime-endpoint=unix:///run/crio/crio.sock",
         "--bootstrap-kubeconfig=*",
         "--cgroup-driver=",
+        "--fail-cgroupv1=F",
         "--root-dir=/srv/kubelet",
         "--feature-gates=B=1,UserNamespacesSupport=F",
         "--feature-gates=A=false",
     )
     (tree.root / "srv/kubelet").mkdir(parents=True)
-    tree.write("etc/k.yaml", "maxPods: 1\nUserNamespacesSupport: true\n")
+    tree.write("etc/k.yaml", "maxPods: 1\nfailCgroupV1: true\nUserNamespacesSupport: true\n")
     node = tree.read(shell)
     assert node.running_kubelet == RunningKubelet(root="/srv/kubelet", uses_root=False)
     assert node.kubelet_config == {
         "maxPods": "58",
         "UserNamespacesSupport": "false",
+        "failCgroupV1": "false",
         "containerRuntimeEndpoint": "unix:///run/crio/crio.sock",
     }
 

@@ -80,8 +80,8 @@ def test_a_clean_node_says_nothing() -> None:
         ({"systemd": "219"}, "systemd-too-old", "blocker"),
         ({"machine": "mips64"}, "architecture-unknown", "blocker"),
         ({"machine": ""}, "architecture-unknown", "blocker"),
-        ({"cgroup": "v1"}, "cgroup-v1", "warning"),
-        ({"cgroup": "hybrid"}, "cgroup-v1", "warning"),
+        ({"cgroup": "v1"}, "cgroup-v1", "blocker"),
+        ({"cgroup": "hybrid"}, "cgroup-v1", "blocker"),
         ({"tools": ("awk", "flock", "sha256sum", "systemd-run", "base64", "tar", "gzip")}, "tools-missing", "blocker"),
         ({"tools": ()}, "tools-missing", "blocker"),
         ({"sysctls": {}}, "kernel-lacks-user-namespaces", "blocker"),
@@ -156,10 +156,29 @@ def test_a_package_needs_no_architecture_of_ours() -> None:
     assert "architecture-unknown" not in found(node(machine="loongarch64"), wants(install_from="package"))
 
 
-def test_from_135_on_the_kubelet_does_not_start_on_cgroup_v1() -> None:
-    assert "does not start" in found(node(cgroup="v1"))["cgroup-v1"].message
-    old = found(node(cgroup="v1", kubelet_version="1.34.2"), wants(kubernetes_version="1.34"))
-    assert "does not start" not in old["cgroup-v1"].message
+@pytest.mark.parametrize(
+    ("here", "wanted", "told", "said"),
+    [
+        ("1.35.0", "1.35", {}, "the kubelet here (1.35.0) does not start on it"),
+        ("1.36.1", "1.33", {}, "the kubelet here (1.36.1) does not start on it"),
+        ("1.34.2", "1.36", {}, "a kubelet 1.36 does not start on it"),  # the one that is to come
+        ("", "1.36", {}, "a kubelet 1.36 does not start on it"),
+        ("1.36.1", "1.36", {"failCgroupV1": "true"}, "the kubelet here (1.36.1) does not start on it"),
+        ("1.36.1", "1.36", {"failCgroupV1": "false"}, ""),
+        ("1.36.1", "1.36", {"failCgroupV1": "False"}, ""),
+        ("1.34.2", "1.34", {}, ""),
+        ("", "1.34", {}, ""),
+    ],
+)
+def test_a_kubelet_that_does_not_start_on_cgroup_v1_refuses_the_node(
+    here: str, wanted: str, told: dict[str, str], said: str
+) -> None:
+    for cgroup in ("v1", "hybrid"):
+        some = node(cgroup=cgroup, kubelet_version=here, kubelet_config=told)
+        finding = found(some, wants(kubernetes_version=wanted))["cgroup-v1"]
+        assert finding.severity is (Severity.BLOCKER if said else Severity.WARNING)
+        assert said in finding.message
+        assert "systemd.unified_cgroup_hierarchy=1" in finding.message
 
 
 # --- the kubelet ---------------------------------------------------------------------------------------------------

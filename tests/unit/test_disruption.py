@@ -9,7 +9,7 @@ import pytest
 from tests import nodes
 from userns import disruption, paths
 from userns.changes import RestartService, WriteFile
-from userns.node import Node, Unit
+from userns.node import Binary, Node, Unit
 
 
 def disrupts(node: Node, **settings: Any) -> tuple[str, ...]:
@@ -45,6 +45,19 @@ def test_an_older_branch_on_a_node_where_containerd_does_not_run_does_not() -> N
     node = nodes.converged()
     stopped = node.model_copy(update={"units": {**node.units, "containerd": Unit(active="inactive")}})
     assert disrupts(stopped, containerd_version="2.2.7") == ()
+
+
+@pytest.mark.parametrize(("starts", "told"), [("/usr/bin", True), ("/usr/local/bin", False)])
+def test_what_counts_is_the_containerd_that_runs_and_not_a_stale_one_beside_it(starts: str, told: bool) -> None:
+    node = nodes.bare(
+        binaries={
+            "/usr/bin/containerd": Binary(version="2.1.9", component="containerd"),
+            "/usr/local/bin/containerd": Binary(version="1.7.24", component="containerd"),
+        },
+        units={"containerd": Unit(load="loaded", active="active", exec_start=f"{starts}/containerd")},
+    )
+    found = disrupts(node, containerd_version="2.0.7")
+    assert ["goes back from 2.1.9 to 2.0.7" in each for each in found] == [True] * told
 
 
 def test_another_range_of_the_kubelet_does_and_a_first_one_does_not() -> None:

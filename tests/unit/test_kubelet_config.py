@@ -60,9 +60,13 @@ def test_a_setting_that_is_not_the_kubelets_default_is_a_line(
     assert lines("1.36", **changed) == expected
 
 
-@pytest.mark.parametrize(("kubernetes", "there"), [("1.32", False), ("1.33", True)])
-def test_ids_per_pod_is_a_line_where_the_kubelet_knows_the_field(kubernetes: str, there: bool) -> None:
-    assert ("  idsPerPod: 131072" in lines(kubernetes, ids_per_pod=131072)) is there
+@pytest.mark.parametrize(("kubernetes", "there"), [("1.32", False), ("1.34.9", False), ("1.35", True)])
+def test_ids_per_pod_is_a_line_only_where_the_kubelet_reads_it(kubernetes: str, there: bool) -> None:
+    """Where it knows the field and ignores it, the line would take effect with an upgrade, under running pods."""
+    told = gates(kubernetes, settings(ids_per_pod=131072))[0]
+    assert ("  idsPerPod: 131072" in told.lines) is there
+    assert ("idsPerPod only while no pod with a user namespace is on its node" in told.message) is there
+    assert "idsPerPod" not in gates(kubernetes, settings(max_pods=9))[0].message
 
 
 def test_what_the_node_has_already_is_not_asked_for() -> None:
@@ -146,11 +150,21 @@ def test_a_kubelet_with_another_root_blocks_and_its_root_is_named() -> None:
     assert of(running(root="/data/kubelet", uses_root=True), "kubelet-root-differs") == []
 
 
-@pytest.mark.parametrize("endpoint", ["unix:///run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"])
-def test_a_kubelet_that_talks_to_another_runtime_is_told(endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint",
+    ["unix:///run/crio/crio.sock", "/run/k3s/containerd/containerd.sock", "unix:///run/cri-dockerd.sock"],
+)
+def test_a_kubelet_that_talks_to_another_runtime_blocks(endpoint: str) -> None:
     (found,) = of(running({"containerRuntimeEndpoint": endpoint}), "kubelet-uses-another-runtime")
-    assert found.startswith("warning ")
+    assert found.startswith("blocker ")
     assert f"uses {endpoint}, and" in found
+
+
+def test_a_node_that_moves_to_containerd_may_be_allowed() -> None:
+    docker = {"containerRuntimeEndpoint": "unix:///run/cri-dockerd.sock"}
+    node = nodes.bare(running_kubelet=RunningKubelet(), kubelet_config=docker)
+    assert [each.id for each in nodes.plan(node).blockers] == ["kubelet-uses-another-runtime"]
+    assert not nodes.plan(node, allow=["kubelet-uses-another-runtime"]).refused
 
 
 @pytest.mark.parametrize(
@@ -168,9 +182,15 @@ def test_a_kubelet_that_talks_to_this_containerd_is_fine(endpoint: str) -> None:
     assert of(running({"containerRuntimeEndpoint": endpoint}), "kubelet-uses-another-runtime") == []
 
 
-def test_a_file_of_a_kubelet_that_does_not_run_says_nothing_of_a_runtime() -> None:
-    node = nodes.bare(kubelet_config={"containerRuntimeEndpoint": "unix:///run/crio/crio.sock"})
-    assert "kubelet-uses-another-runtime" not in {each.id for each in nodes.plan(node).findings}
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("unix:///run/crio/crio.sock", True), ("unix:///run/containerd/containerd.sock", False)]
+)
+def test_of_a_kubelet_that_does_not_run_the_file_is_told_and_refuses_nothing(endpoint: str, told: bool) -> None:
+    """A flag may overrule it, and a node may be on its way from one runtime to the other."""
+    plan = nodes.plan(nodes.bare(kubelet_config={"containerRuntimeEndpoint": endpoint}))
+    found = [each for each in plan.findings if each.id == "kubelet-uses-another-runtime"]
+    assert [each.severity for each in found] == [Severity.WARNING] * told
+    assert not told or f"/var/lib/kubelet/config.yaml, has containerRuntimeEndpoint {endpoint}." in found[0].message
 
 
 def test_a_gate_that_is_off_blocks_where_the_kubelet_runs() -> None:

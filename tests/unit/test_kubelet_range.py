@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from tests.strategies import any_node
-from userns import paths, tables
+from userns import paths, subids, tables
 from userns.findings import Finding, Severity
 from userns.idrange import ID_SPACE, free_range, inside, overlap, range_problems
 from userns.kubelet_range import RangeWanted, findings
@@ -111,11 +111,25 @@ def test_before_130_no_kubelet_asks_for_a_range() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kubelet", "ignored"), [("1.32.1", True), ("1.33.0", True), ("1.34.9", True), ("1.35.0", False)]
+    ("kubelet", "told", "said"),
+    [
+        ("1.32.1", {}, "Do not set idsPerPod yet"),
+        ("1.34.9", {}, "Do not set idsPerPod yet"),
+        ("1.34.9", {"idsPerPod": "131072"}, "It has idsPerPod 131072 already"),
+        ("1.35.0", {}, "has no effect yet: the kubelet here gives each pod 65536 IDs, for its configuration has no id"),
+        ("1.35.0", {"idsPerPod": "196608"}, "each pod 196608 IDs, for its configuration has idsPerPod 196608."),
+        ("1.35.0", {"idsPerPod": "131072"}, ""),
+    ],
 )
-def test_before_135_no_kubelet_reads_ids_per_pod(kubelet: str, ignored: bool) -> None:
-    some = found(node(kubelet_version=kubelet), None, ids_per_pod=131072)
-    assert ("ids-per-pod-ignored" in some) is ignored
+def test_a_kubelet_that_does_not_go_by_ids_per_pod_is_told_why(kubelet: str, told: dict[str, str], said: str) -> None:
+    some = node(kubelet_version=kubelet, running_kubelet=RunningKubelet(), kubelet_config=told)
+    ignored = found(some, None, ids_per_pod=131072).get("ids-per-pod-ignored")
+    assert (ignored is not None) is bool(said)
+    if ignored:
+        assert said in ignored.message
+        assert ("is read from 1.35 on" in ignored.message) is (kubelet < "1.35")
+    nothing_runs = node(kubelet_version=kubelet)
+    assert ("ids-per-pod-ignored" in found(nothing_runs, None, ids_per_pod=131072)) is (kubelet < "1.35")
 
 
 # --- IDs of somebody else -------------------------------------------------------------------------------------------
@@ -136,6 +150,7 @@ LAST = sum(RANGE) - 1
         (f"kubelet:{RANGE[0]}:{RANGE[1]}", False),
         (f"kubelet:{RANGE[0]}:65536", False),  # ours to write
         (f"alice:{RANGE[0]}:0", False),
+        (f":{RANGE[0]}:{RANGE[1]}", True),  # a line without a name is not the kubelet's
         ("alice:x:y", False),
         ("", False),
     ],
@@ -286,6 +301,53 @@ def test_pods_that_were_too_many_to_tell_count_too() -> None:
     assert "under 8 pods (0f6e, …)" in said.message
 
 
+SMALL, LARGE = PodIds(pod="5m", start=65536 * 6, length=65536), PodIds(pod="1a", start=65536 * 8, length=131072)
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "told", "pods", "severity"),
+    [
+        ("1.35.1", {}, (SMALL,), "blocker"),
+        ("1.35.1", {"idsPerPod": "65536"}, (LARGE, SMALL), "blocker"),
+        ("1.35.1", {"idsPerPod": "131072"}, (LARGE,), None),
+        ("1.35.1", {"idsPerPod": "131072"}, (LARGE, SMALL), "warning"),  # told already: it does not start as it is
+        ("1.35.1", {}, (), None),
+        ("1.34.1", {}, (SMALL,), None),  # reads nothing, and is not asked to be told
+        ("1.34.1", {"idsPerPod": "131072"}, (SMALL,), None),
+    ],
+)
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("wanted", [None, (131072, 131072 * 110)])
+def test_the_number_of_ids_a_pod_does_not_change_under_pods_either(
+    kubelet: str,
+    told: dict[str, str],
+    pods: tuple[PodIds, ...],
+    severity: str | None,
+    runs: bool,
+    wanted: tuple[int, int] | None,
+) -> None:
+    printed = (f"0: kubelet {wanted[0]} {wanted[1]}",) * 2 if wanted else ()
+    some = node(
+        kubelet_version=kubelet,
+        kubelet_user="997" if wanted else "",
+        getsubids=dict(zip(("subuid", "subgid"), ((each,) for each in printed), strict=False)),
+        running_kubelet=RunningKubelet() if runs else None,
+        kubelet_config=told,
+        pod_ids=pods,
+    )
+    said = found(some, wanted, ids_per_pod=131072).get("kubelet-id-range-in-use")
+    assert (said.severity.value if said else None) == severity
+    if said and severity == "blocker":
+        assert "1 pod (5m) with a user namespace would have blocks of the wrong size" in said.message
+        assert "Set ids_per_pod = 65536 for this node" in said.message
+
+
+def test_pods_that_were_too_many_to_tell_have_the_size_that_the_kubelet_gives() -> None:
+    some = node(pod_ids=(LARGE,), pods_untold=7)
+    assert severities(some, None, ids_per_pod=131072)["kubelet-id-range-in-use"] == "blocker"
+    assert "kubelet-id-range-in-use" not in found(some, None, ids_per_pod=131072, image=True)
+
+
 def test_the_range_may_grow_over_pods() -> None:
     smaller = asked(f"0: kubelet {RANGE[0]} {65536 * 10}", pod_ids=(INSIDE,))
     assert found(smaller) == {}
@@ -325,11 +387,28 @@ def test_an_image_has_no_pods_and_no_kubelet_that_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kubelet", "told"), [("1.29.1", False), ("1.30.1", True), ("1.37.0", True), ("1.38.0", False)]
+    ("kubelet", "told"),
+    [
+        ("1.29.1", False),
+        ("1.30.1", True),
+        ("1.37.0", True),
+        ("1.38.0-alpha.1", True),
+        ("1.38.0-alpha.2", False),
+        ("1.38.0", False),
+    ],
 )
 def test_the_default_range_hands_out_a_last_block_that_no_pod_can_have(kubelet: str, told: bool) -> None:
     some = severities(node(kubelet_version=kubelet), None)
     assert some == ({"kubelet-default-range": "note"} if told else {})
+
+
+@pytest.mark.parametrize(("kubelet", "stranded"), [("1.37.0", False), ("1.38.0", True)])
+def test_a_kubelet_that_leaves_out_the_last_block_does_not_start_with_a_pod_in_it(kubelet: str, stranded: bool) -> None:
+    last = PodIds(pod="last", start=ID_SPACE - 65536, length=65536)
+    fits = PodIds(pod="fits", start=ID_SPACE - 131072, length=65536)
+    said = found(node(kubelet_version=kubelet, pod_ids=(last, fits)), None).get("kubelet-id-range-in-use")
+    assert (said is not None) is stranded
+    assert said is None or said.message.startswith("1 pod (last) with a user namespace")
 
 
 def test_a_user_inside_the_default_range_is_told() -> None:
@@ -338,13 +417,23 @@ def test_a_user_inside_the_default_range_is_told() -> None:
     assert severities(some, None) == {"kubelet-default-range": "warning"}
     said = found(some, None)["kubelet-default-range"].message
     assert "user alice (70000)" in said
-    assert "such as (131072, 7208960)" in said
+    assert "such as (131072, 7208960) (by /etc/passwd, /etc/group, /etc/subuid and /etc/subgid; users that" in said
     assert "last block" not in said
 
 
-def test_pods_that_do_not_fit_another_number_of_ids_a_pod_are_told() -> None:
-    said = found(node(pod_ids=(POD,)), None, ids_per_pod=131072)
-    assert said["kubelet-id-range-in-use"].severity is Severity.WARNING
+def test_sub_ids_of_others_inside_the_default_range_are_no_more_than_noted() -> None:
+    """Each cloud image of Debian and Ubuntu has such a line for its first user."""
+    some = node(kubelet_version="1.38.0", **lines("ubuntu:100000:65536"))
+    assert severities(some, None) == {"kubelet-default-range": "note"}
+    said = found(some, None)["kubelet-default-range"].message
+    assert "/etc/subuid gives 100000 to 165535 to ubuntu; /etc/subgid gives 100000 to 165535 to ubuntu" in said
+    assert "such as (196608, 7208960)" in said
+    assert found(node(kubelet_version="1.38.0", **lines("low:1:9")), None) == {}
+
+
+def test_pods_that_do_not_fit_the_number_of_ids_that_the_kubelet_was_told_already_are_told() -> None:
+    some = node(pod_ids=(POD,), kubelet_config={"idsPerPod": "131072"})
+    assert severities(some, None, ids_per_pod=131072)["kubelet-id-range-in-use"] == "warning"
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -354,7 +443,15 @@ def test_a_file_that_cannot_be_written_anew_is_refused() -> None:
     some = lines("alice:1:1")
     some["subuid"] = ("alice:1:2",)
     assert severities(node(**some)) == {"sub-id-unreadable": "blocker"}
-    assert paths.SUBUID in found(node(**some))["sub-id-unreadable"].message
+    said = found(node(**some))["sub-id-unreadable"].message
+    assert said.startswith(f"{paths.SUBUID} could not be read byte for byte (it has bytes that are no text, or")
+    assert "is not touched, so the kubelet does not get kubelet_id_range." in said
+
+
+def test_a_line_without_a_name_is_not_the_kubelets() -> None:
+    nobodys = f":{RANGE[0]}:{RANGE[1]}"
+    assert subids.kubelets(node(**lines(nobodys))) == (None, None)
+    assert subids.kubelets(node(kubelet_user="997", **lines(nobodys, f"997:{RANGE[0]}:{RANGE[1]}"))) == (RANGE, RANGE)
 
 
 # --- properties -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from tests import nodes
 from userns import paths, programs
 from userns.changes import HoldPackage, InstallArtifact, InstallPackage, RemoveFile
-from userns.node import Binary, Node, Package
+from userns.node import Binary, Node, Package, Unit
 from userns.policy import load
 
 RUNC = paths.INSTALLED["runc"]
@@ -221,3 +221,26 @@ def test_a_change_shows_no_password_of_the_mirror() -> None:
     assert "hunter2" not in repr(change)
     assert "hunter2" not in change.summary
     assert "hunter2" not in repr(nodes.plan(nodes.bare(), release_url="https://user:hunter2@mirror.example"))
+
+
+@pytest.mark.parametrize(
+    ("starts", "version", "package"),
+    [
+        ("/usr/bin/containerd", "2.1.9", True),
+        ("/usr/local/bin/containerd", "1.7.24", False),
+        ("/opt/containerd", "1.7.24", False),  # nobody asked that one for its version
+        ("", "1.7.24", False),
+    ],
+)
+def test_the_containerd_in_use_is_the_one_that_its_unit_starts(starts: str, version: str, package: bool) -> None:
+    node = nodes.bare(
+        binaries={
+            "/usr/bin/containerd": Binary(version="2.1.9~ds1", component="containerd"),
+            "/usr/local/bin/containerd": Binary(version="1.7.24", component="containerd"),
+        },
+        packages={"containerd": Package(version="2.1.9~ds1-1")},
+        units={"containerd": Unit(load="loaded", active="active", exec_start=f"{starts} --log-level=info")},
+    )
+    policy = nodes.policy()
+    assert programs.in_use(node, policy, "containerd") == version
+    assert programs.packaged(node, policy, "containerd") is package

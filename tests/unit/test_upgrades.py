@@ -9,7 +9,7 @@ import pytest
 from tests import nodes
 from userns import paths, upgrades
 from userns.findings import Severity
-from userns.node import Binary, Node, Unit
+from userns.node import Binary, Image, ImageKernel, Node, Unit
 from userns.tables import UPGRADES
 from userns.versions import parse
 
@@ -68,6 +68,25 @@ def test_who_allows_it_gets_no_second_look() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "kernel", "guarded"),
+    [
+        (False, {}, True),
+        (False, {"target_kernel": "6.12", "allow": ["target-kernel-without-image"]}, True),
+        (True, {}, False),
+        (True, {"target_kernel": "6.12.48+deb13-amd64"}, False),
+    ],
+)
+def test_only_an_image_has_no_tasks_whatever_kernel_is_named(
+    image: bool, kernel: dict[str, Any], guarded: bool
+) -> None:
+    """A tree tells nothing of tasks; a node that runs does, also where target_kernel is set for its whole group."""
+    baked = Image(kernels=(ImageKernel(release="6.12.48+deb13-amd64", overlay="module"),)) if image else None
+    node = running("2.1.9", None if image else {"k8s.io": 3}).model_copy(update={"image": baked})
+    plan = nodes.plan(node, **OLD, **kernel)
+    assert (upgrades.TASKS in {each.id for each in plan.blockers}, plan.needs_empty_node) == (guarded, guarded)
+
+
+@pytest.mark.parametrize(
     ("now", "wanted", "ways"),
     [
         ("1.7.34", "2.1.9", "2.0 or 2.3"),
@@ -111,6 +130,6 @@ def test_what_counts_is_what_the_unit_starts() -> None:
         packaged: Binary(version="1.7.24", component="containerd"),
     }
     unit = Unit(load="loaded", exec_start=packaged)
-    assert upgrades.installed(nodes.bare(binaries=both, units={"containerd": unit})) == "1.7.24"
-    assert upgrades.installed(nodes.bare(binaries=both, units={})) == "2.1.9"
-    assert upgrades.installed(nodes.bare()) == ""
+    assert upgrades.running_containerd(nodes.bare(binaries=both, units={"containerd": unit})) == "1.7.24"
+    assert upgrades.running_containerd(nodes.bare(binaries=both, units={})) == "2.1.9"
+    assert upgrades.running_containerd(nodes.bare()) == ""
