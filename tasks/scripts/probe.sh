@@ -278,7 +278,14 @@ refused() { # STEP OUTPUT
     esac
     case $1:$errno:$text in
     *"failed to parse"*) ;;
-    *mount_setattr* | *"subsequent X-mount.idmap"*) answer cannot mount_setattr "$errno" "$text" ;;
+    *mount_setattr* | *"subsequent X-mount.idmap"*)
+        read -r id place count </proc/self/uid_map # see in_initial_namespace
+        case $errno:$id:$place:$count in
+        *:0:0:4294967295) ;;
+        :* | EPERM:*) answer cannot user_namespace EPERM "$text" ;;
+        esac
+        answer cannot mount_setattr "$errno" "$text"
+        ;;
     overlay:?*:*) answer cannot overlay "$errno" "$text" ;;
     esac
     answer unknown "$1" "$errno" "$text"

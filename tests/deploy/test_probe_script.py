@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tasks.node import text
-from tests import nodes
-from tests.deploy.node_trees import Tree, link, private, run
+from tests.deploy.node_trees import PROBE, Tree, link, private, probe, run
 from userns.reading import read
 
 PERL = text().partition("probe_perl='")[2].partition("\n'\n")[0]
 OVERLAY = ["overlay", "overlay", "/var/lib"]
-PROBE = Path(__file__).parents[2] / "tasks/scripts/probe.sh"
-
-
-def probe(*directories: str | Path, before: Iterable[str] = ()) -> dict[str, str]:
-    """probe.sh on its own: result, step and errno by name."""
-    command = [*before, "sh", str(PROBE), *map(str, directories)]
-    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.splitlines()
-    answers = [line.split("\t") for line in lines]
-    assert all(len(fields) == 6 and fields[0] == "probe" for fields in answers)
-    return {fields[1]: " ".join(fields[2:5]).strip() for fields in answers}
-
-
-@pytest.fixture
-def no_trace(as_root: None, tmp_path: Path) -> Iterator[None]:
-    """Nothing of a probe is left: no mount, no process, no directory. Other people's probes may run meanwhile."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: who loses his parent becomes our child
-
-    def traces() -> set[str]:
-        mounts = [
-            line
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if str(tmp_path) in line or ".userns-node-probe." in line or "idmapped" in line
-        ]
-        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        processes = [each for each in children if b"userns-node-probe" in _read(Path("/proc", each, "cmdline"))]
-        places = [*tmp_path.rglob("*"), *Path("/tmp").glob(".*"), *Path("/var/lib").glob(".*")]
-        return {*mounts, *processes, *(str(each) for each in places if each.name.startswith(".userns-node-probe."))}
-
-    before = traces()
-    yield
-    deadline = time.monotonic() + 10
-    while traces() - before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert traces() - before == set()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 # --- what the kernel says ----------------------------------------------------------------------------------------
@@ -114,80 +70,6 @@ def test_where_user_namespaces_are_used_up_the_probe_says_so(tmp_path: Path) -> 
     inside = "echo 0 >/proc/sys/user/max_user_namespaces; " + 'exec "$@"'
     answers = probe(tmp_path, before=["unshare", "-Urm", "sh", "-c", inside, "sh"])
     assert answers["tmpfs"] == "cannot unshare ENOSPC"
-
-
-@pytest.mark.usefixtures("no_trace")
-@pytest.mark.parametrize(
-    ("count", "answer", "of_tmpfs"),
-    [
-        (65536, "cannot uid_map EPERM", "cannot uid_map EPERM"),  # what LXC gives by default
-        (10_000_000, "cannot user_namespace EPERM", "ok"),  # IDs enough, and a file system of its host
-    ],
-)
-def test_a_container_in_a_user_namespace_cannot_give_pods_ids_or_idmap_what_its_host_mounted(
-    tmp_path: Path, count: int, answer: str, of_tmpfs: str
-) -> None:
-    os.chown(tmp_path, 100_000, 100_000)
-    in_it = [*private(f"mount --bind {tmp_path} /mnt"), "perl", "-e", IN_A_USER_NAMESPACE, f"0 100000 {count}\n"]
-    assert probe("/mnt", before=in_it) == {"/mnt": answer, "/mnt overlay": answer, "tmpfs": of_tmpfs}
-    node = read(run([*in_it, "sh"]))
-    assert node.own_ids == {"uid": ((0, count),), "gid": ((0, count),)}
-    assert nodes.plan(node.model_copy(update={"container": "lxc"})).readiness.tier == "unsupported"
-
-
-def test_a_machine_has_all_ids_itself(tree: Tree, shell: list[str]) -> None:
-    assert tree.read(shell).own_ids == {"uid": ((0, 4294967295),), "gid": ((0, 4294967295),)}
-
-
-# Its root is user 100000 of this machine: MAP COMMAND...
-IN_A_USER_NAMESPACE = r"""
-my $map = shift; pipe(my $made, my $make); pipe(my $go, my $mapped);
-if (!(my $pid = fork)) {
-  syscall(272, 0x10020000) == 0 or die; syswrite $make, "x"; sysread $go, my $end, 1;
-  syscall(119, 0, 0, 0); syscall(117, 0, 0, 0); exec @ARGV; die;
-} else {
-  sysread $made, my $end, 1;
-  for (qw(uid_map gid_map)) { open(my $file, ">", "/proc/$pid/$_") or die; syswrite $file, $map or die }
-  syswrite $mapped, "x"; waitpid $pid, 0; exit $? >> 8;
-}
-"""
-# Behind a filter of system calls that answers unshare(CLONE_NEWUSER) with EPERM: COMMAND...
-FILTERED = r"""
-my @filter = ([0x20, 0, 0, 0], [0x15, 0, 3, 272], [0x20, 0, 0, 16], [0x45, 0, 1, 0x10000000], [6, 0, 0, 0x50001],
-  [6, 0, 0, 0x7fff0000]);
-my $code = join "", map { pack "SCCL", @$_ } @filter;
-my $program = pack "Sx6P", scalar @filter, $code;
-syscall(157, 38, 1, 0, 0, 0) == 0 or die; syscall(317, 1, 0, $program) == 0 or die "$!";
-exec @ARGV; die;
-"""
-
-
-@pytest.mark.usefixtures("no_trace")
-@pytest.mark.parametrize(
-    ("before", "answer"),
-    [
-        (["perl", "-e", FILTERED], "unknown login EPERM"),  # as RestrictNamespaces= of sshd.service
-        (["unshare", "-fp", "--mount-proc", "perl", "-e", FILTERED], "cannot unshare EPERM"),  # a container's PID 1
-    ],
-    ids=["around this login", "around PID 1"],
-)
-def test_a_filter_answers_for_the_machine_only_where_pid_1_is_behind_it(
-    tmp_path: Path, before: list[str], answer: str
-) -> None:
-    in_it = [*before, "sh", "-c", '"$@"; exit $?', "sh"]  # PID 1 is not the probe itself
-    assert set(probe(tmp_path, before=in_it).values()) == {answer}
-
-
-@pytest.mark.usefixtures("no_trace")
-def test_a_chroot_does_not_answer_for_the_machine(tmp_path: Path) -> None:
-    """The kernel lets nobody in a chroot make a user namespace; containerd does not run in it."""
-    script = f"""
-        mount -t tmpfs none "{tmp_path}" && cd "{tmp_path}" && mkdir dev etc proc tmp usr
-        for each in dev etc proc usr; do mount --rbind "/$each" "$each"; done
-        for each in bin lib lib64 sbin; do ln -s "usr/$each" "$each"; done"""
-    node = run([*private(script), "chroot", str(tmp_path), "sh"])
-    probes = read(node).probes
-    assert {(each.result, each.step, each.errno) for each in probes.values()} == {("unknown", "login", "EPERM")}
 
 
 # --- what is left ------------------------------------------------------------------------------------------------
