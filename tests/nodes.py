@@ -164,6 +164,8 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
     yield "os", "ID", node.os_id
     yield "os", "VERSION_ID", f'"{node.os_version}"'
     yield "user", "0" if node.root else "1000"
+    for name, parts in node.own_ids.items():
+        yield from (("own-ids", name, str(first), str(count)) for first, count in parts)
     yield "container", node.container
     yield "cgroup", node.cgroup
     if node.selinux:

@@ -137,6 +137,9 @@ def any_node(draw: st.DrawFn) -> Node:
         cgroup=draw(st.sampled_from(["v2", "v1", "hybrid", "unknown"])),
         tools=draw(st.sampled_from([(), tuple(nodes.TOOLS.split())])),
         root=draw(st.booleans()),
+        own_ids=draw(
+            st.sampled_from([{}, {"uid": ((0, 4294967295),)}, {"uid": ((0, 65536), (65536, 65536)), "gid": ((0, 1),)}])
+        ),
         overlay=Overlay.model_validate(
             {
                 "state": draw(st.sampled_from(["builtin", "loaded", "module", "absent", "unknown"])),

@@ -39,6 +39,7 @@ _OWN = {
     "overlay-missing": Severity.BLOCKER,
     "getsubids-missing": Severity.BLOCKER,
     "kubelet-id-range-invalid": Severity.BLOCKER,
+    "kubelet-id-range-not-mapped": Severity.BLOCKER,
     "unfinished-change": Severity.WARNING,
     "not-root": Severity.WARNING,
     "check-cut-off": Severity.BLOCKER,
@@ -151,11 +152,15 @@ def _kubelet_range(policy: Policy, installed: str) -> str:
     return "{} {}".format(*policy.kubelet_id_range) if policy.kubelet_id_range and asks else ""
 
 
-def _types() -> Iterator[tuple[str, str]]:
-    """Shell patterns of the types of file systems; fuse.sshfs is fuse, unless it has a row of its own."""
-    rows = [(name, str(_number(since)) if since else "99999999") for name, since in readiness_table.since()]
-    yield from ((shlex.quote(name), number) for name, number in rows)
-    yield from ((f"{shlex.quote(name)}.*", number) for name, number in rows)
+def _types() -> Iterator[tuple[str, str, str]]:
+    """Shell patterns of the types of file systems; fuse.sshfs is fuse, unless it has a row of its own.
+
+    With the kernel from which on it can be idmapped, and the version of its own, "" where it has none.
+    """
+    for pattern in ("{}", "{}.*"):
+        for name, since, module in readiness_table.since():
+            number = str(_number(since)) if since else "99999999"
+            yield pattern.format(shlex.quote(name)), number, str(_number(module)) if module else ""
 
 
 def _number(version: Version) -> int:

@@ -147,6 +147,15 @@ def _kernel_shared(node: Node, wants: Wants) -> Iterator[Finding]:
         f"this node is a container ({node.container}) and shares its kernel: files are written, values of the "
         "running kernel and modules are left alone"
     )
+    if live is not None and live < wants.max_pods:  # anywhere else this run would raise it
+        yield blocker(
+            "max-user-namespaces-too-low",
+            f"{MAX_USER_NAMESPACES} is {live}, and {wants.max_pods} pods need at least one each: those beyond fail "
+            f'("no space left on device"). This node is a container ({node.container}), whose kernel is left alone: '
+            f"raise it on its host (sysctl -w {MAX_USER_NAMESPACES}={wants.max_user_namespaces}, and in a file of "
+            "/etc/sysctl.d there), and run again",
+            "user_namespaces(7); talos#8554",
+        )
     if open_ends:
         yield warning("kernel-shared", f"{text}. To be set on its host: {'; '.join(open_ends)}")
     else:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from userns.findings import Finding, Severity, warning
 from userns.node import Probe
-from userns.tables import BOUNDARIES, DISTRIBUTIONS, ERRNOS, FILESYSTEMS
+from userns.tables import BOUNDARIES, DISTRIBUTIONS, ERRNOS, FILESYSTEMS, Distribution
 from userns.versions import Version, parse
 
 __all__ = ["Answer", "Asked", "advice", "release"]
 
 PROBED = "probed on the node"
 _EXHAUSTED = "max-user-namespaces-exhausted"
+_OF_NAMESPACES = ("unshare", "uid_map", "gid_map")
 _DEFAULTS = {"containerd-root": "/var/lib/containerd", "kubelet-root": "/var/lib/kubelet"}
 
 
@@ -30,24 +31,30 @@ def release(kernel: str) -> Version | None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether `subject` can be idmapped. `finding` is set where the errno has an id of its own."""
+    """Whether `subject` can be idmapped. `finding` is set where the errno has an id of its own, `cure` where it is
+    neither the directory's fault nor that of the kernel's age."""
 
     subject: str
     can: bool
     statement: str
     source: str
     finding: str = ""
+    cure: str = ""
 
 
 @dataclass(slots=True)
 class Asked:
-    """The questions to one kernel. It remembers which of them had to be answered from versions."""
+    """The questions to one kernel. It remembers which of them had to be answered from versions.
+
+    `zfs`: the version of the OpenZFS that is loaded, "" where there is none or it is not known.
+    """
 
     kernel: Version | None
     probes: Mapping[str, Probe]
     filesystems: Mapping[str, str]
     paths: Mapping[str, str]
     unprobed: str
+    zfs: str = ""
     guesses: dict[str, str] = field(default_factory=dict)
     exhausted: str = ""
 
@@ -64,6 +71,17 @@ class Asked:
         """Whether the probe itself said yes."""
         probe = self.probes.get(key)
         return probe is not None and probe.result == "ok"
+
+    def no_namespace(self) -> Answer | None:
+        """Why no pod can have a user namespace at all, whatever becomes of its files; None where it can, or may."""
+        probe = self.probes.get("containerd-root")
+        if probe is None or probe.result != "cannot" or probe.step not in _OF_NAMESPACES:
+            return None
+        errno = ERRNOS.get((probe.step, probe.errno))
+        if errno is None or errno.finding == _EXHAUSTED:
+            return None
+        statement = f"a pod cannot have a user namespace ({probe.step}: {probe.errno}, {errno.meaning})"
+        return Answer("a pod", False, statement, f"{PROBED}; {errno.source}", errno.finding, errno.cure)
 
     def directory(self, key: str) -> Answer:
         """The file system under containerd's or the kubelet's root."""
@@ -93,7 +111,8 @@ class Asked:
                 _EXHAUSTED,
                 f"no user namespace could be made ({self.exhausted}), so nothing could be probed: {meaning.meaning}. "
                 "Where the setting is too low, this run raises it and the next one probes, unless this one refuses the "
-                "node; where it is not, see what holds so many (lsns -t user)",
+                "node (a container's is raised on its host, by hand); where it is not, see what holds so many "
+                "(lsns -t user)",
                 meaning.source,
             )
         if self.guesses:
@@ -103,7 +122,7 @@ class Asked:
             told = "; ".join(f"{', '.join(subjects)}: {why}" for why, subjects in whys.items())
             yield warning(
                 "idmap-not-probed",
-                f"taken from the versions of kernel and file system and not from the kernel itself: {told}",
+                f"not probed; assumed from kernel and file-system versions: {told}",
                 "distributions backport idmapped mounts, and disable them: a version proves neither",
             )
 
@@ -118,7 +137,8 @@ class Asked:
                 meaning = f", {errno.meaning}" if errno else ""
                 source = f"{PROBED}; {errno.source}" if errno else PROBED
                 statement = f"{subject} cannot be idmapped ({said}{meaning})"
-                return Answer(subject, False, statement, source, errno.finding if errno else "")
+                finding, cure = (errno.finding, errno.cure) if errno else ("", "")
+                return Answer(subject, False, statement, source, finding, cure)
             self.exhausted = probe.errno
             why = f"no user namespace for the probe ({probe.errno})"
         else:
@@ -143,6 +163,9 @@ class Asked:
         condition = f" ({row.condition})" if row.condition else ""
         if row.since is None:
             return False, f"{type} never can{condition}", row.source
+        if row.module_since and self.zfs and parse(self.zfs) < row.module_since:
+            told = f"{type} can only from version {row.module_since} of its own on, and this is {self.zfs}"
+            return False, told, row.source
         can = self.kernel >= row.since
         return can, f"{type} can {'' if can else 'only '}from Linux {row.since} on{condition}", row.source
 
@@ -156,30 +179,25 @@ class Asked:
         return True, "in containerd's root it can be", PROBED
 
 
-def advice(findings: list[Finding], os_id: str, os_version: str, kernel: str) -> list[Finding]:
-    """The findings, with a distribution's own way out added to those that blame the kernel."""
-    told = _distribution(os_id, os_version, kernel)
-    if not told:
+def advice(
+    findings: list[Finding], faults: Collection[str], os_id: str, os_version: str, kernel: str, *, probed: bool
+) -> list[Finding]:
+    """The findings, with a distribution's own way out added to those that blame the kernel: the ids in `faults`."""
+    row = _distribution(os_id, os_version, kernel)
+    if row is None:
         return findings
+    told = f"{row.advice[0].upper()}{row.advice[1:]}"
+    if row.unprobed and not probed:
+        told = f"{told}. {row.unprobed}"
     return [
-        replace(each, message=f"{each.message}. {told[0].upper()}{told[1:]}")
-        if each.severity is Severity.BLOCKER and each.id in _KERNELS_FAULT
+        replace(each, message=f"{each.message}. {told}")
+        if each.severity is Severity.BLOCKER and each.id in faults
         else each
         for each in findings
     ]
 
 
-_KERNELS_FAULT = frozenset(
-    {
-        "kernel-lacks-idmap",
-        "kernel-lacks-tmpfs-idmap",
-        "idmap-disabled",
-        "containerd-refuses-without-slow-chown",
-    }
-)
-
-
-def _distribution(os_id: str, os_version: str, kernel: str) -> str:
+def _distribution(os_id: str, os_version: str, kernel: str) -> Distribution | None:
     for row in DISTRIBUTIONS:
         if os_id not in row.os:
             continue
@@ -190,5 +208,5 @@ def _distribution(os_id: str, os_version: str, kernel: str) -> str:
         except ValueError:
             continue
         if fits:
-            return row.advice
-    return ""
+            return row
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from userns import kubelet_programs, paths, subids
+from userns import kubelet_programs, own_ids, paths, subids
 from userns.findings import Finding, Severity, blocker, warning
 from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems
 from userns.node import Node, PodIds, Unit
@@ -85,7 +85,18 @@ class _Kubelet:
         left_out = 1 if does("hands-out-last-block", self.version) else 2
         return self.ids_per_pod, ID_SPACE - left_out * self.ids_per_pod
 
+    @cached_property
+    def taken(self) -> IdRange | None:
+        """The range that pods get their IDs from after this run; None where that cannot be told."""
+        if not does("asks-for-range", self.version):
+            return self.default
+        return self.wanted.range or (self.printed if self.node.kubelet_user else self.default)
+
     def findings(self) -> Iterator[Finding]:
+        if self.taken and not self.wanted.image:
+            theirs = [ids for ids, _ in self._others()]
+            fits = {"ids_per_pod": self.wanted.ids_per_pod, "max_pods": self.max_pods}
+            yield from own_ids.findings(self.node.own_ids, self.taken, theirs, **fits)
         wanted = self.wanted.range
         yield from self._ids_per_pod()
         if not does("asks-for-range", self.version):

@@ -215,6 +215,8 @@ class Node(_Frozen):
     cgroup: Literal["v2", "v1", "hybrid", "unknown"] = "unknown"
     tools: tuple[str, ...] = ()
     root: bool = True
+    # The first ID and the count of each part of /proc/self/uid_map and gid_map. Keys: uid, gid; none: not known.
+    own_ids: dict[str, tuple[tuple[int, int], ...]] = {}
     image: Image | None = None
     overlay: Overlay = Overlay()
     # Keys: containerd-root, kubelet-root, tmpfs, overlay (an overlay over an idmapped lower, in the containerd

@@ -83,6 +83,7 @@ def of_node(node: Node, policy: Policy) -> Readiness:
         paths={"containerd-root": policy.containerd_root, "kubelet-root": policy.kubelet_root},
         os_id=node.os_id,
         os_version=node.os_version,
+        zfs=node.zfs_version,
         unprobed="the probe gave no answer",
     )
 
@@ -124,14 +125,16 @@ def assess(
     paths: Mapping[str, str] = MappingProxyType({}),
     os_id: str = "",
     os_version: str = "",
+    zfs: str = "",
     unprobed: str = "no node was asked",
 ) -> Readiness:
     """The readiness for these versions, probes and file systems; the keys of all three are those of userns.node.
 
-    `remaps` says that the snapshotter, another program, declares remap-ids. Raises ValueError where `kubernetes` or
-    `containerd` is not a version; a kernel that cannot be read counts as unknown, and unknown as too old.
+    `remaps` says that the snapshotter, another program, declares remap-ids; `zfs` is the version of OpenZFS. Raises
+    ValueError where `kubernetes` or `containerd` is not a version; a kernel that cannot be read counts as unknown, and
+    unknown as too old.
     """
-    judge = _Judge(kernel, containerd, snapshotter, Asked(release(kernel), probes, filesystems, paths, unprobed))
+    judge = _Judge(kernel, containerd, snapshotter, Asked(release(kernel), probes, filesystems, paths, unprobed, zfs))
     row = stack(kubernetes, containerd)
     if row is None:
         return Readiness("none", "none", "unsupported", reasons=((_no_stack(kubernetes, containerd), _DOC),))
@@ -157,7 +160,9 @@ def assess(
         slow_chown_reason=judge.slow_chown_reason,
         idmaps_volumes=row.idmaps_volumes,
         reasons=tuple(judge.reasons),
-        findings=tuple(advice(judge.findings, os_id, os_version, kernel)),
+        findings=tuple(
+            advice(judge.findings, judge.kernels_fault, os_id, os_version, kernel, probed=not judge.asked.assumed)
+        ),
         assumed=judge.asked.assumed,
     )
 
@@ -191,11 +196,17 @@ class _Judge:
     slow_chown_reason: str = ""
     reasons: list[Reason] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    kernels_fault: set[str] = field(
+        default_factory=lambda: {"kernel-lacks-idmap", "kernel-lacks-tmpfs-idmap", "idmap-disabled"}
+    )
 
     def chown_model(self, row: Stack, slow_chown: bool | str) -> None:
         """containerd 1.7: the owner of every file is changed, whatever the kernel can."""
         self.rootfs = "chown"
         self._because(f"containerd {self.containerd} changes the owner of every file of a pod's image", row.source)
+        if none := self.asked.no_namespace():
+            self._told(none)
+            self._refuse(none, none.finding, none.cure)
         if slow_chown is True:
             self._find(
                 note(
@@ -212,7 +223,7 @@ class _Judge:
         if not answer.can:
             # With an id of its own the errno says that it is not this directory: the kernel has none of it to offer.
             self.hopeless = bool(answer.finding)
-            cure = _CURES.get(answer.finding, _NEWER) if self.hopeless else _ROOT
+            cure = answer.cure or (_NEWER if self.hopeless else _ROOT)
             self._refuse(answer, answer.finding or "containerd-root-cannot-idmap", cure)
         return answer.can
 
@@ -229,7 +240,7 @@ class _Judge:
             )
         source = (row or SNAPSHOTTERS["stargz"]).source
         if model == "remap" and row and row.since and parse(self.containerd) >= row.since:
-            self._overlay_layers()
+            self._overlay_layers(_LAYERS if self.asked.kernel_has("overlay") else _ONLY_NEWER)
             self._because(f"the snapshotter {self.snapshotter} idmaps", source)
             return
         if remaps:
@@ -259,9 +270,7 @@ class _Judge:
         if check.can:
             self._overlay_layers()
         elif not self.slow_chown:
-            self.refused = True
-            message = _REFUSES.format(kernel=self.kernel, error=REFUSAL)
-            self._find(blocker("containerd-refuses-without-slow-chown", message, _DOC))
+            self._refuses_without_slow_chown()
         else:
             self.rootfs = "chown"
             self._because(f"slow_chown: {self.slow_chown_reason}", _DOC)
@@ -269,14 +278,26 @@ class _Judge:
                 self._find(warning("containerd-test-in-tmpdir", _TMPDIR, _CHECK))
             self._find(warning("slow-chown-costs", _COSTS, "containerd v2.3.4 client/container_opts_unix.go:127-147"))
 
-    def _overlay_layers(self) -> None:
+    def _refuses_without_slow_chown(self) -> None:
+        cure = _BOOT
+        if self.asked.probed_ok("overlay"):
+            cure = _MOVE_TMPDIR  # the kernel can: nobody has to boot another one
+        else:
+            self.kernels_fault.add("containerd-refuses-without-slow-chown")
+        self.refused = True
+        message = f"{_REFUSES.format(kernel=self.kernel, error=REFUSAL)}. {cure}, {_OR_CHOWN}"
+        self._find(blocker("containerd-refuses-without-slow-chown", message, _DOC))
+
+    def _overlay_layers(self, cure: str = "") -> None:
         """containerd takes the fast way; the kernel must be able to follow."""
         answer = self.asked.overlay()
         self._told(answer)
         if answer.can:
             self.rootfs = "idmapped"
-        else:
-            self._refuse(answer, "overlay-cannot-idmap", _LAYERS)
+            return
+        if cure == _ONLY_NEWER and not answer.cure:
+            self.kernels_fault.add("overlay-cannot-idmap")
+        self._refuse(answer, "overlay-cannot-idmap", answer.cure or cure or _LAYERS)
 
     def volumes(self, row: Stack, kubernetes: str) -> Volumes:
         """Which volumes the kubelet can give such a pod."""
@@ -287,10 +308,11 @@ class _Judge:
         self._told(root)
         self._told(tmpfs)
         if not root.can:
-            self._blame(root, "kubelet-root-cannot-idmap", _KUBELET)
+            self._blame(root, "kubelet-root-cannot-idmap", root.cure or _KUBELET)
             return "none"
         if not tmpfs.can:
-            self._blame(tmpfs, "kernel-lacks-tmpfs-idmap", _TMPFS.format(kernel=self.kernel))
+            works = "" if self.refused else _WITHOUT_TMPFS.format(kernel=self.kernel)
+            self._blame(tmpfs, "kernel-lacks-tmpfs-idmap", _TMPFS + works)
             return "no-tmpfs"
         return "all"
 
@@ -325,7 +347,7 @@ class _Judge:
 
 _RAISE_FIRST = (
     ". But nothing could be probed here: raise user.max_user_namespaces by hand first (sysctl -w "
-    "user.max_user_namespaces=16384), and run again"
+    "user.max_user_namespaces=16384), on its host if it is a container, and run again"
 )
 _ROOT = (
     "containerd 2.x idmaps files below it into every pod with a user namespace, and slow_chown does not help there: "
@@ -339,20 +361,25 @@ _NEWER = (
     "With containerd 2.x every pod with hostUsers: false needs it, and slow_chown does not help: boot a kernel that "
     "has it, 6.3 or later"
 )
-_CURES = {
-    "user-namespaces-forbidden": "Pods with hostUsers: false need them: run on the machine itself, or let this "
-    "container make user namespaces"
-}
+_ONLY_NEWER = (
+    "This snapshotter mounts overlay over idmapped layers and has no slow_chown to fall back on, and on no file system "
+    "can an older kernel do that: boot Linux 5.19 or later (6.3 or later for Kubernetes 1.27 and later), or take "
+    'snapshotter = "overlayfs"'
+)
 # These become a comment in config.toml. They say nothing of the kernel that is there: an update of it is no reason to
 # write that anew and to restart containerd, and an image has both renderings.
 _ASKED_FOR = "asked for; without effect on Linux 5.19 and later"
 _NEEDED = "containerd's own test of overlay fails, or may fail, on a kernel below Linux 5.19"
 _NOT_NEEDED = "Linux 5.19 and later mounts overlay over idmapped layers: nothing is copied"
 _NO_EFFECT = "slow_chown = True has no effect on Linux {kernel}: from 5.19 on containerd idmaps"
-_REFUSES = (
-    "on Linux {kernel} containerd refuses pods with a user namespace: {error}. Boot Linux 6.3 or later, or set "
-    'slow_chown = "auto" and accept a copy of the image\'s inodes for each pod'
+_REFUSES = "on Linux {kernel} containerd refuses pods with a user namespace: {error}"
+_BOOT = "Boot Linux 6.3 or later"
+_MOVE_TMPDIR = (
+    "This kernel can idmap overlay in containerd's root, and only not in containerd's TMPDIR (/tmp), where containerd "
+    'tests it. So write "[Service]" and "Environment=TMPDIR=/var/tmp" into /etc/systemd/system/containerd.service.d/'
+    'tmpdir.conf, restart containerd, and run again (where there is none yet, run once with slow_chown = "auto" first)'
 )
+_OR_CHOWN = 'or set slow_chown = "auto" and accept a copy of the image\'s inodes for each pod'
 _TMPDIR = (
     "overlay can be idmapped in containerd's root, but containerd tests it in its TMPDIR (/tmp), where it cannot, and "
     "so changes owners instead. A drop-in of containerd.service with Environment=TMPDIR=/var/tmp may spare you that"
@@ -368,7 +395,9 @@ _KUBELET = (
 _TMPFS = (
     "The kubelet keeps Secrets, projected volumes (every service-account token), downwardAPI and emptyDir with "
     "medium: Memory on tmpfs, and a pod with hostUsers: false that mounts one fails: "
-    '"failed to set MOUNT_ATTR_IDMAP …: invalid argument". Boot Linux 6.3 or later. Pods without such volumes work on '
-    "{kernel} (ConfigMaps do; set automountServiceAccountToken: false), and for those "
-    'allow = ["kernel-lacks-tmpfs-idmap"] accepts the node'
+    '"failed to set MOUNT_ATTR_IDMAP …: invalid argument". Boot Linux 6.3 or later'
+)
+_WITHOUT_TMPFS = (
+    ". Pods without such volumes work on {kernel} (ConfigMaps do; set automountServiceAccountToken: false), and for "
+    'those allow = ["kernel-lacks-tmpfs-idmap"] accepts the node'
 )

@@ -107,10 +107,10 @@ def errno_answers() -> Iterator[tuple[str, str, str]]:
         yield step, errno, EXHAUSTED if row.finding == EXHAUSTED_ID else _named(row.finding)
 
 
-def since() -> Iterator[tuple[str, Version | None]]:
-    """From which kernel on a type of file system is taken to be one that can (None: never)."""
+def since() -> Iterator[tuple[str, Version | None, Version | None]]:
+    """From which kernel on a type of file system is taken to be one that can (None: never), and its own version."""
     for name, row in sorted(FILESYSTEMS.items()):
-        yield name, row.since
+        yield name, row.since, row.module_since
 
 
 def _named(finding: str) -> str:

@@ -113,6 +113,13 @@ def _strings(kind: str) -> Callable[[ByKind], tuple[str, ...]]:
     return lambda by_kind: tuple(fields[0] for fields in by_kind.get(kind, []))
 
 
+def _own_ids(by_kind: ByKind) -> dict[str, tuple[tuple[int, int], ...]]:
+    found: dict[str, tuple[tuple[int, int], ...]] = {}
+    for name, first, count in by_kind.get("own-ids", []):
+        found[name] = (*found.get(name, ()), (int(first), int(count)))
+    return found
+
+
 def _overlay(by_kind: ByKind) -> Overlay:
     for state, metacopy in by_kind.get("overlay", []):
         return Overlay.model_validate({"state": state, "metacopy": metacopy if metacopy in ("Y", "N") else ""})
@@ -302,6 +309,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "cgroup": lambda by_kind: one("cgroup")(by_kind) or "unknown",
     "tools": lambda by_kind: tuple(name for fields in by_kind.get("tools", []) for name in fields),
     "root": lambda by_kind: one("user")(by_kind) == "0",
+    "own_ids": _own_ids,
     "overlay": _overlay,
     "probes": _probes,
     "filesystems": _filesystems,

@@ -100,7 +100,8 @@ nearest_to() {
 
 # --- the machine -------------------------------------------------------------------------------------------------
 
-# read_kernel: also in $kernel, $machine, $user and $container
+# read_kernel: also in $kernel, $machine, $user and $container. The IDs are those that the node has by itself, none of
+# which a pod can get from elsewhere: all of them, but for a container in a user namespace of its own.
 read_kernel() {
     # shellcheck disable=SC2046 # two words
     set -- $(uname -r -m)
@@ -114,6 +115,11 @@ read_kernel() {
     done </proc/self/status
     [ -n "$user" ] || user=$(id -u) # a chroot without /proc
     record user "$user"
+    for name in uid gid; do
+        while read -r key _ line; do
+            record own-ids "$name" "$key" "$line"
+        done <"/proc/self/${name}_map"
+    done
 
     container=$(systemd-detect-virt --container) # reads files
     [ -n "$container" ] || find_container

@@ -22,10 +22,10 @@ my %errno = (1 => "EPERM", 2 => "ENOENT", 5 => "EIO", 12 => "ENOMEM", 13 => "EAC
   19 => "ENODEV", 20 => "ENOTDIR", 22 => "EINVAL", 23 => "ENFILE", 24 => "EMFILE", 28 => "ENOSPC", 30 => "EROFS",
   36 => "ENAMETOOLONG", 38 => "ENOSYS", 40 => "ELOOP", 75 => "EOVERFLOW", 87 => "EUSERS", 95 => "EOPNOTSUPP",
   110 => "ETIMEDOUT", 116 => "ESTALE", 122 => "EDQUOT");
-# Only these errors answer the question; any other says that it could not be put. EPERM of unshare is none of them:
-# it comes from a chroot or a filter around us, in which the runtime need not be.
+# Only these errors answer the question; any other says that it could not be put.
 my %answers = (
-  unshare => "EINVAL ENOSPC EUSERS ENOSYS", open_tree => "ENOSYS", mount_setattr => "ENOSYS EINVAL EPERM EOPNOTSUPP",
+  unshare => "EINVAL ENOSPC EUSERS ENOSYS EPERM", uid_map => "EPERM", gid_map => "EPERM", open_tree => "ENOSYS",
+  mount_setattr => "ENOSYS EINVAL EPERM EOPNOTSUPP", user_namespace => "EPERM",
   tmpfs => "ENOSYS", overlay => "ENOSYS ENODEV EINVAL EPERM EOPNOTSUPP", owner => "-");
 my $name_of_temporary = ".userns-node-probe.";
 my ($machine, $may_load, @probes) = @ARGV;
@@ -81,6 +81,23 @@ sub start_janitor {
   exit 0;
 }
 
+# Why EPERM of unshare says nothing of containerd: PID 1 starts that, and not out of the chroot or behind the filter of
+# system calls (seccomp) that this login has around it, as from ChrootDirectory= or RestrictNamespaces= of sshd. What PID
+# 1 has around itself, as in a container, containerd has too. Linux before 5.9 does not count filters.
+sub around_login {
+  my ($ours, $theirs) = map { join ":", (stat)[0, 1] } "/", "/proc/1/root/";
+  return "nobody in a chroot can make a user namespace" if $ours ne $theirs;
+  ($ours, $theirs) = map {
+    my $filters = 0;
+    if (open(my $status, "<", "/proc/$_/status")) { /^Seccomp\w*:\s*(\d+)/ and $filters += $1 for <$status> }
+    $filters;
+  } "self", 1;
+  return $ours > $theirs ? "a filter of system calls around this login forbids it" : "";
+}
+
+# EPERM of mount_setattr has two meanings: only root of the user namespace in which a file system was mounted may idmap it.
+sub in_initial_namespace { open(my $map, "<", "/proc/self/uid_map") or return 1; return <$map> =~ /^\s*0\s+0\s+4294967295$/ }
+
 sub user_namespace {
   my ($id, $count) = @_;
   my $number = $unshare{$machine} or die ["unshare", "", "no system call number for $machine"];
@@ -99,8 +116,9 @@ sub user_namespace {
   eval {
     sysread $said, my $number, 9;
     if ($number ne "0") {
+      my $around = $number == 1 && around_login();
       $! = $number;
-      failed("unshare", $number == 1 ? "$! (nobody in a chroot can make a user namespace)" : "");
+      failed($around ? "login" : "unshare", $around ? "$! ($around)" : "");
     }
     for ("uid_map", "gid_map") {
       open(my $map, ">", "/proc/$pid/$_") or failed($_);
@@ -143,7 +161,11 @@ sub fresh {  # a new mount, attached nowhere
 sub idmap {
   my ($mount, $namespace, $flags) = @_;
   my $attributes = pack "Q4", 0x100000 | $flags, 0, 0, fileno $namespace;
-  syscall(442, fileno $mount, my $here = "", 0x1000, $attributes, 32) == 0 or failed("mount_setattr");
+  return if syscall(442, fileno $mount, my $here = "", 0x1000, $attributes, 32) == 0;
+  my $number = $! + 0;
+  my $step = $number != 1 || in_initial_namespace() ? "mount_setattr" : "user_namespace";
+  $! = $number;
+  failed($step);
 }
 
 sub owned {  # the kernel may say yes and not do it
@@ -256,7 +278,14 @@ refused() { # STEP OUTPUT
     esac
     case $1:$errno:$text in
     *"failed to parse"*) ;;
-    *mount_setattr* | *"subsequent X-mount.idmap"*) answer cannot mount_setattr "$errno" "$text" ;;
+    *mount_setattr* | *"subsequent X-mount.idmap"*)
+        read -r id place count </proc/self/uid_map # see in_initial_namespace
+        case $errno:$id:$place:$count in
+        *:0:0:4294967295) ;;
+        :* | EPERM:*) answer cannot user_namespace EPERM "$text" ;;
+        esac
+        answer cannot mount_setattr "$errno" "$text"
+        ;;
     overlay:?*:*) answer cannot overlay "$errno" "$text" ;;
     esac
     answer unknown "$1" "$errno" "$text"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,34 @@ def tree(tmp_path: Path) -> Tree:
     made.program("systemd-detect-virt", "echo none; exit 1")
     made.program("perl", "exit 1")  # what the kernel says is no matter of a tree
     return made
+
+
+@pytest.fixture
+def no_trace(as_root: None, tmp_path: Path) -> Iterator[None]:
+    """Nothing of a probe is left: no mount, no process, no directory. Other people's probes may run meanwhile."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: who loses his parent becomes our child
+
+    def traces() -> set[str]:
+        mounts = [
+            line
+            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            if str(tmp_path) in line or ".userns-node-probe." in line or "idmapped" in line
+        ]
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        processes = [each for each in children if b"userns-node-probe" in _read(Path("/proc", each, "cmdline"))]
+        places = [*tmp_path.rglob("*"), *Path("/tmp").glob(".*"), *Path("/var/lib").glob(".*")]
+        return {*mounts, *processes, *(str(each) for each in places if each.name.startswith(".userns-node-probe."))}
+
+    before = traces()
+    yield
+    deadline = time.monotonic() + 10
+    while traces() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert traces() - before == set()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

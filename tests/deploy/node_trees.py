@@ -13,6 +13,7 @@ from userns.node import Node
 from userns.reading import read
 
 ROOT = os.geteuid() == 0
+PROBE = Path(__file__).parents[2] / "tasks/scripts/probe.sh"
 # What is on PATH in a tree, where this machine has it.
 EVERYDAY = [
     *("awk", "busybox", "cat", "dpkg-query", "grep", "ls", "perl", "printf", "readlink", "sha256sum", "sleep", "stat"),
@@ -100,3 +101,12 @@ def process(tree: Tree, pid: int, name: str, *words: str, cgroup: str = "/system
     tree.write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in words))
     tree.write(f"proc/{pid}/cgroup", f"1:name=systemd:/\n0::{cgroup}\n")
     (tree.root / f"proc/{pid}/exe").symlink_to(words[0] if words else "/gone")
+
+
+def probe(*directories: str | Path, before: Iterable[str] = ()) -> dict[str, str]:
+    """probe.sh on its own: result, step and errno by name."""
+    command = [*before, "sh", str(PROBE), *map(str, directories)]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.splitlines()
+    answers = [line.split("\t") for line in lines]
+    assert all(len(fields) == 6 and fields[0] == "probe" for fields in answers)
+    return {fields[1]: " ".join(fields[2:5]).strip() for fields in answers}

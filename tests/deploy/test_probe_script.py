@@ -2,67 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tasks.node import text
-from tests.deploy.node_trees import Tree, link, private, run
+from tests.deploy.node_trees import PROBE, Tree, link, private, probe, run
 from userns.reading import read
 
 PERL = text().partition("probe_perl='")[2].partition("\n'\n")[0]
 OVERLAY = ["overlay", "overlay", "/var/lib"]
-PROBE = Path(__file__).parents[2] / "tasks/scripts/probe.sh"
-
-
-def probe(*directories: str | Path, before: Iterable[str] = ()) -> dict[str, str]:
-    """probe.sh on its own: result, step and errno by name."""
-    command = [*before, "sh", str(PROBE), *map(str, directories)]
-    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.splitlines()
-    answers = [line.split("\t") for line in lines]
-    assert all(len(fields) == 6 and fields[0] == "probe" for fields in answers)
-    return {fields[1]: " ".join(fields[2:5]).strip() for fields in answers}
-
-
-@pytest.fixture
-def no_trace(as_root: None, tmp_path: Path) -> Iterator[None]:
-    """Nothing of a probe is left: no mount, no process, no directory. Other people's probes may run meanwhile."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: who loses his parent becomes our child
-
-    def traces() -> set[str]:
-        mounts = [
-            line
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if str(tmp_path) in line or ".userns-node-probe." in line or "idmapped" in line
-        ]
-        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        processes = [each for each in children if b"userns-node-probe" in _read(Path("/proc", each, "cmdline"))]
-        places = [*tmp_path.rglob("*"), *Path("/tmp").glob(".*"), *Path("/var/lib").glob(".*")]
-        return {*mounts, *processes, *(str(each) for each in places if each.name.startswith(".userns-node-probe."))}
-
-    before = traces()
-    yield
-    deadline = time.monotonic() + 10
-    while traces() - before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert traces() - before == set()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 # --- what the kernel says ----------------------------------------------------------------------------------------
@@ -113,24 +70,6 @@ def test_where_user_namespaces_are_used_up_the_probe_says_so(tmp_path: Path) -> 
     inside = "echo 0 >/proc/sys/user/max_user_namespaces; " + 'exec "$@"'
     answers = probe(tmp_path, before=["unshare", "-Urm", "sh", "-c", inside, "sh"])
     assert answers["tmpfs"] == "cannot unshare ENOSPC"
-
-
-@pytest.mark.usefixtures("no_trace")
-def test_root_of_a_user_namespace_that_lacks_the_ids_does_not_answer_for_the_machine(tmp_path: Path) -> None:
-    answers = probe(tmp_path, before=["unshare", "-Urm"])
-    assert answers[str(tmp_path)] == "unknown uid_map EPERM"
-
-
-@pytest.mark.usefixtures("no_trace")
-def test_a_chroot_does_not_answer_for_the_machine(tmp_path: Path) -> None:
-    """The kernel lets nobody in a chroot make a user namespace; containerd does not run in it."""
-    script = f"""
-        mount -t tmpfs none "{tmp_path}" && cd "{tmp_path}" && mkdir dev etc proc tmp usr
-        for each in dev etc proc usr; do mount --rbind "/$each" "$each"; done
-        for each in bin lib lib64 sbin; do ln -s "usr/$each" "$each"; done"""
-    node = run([*private(script), "chroot", str(tmp_path), "sh"])
-    probes = read(node).probes
-    assert {(each.result, each.step, each.errno) for each in probes.values()} == {("unknown", "unshare", "EPERM")}
 
 
 # --- what is left ------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ KERNELS = ["4.19.0", "5.10.0-32", "5.11", "5.12", "5.15.0-1-generic", "5.18.19",
 kernels = st.sampled_from([*KERNELS, "6.3", "6.6.1", "6.8.0", "6.9", "6.10-rc3", "6.12.5", "6.18.44-x", "7.2-rc1"])
 types = st.sampled_from(["", "new-fs", "fuse.sshfs", "fuseblk.x", *sorted(FILESYSTEMS)])
 STEPS = ["", "unshare", "open_tree", "mount_setattr", "tmpfs", "overlay", "owner", "perl"]
+STEPS += ["uid_map", "gid_map", "user_namespace"]
 ERRNOS = ["", "EINVAL", "EPERM", "ENOSYS", "ENOSPC", "EUSERS", "EBUSY", "EOPNOTSUPP", "ENODEV", "EXOTIC"]
 any_probe = probe | st.builds(
     Probe, result=st.just("cannot"), step=st.sampled_from(STEPS), errno=st.sampled_from(ERRNOS)
@@ -38,6 +39,7 @@ def asked(draw: st.DrawFn) -> Node:
     """A node whose kernel answers anything, on any file system."""
     return nodes.bare(
         kernel=draw(kernels),
+        zfs_version=draw(st.sampled_from(["", "2.1.11", "2.2.0"])),
         probes=draw(st.dictionaries(st.sampled_from(KEYS), any_probe)),
         filesystems={name: place(name, draw(types)) for name in ("containerd-root", "kubelet-root")},
     )
@@ -73,6 +75,11 @@ class Place:
         text = "".join("\t".join(line) + "\n" for line in lines)
         (self.programs / "answers").write_text(text)
         self.program("perl", f"[ \"$1\" = -e ] && [ $# -gt 2 ] && cat '{self.programs}/answers'; exit 0")
+        zfs = self.root / "sys/module/zfs"
+        shutil.rmtree(zfs, ignore_errors=True)
+        if node.zfs_version:
+            zfs.mkdir(parents=True)
+            (zfs / "version").write_text(f"{node.zfs_version}-1\n")
         # Two directories on one mount have one type: the nearest that exist are told apart here.
         for name in ("containerd", "kubelet"):
             (self.root / f"var/lib/{name}").mkdir(exist_ok=True)

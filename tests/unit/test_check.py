@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tasks.files import templates
 from tests import nodes
 from tests.conftest import unavailable
-from tests.unit.check_place import KEYS, Place, asked
+from tests.unit.check_place import KEYS, Place, asked, place
 from userns import check, paths, readiness
 from userns.findings import apply_allow
 from userns.node import Node, Probe
@@ -100,6 +100,15 @@ CASES = {
             name: Probe(result="cannot", step="open_tree" if "root" in name else "mount_setattr", errno="ENOSYS")
             for name in KEYS
         },
+    ),
+    "in a user namespace": nodes.bare(
+        probes=dict.fromkeys(KEYS, Probe(result="cannot", step="uid_map", errno="EPERM"))
+    ),
+    "5.14 with an old zfs, not probed": nodes.bare(
+        kernel="5.14.0-570.el9",
+        probes={},
+        zfs_version="2.1.15",
+        filesystems=nodes.bare().filesystems | {"containerd-root": place("containerd-root", "zfs")},
     ),
     "nothing probed": nodes.bare(kernel="6.12.5", probes={}),
     "a detail for JSON": nodes.bare(
@@ -206,13 +215,17 @@ def test_what_the_last_deploy_had_already_is_known(here: Place) -> None:
         ("0", "max-user-namespaces-too-low", "blocker"),
     ],
 )
-def test_too_few_user_namespaces_are_told(here: Place, live: str, id: str, severity: str) -> None:
+@pytest.mark.parametrize("container", ["none", "lxc"])
+def test_too_few_user_namespaces_are_told(here: Place, live: str, id: str, severity: str, container: str) -> None:
     file = here.root / "proc/sys/user/max_user_namespaces"
     file.write_text(f"{live}\n")
     try:
-        ids = told(here, nodes.bare())["ids"]
+        ids = told(here, nodes.bare(container=container))["ids"]
     finally:
         file.write_text("63000\n")
+    if container != "none":
+        assert ids["kernel-shared"]["severity"] == ("warning" if id else "note")
+        id = id.replace("max-user-namespaces-low", "")  # its host has to be asked, which kernel-shared says
     assert [name for name in ids if name.startswith("max-user")] == ([id] if id else [])
     assert not id or ids[id]["severity"] == severity
 

@@ -121,9 +121,15 @@ def would_set(made: Plan, kind: type) -> bool:
 def test_the_check_finds_what_a_deploy_would_mend_or_refuse(here: Place, node: Node, wanted: dict[str, Any]) -> None:
     made = nodes.plan(node, **wanted)
     found = checked(here, node, made)
-    assert any(id.startswith("max-user-namespaces-") for id in found) is would_set(made, changes.SetSysctl)
-    assert ("metacopy-not-set" in found) is would_set(made, changes.SetMetacopy)
     planned = {each.id: each.severity for each in made.findings}
+    # In a container a deploy raises nothing, and refuses what its host has to raise.
+    low = would_set(made, changes.SetSysctl) or "max-user-namespaces-too-low" in planned
+    assert any(id.startswith("max-user-namespaces-") for id in found) is low
+    assert (
+        found.get("max-user-namespaces-too-low") == planned.get("max-user-namespaces-too-low")
+        or node.container == "none"
+    )
+    assert ("metacopy-not-set" in found) is would_set(made, changes.SetMetacopy)
     # A range that is not ours is not looked after.
     shared = SHARED if wanted["kubelet_id_range"] else SHARED - {"getsubids-missing"}
     assert {id: found[id] for id in found.keys() & shared} == {id: planned[id] for id in planned.keys() & shared}
@@ -207,6 +213,38 @@ def test_a_range_that_stops_the_kubelet_is_told(here: Place, subuid: tuple[str, 
     changed = {"getsubids": {"subuid": subuid, "subgid": subgid}}
     assert finds(here, changed, kubelet_id_range=RANGE) == {"kubelet-id-range-invalid": "blocker"}
     assert finds(here, changed) == {}, "whoever wrote another range than ours may look after it"
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "lost"),
+    [
+        ("0 0 4294967295", "0 0 4294967295", False),
+        ("0 100000 65536", "0 0 4294967295", True),
+        ("0 0 4294967295", "0 100000 131072", True),
+        (f"65536 9000000 {RANGE[1]}\n0 100000 65536", f"0 100000 {sum(RANGE)}", False),
+        (f"100000 9000000 {RANGE[1]}\n0 100000 100000", f"0 100000 {sum(RANGE) - 1}", True),
+    ],
+)
+def test_a_container_that_lost_ids_of_the_range_is_told_as_a_deploy_would(
+    here: Place, uid: str, gid: str, lost: bool
+) -> None:
+    own = {"uid": uid, "gid": gid}
+    for name, text in own.items():
+        (here.root / f"{name}_map").write_text(f"{text}\n")
+    parts = {
+        name: tuple((int(a), int(c)) for a, _, c in map(str.split, text.split("\n"))) for name, text in own.items()
+    }
+    good = nodes.bare(**READY)
+    refuses = {
+        each.id for each in nodes.plan(good.model_copy(update={"own_ids": parts}), kubelet_id_range=RANGE).blockers
+    }
+    text = text_of(nodes.plan(good, kubelet_id_range=RANGE))
+    assert text.count('"/proc/self/${name}_map"') == 1
+    here.be(good)
+    with here.live(good):
+        said = here.run(text.replace('"/proc/self/${name}_map"', f'"{here.root}/${{name}}_map"'))
+    found = {each["id"] for each in json.loads(said.stdout)["findings"] if each["severity"] == "blocker"}
+    assert found == refuses == ({"kubelet-id-range-not-mapped"} if lost else set())
 
 
 def test_a_kubelet_that_asks_for_no_range_is_not_stopped_by_one(here: Place) -> None:

@@ -16,6 +16,7 @@ from userns.node import Node, Probe
 from userns.policy import Policy, PolicyError
 from userns.readiness import Readiness
 from userns.tables import BOUNDARIES, KNOWN_IDS
+from userns.versions import parse
 
 
 def policy_of(wanted: dict[str, Any]) -> Policy | None:
@@ -39,10 +40,12 @@ def answer(node: Node, question: str) -> str:
     if said in ("unknown", "exhausted") and question in readiness_table.ROOTS:
         release = release_of(node.kernel)
         type = node.filesystems[question].type
-        rows = dict(readiness_table.since())
+        rows = {name: (since, module) for name, since, module in readiness_table.since()}
         first = BOUNDARIES["mount_setattr"].since
-        since = rows.get(type, rows.get(type.partition(".")[0], first))
+        since, module = rows.get(type, rows.get(type.partition(".")[0], (first, None)))
         can = release is not None and release >= first and since is not None and release >= since
+        if module and node.zfs_version:
+            can = can and parse(node.zfs_version) >= module
         return f"{said}-{'can' if can else 'cannot'}"
     return said
 

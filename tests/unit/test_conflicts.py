@@ -248,6 +248,19 @@ def test_a_container_is_told_what_its_host_has_to_set() -> None:
     assert "metacopy is N" in said.message
 
 
+@pytest.mark.parametrize(("live", "refuses"), [(0, True), (109, True), (110, False), (16383, False), (16384, False)])
+def test_what_a_containers_host_has_to_raise_for_its_pods_is_a_blocker(live: int, refuses: bool) -> None:
+    told = found(node(container="lxc", sysctls={"user.max_user_namespaces": live}))
+    assert (told["kernel-shared"].severity is Severity.WARNING) is (live < 16384)
+    assert ("max-user-namespaces-too-low" in told) is refuses
+    if refuses:
+        said = told["max-user-namespaces-too-low"]
+        assert said.severity is Severity.BLOCKER
+        assert f"user.max_user_namespaces is {live}, and 110 pods" in said.message
+        assert "raise it on its host (sysctl -w user.max_user_namespaces=16384" in said.message
+    assert "max-user-namespaces-too-low" not in found(node(sysctls={"user.max_user_namespaces": live})), "raised here"
+
+
 # --- overlay -------------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,18 @@ def test_erofs_has_no_slow_chown_to_fall_back_on() -> None:
     assert blockers(ready("5.15", snapshotter="erofs", probes=OLD, kubernetes="1.26")) == {"overlay-cannot-idmap"}
 
 
+@pytest.mark.parametrize("probes", [OLD, {}], ids=["probed", "unprobed"])
+def test_on_a_kernel_that_erofs_is_too_new_for_no_file_system_is_advised(probes: dict[str, Probe]) -> None:
+    found = ready("5.15.0-9", snapshotter="erofs", probes=probes, kubernetes="1.26", os_id="ubuntu", os_version="22.04")
+    (said,) = [each.message for each in found.findings if each.id == "overlay-cannot-idmap"]
+    assert "boot Linux 5.19 or later" in said
+    assert "linux-generic-hwe-22.04" in said
+    assert "put containerd_root on" not in said
+    newer = ready("6.8.0", snapshotter="erofs", probes=ALL_OK | {"overlay": OLD["overlay"]})
+    (said,) = [each.message for each in newer.findings if each.id == "overlay-cannot-idmap"]
+    assert "put containerd_root on" in said
+
+
 def test_slow_chown_is_overlayfs_alone() -> None:
     found = ready("5.15", snapshotter="devmapper", probes=OLD, kubernetes="1.26", slow_chown=True)
     assert not found.slow_chown
@@ -81,6 +93,9 @@ NODE = Node(
 def test_a_node_is_judged_by_its_probes() -> None:
     found = readiness.of_node(NODE, policy())
     assert found.tier == "idmapped"
+    old = NODE.model_copy(update={"probes": {}, "zfs_version": "2.1.5"})
+    zfs = {"containerd-root": NODE.filesystems["containerd-root"].model_copy(update={"type": "zfs"})}
+    assert readiness.of_node(old.model_copy(update={"filesystems": zfs}), policy()).tier == "unsupported"
     assert "/data/containerd (ext4) can be idmapped" in dict(found.reasons)
 
 

@@ -95,6 +95,22 @@ def test_on_515_without_slow_chown_containerds_own_words_are_the_refusal() -> No
     ) in message(found, "containerd-refuses-without-slow-chown")
 
 
+def test_where_only_the_test_in_tmpdir_fails_the_refusal_names_the_drop_in_and_blames_no_kernel() -> None:
+    found = ready(
+        "5.14.0-570.el9.x86_64",
+        probes=ALL_OK | {"containerd-check": cannot()},
+        slow_chown=False,
+        os_id="rhel",
+        os_version="9.6",
+    )
+    assert blockers(found) == {"containerd-refuses-without-slow-chown"}
+    said = message(found, "containerd-refuses-without-slow-chown")
+    assert "Environment=TMPDIR=/var/tmp" in said
+    assert 'slow_chown = "auto"' in said
+    assert "Boot" not in said
+    assert "RHEL" not in said
+
+
 def test_el9_backports_count_where_they_are_probed() -> None:
     found = ready("5.14.0-503.el9", probes=ALL_OK | {"containerd-check": OK})
     assert outcome(found) == ("idmapped", "idmapped", "all", False)
@@ -139,7 +155,23 @@ def test_a_root_that_cannot_idmap_is_a_blocker_and_never_a_case_for_slow_chown(s
 def test_layers_that_cannot_be_idmapped_are_a_blocker_on_any_later_kernel() -> None:
     found = ready("6.8.0", probes=ALL_OK | {"overlay": cannot("ENODEV", "overlay")})
     assert blockers(found) == {"overlay-cannot-idmap"}
-    assert "no overlayfs" in message(found, "overlay-cannot-idmap")
+    assert "put containerd_root on" not in message(found, "overlay-cannot-idmap")
+
+
+@pytest.mark.parametrize(
+    ("errno", "step", "said", "another_disk"),
+    [
+        ("ENODEV", "overlay", "install the kernel's modules package", False),
+        ("EPERM", "overlay", "let this container mount it", False),
+        ("EINVAL", "overlay", "slow_chown does not help", True),
+        ("EINVAL", "mount_setattr", "slow_chown does not help", True),
+        ("EPERM", "user_namespace", "take a virtual machine", False),
+    ],
+)
+def test_another_disk_is_advised_only_where_it_helps(errno: str, step: str, said: str, another_disk: bool) -> None:
+    found = message(ready("6.8.0", probes=ALL_OK | {"overlay": cannot(errno, step)}), "overlay-cannot-idmap")
+    assert said in found
+    assert ("put containerd_root on" in found) is another_disk
 
 
 def test_slow_chown_on_a_new_kernel_is_written_and_called_idle() -> None:
@@ -172,14 +204,35 @@ def test_kubernetes_126_idmaps_no_volumes_and_does_not_ask_for_them() -> None:
         ("EINVAL", "mount_setattr", "containerd-root-cannot-idmap"),
         ("EOPNOTSUPP", "mount_setattr", "containerd-root-cannot-idmap"),
         ("", "owner", "containerd-root-cannot-idmap"),
+        ("EPERM", "user_namespace", "idmap-not-in-user-namespace"),
         ("EINVAL", "unshare", "kernel-lacks-user-namespaces"),
+        ("ENOSYS", "unshare", "kernel-lacks-user-namespaces"),
         ("EPERM", "unshare", "user-namespaces-forbidden"),
+        ("EPERM", "uid_map", "ids-not-mapped"),
+        ("EPERM", "gid_map", "ids-not-mapped"),
     ],
 )
 def test_the_errno_decides(errno: str, step: str, id: str) -> None:
     found = ready(probes=dict.fromkeys(ALL_OK, cannot(errno, step)))
     assert id in blockers(found)
     assert found.tier == "unsupported"
+    # containerd 1.7 idmaps nothing, but it makes user namespaces too.
+    before = ready(
+        kubernetes="1.26", containerd="1.7.34", probes=dict.fromkeys(ALL_OK, cannot(errno, step)), filesystems={}
+    )
+    makes_none = step in ("unshare", "uid_map", "gid_map")
+    assert (blockers(before), before.tier) == (({id}, "unsupported") if makes_none else (set(), "chown"))
+
+
+@pytest.mark.parametrize("step", ["uid_map", "user_namespace"])
+def test_a_container_in_a_user_namespace_is_told_what_helps_and_nothing_of_el_9(step: str) -> None:
+    (found,) = ready(
+        "5.14.0-570.el9", probes=dict.fromkeys(ALL_OK, cannot("EPERM", step)), os_id="rhel", os_version="9.6"
+    ).findings
+    for said in ("user namespace of its own", "virtual machine", "LXC: a privileged one", "--private-users"):
+        assert said in found.message
+    for said in ("EL 9", "RHEL", "6.3", "ext4"):
+        assert said not in found.message
 
 
 @pytest.mark.parametrize("errno", ["EPERM", "ENOSYS", "EINVAL"])
@@ -194,6 +247,26 @@ def test_el_90_is_told_that_its_kernel_forbids_it() -> None:
     found = ready("5.14.0-70.el9", probes=dict.fromkeys(ALL_OK, cannot("EPERM")), os_id="almalinux", os_version="9.1")
     assert blockers(found) == {"idmap-disabled"}
     assert "9.3" in message(found, "idmap-disabled")
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_el_93_is_told_to_probe_only_where_nothing_was(probed: bool) -> None:
+    found = ready(
+        "5.14.0-427.el9.x86_64",
+        probes=ALL_OK | {"tmpfs": cannot(), "containerd-check": OK} if probed else {},
+        os_id="rhel",
+        os_version="9.4",
+    )
+    said = message(found, "kernel-lacks-tmpfs-idmap")
+    assert "backport" in said
+    assert ("found by probing only" in said) is not probed
+
+
+def test_a_node_that_is_refused_anyhow_is_not_told_how_to_be_accepted() -> None:
+    refused = ready("5.15.0", probes={}, slow_chown=False)
+    assert {"containerd-refuses-without-slow-chown", "kernel-lacks-tmpfs-idmap"} <= blockers(refused)
+    assert "accepts the node" not in message(refused, "kernel-lacks-tmpfs-idmap")
+    assert "accepts the node" in message(ready("5.15.0", probes={}), "kernel-lacks-tmpfs-idmap")
 
 
 def test_user_namespaces_used_up_are_cured_by_a_sysctl_and_refuse_nothing() -> None:
@@ -249,7 +322,9 @@ def test_without_probes_the_kernels_version_is_assumed(kernel: str, expected: tu
     found = ready(kernel, probes={})
     assert outcome(found) == expected
     assert found.assumed
-    assert "no node was asked" in message(found, "idmap-not-probed")
+    said = message(found, "idmap-not-probed")
+    assert said.startswith("not probed; assumed from kernel and file-system versions: ")
+    assert "no node was asked" in said
 
 
 def test_a_kernel_that_cannot_be_read_is_too_old() -> None:
@@ -282,6 +357,16 @@ def test_without_a_probe_the_file_system_is_looked_up(type: str, kernel: str, ca
     found = ready(kernel, kubernetes="1.26", probes={}, filesystems={"containerd-root": type})
     assert (found.rootfs != "none") is can
     assert ("containerd-root-cannot-idmap" in blockers(found)) is not can
+
+
+@pytest.mark.parametrize(("zfs", "can"), [("2.1.5", False), ("2.2.0", True), ("2.3.1", True), ("", True)])
+@pytest.mark.parametrize("root", ["containerd-root", "kubelet-root"])
+def test_without_a_probe_zfs_is_judged_by_its_own_version_too(zfs: str, can: bool, root: str) -> None:
+    found = ready("6.8.0", probes={}, filesystems={root: "zfs"}, zfs=zfs)
+    assert (found.tier == "idmapped") is can
+    assert blockers(found) == (set() if can else {f"{root}-cannot-idmap"})
+    assert can or "only from version 2.2 of its own on" in message(found, f"{root}-cannot-idmap")
+    assert ready("6.8.0", filesystems={root: "zfs"}, zfs=zfs).tier == "idmapped", "a probe beats the version"
 
 
 def test_a_probe_beats_the_table() -> None:

@@ -148,12 +148,16 @@ class Filesystem(Row):
 
 
 class Errno(Row):
-    """What the kernel's refusal of an idmapped mount means; `step` is set where it holds for that step only."""
+    """What the kernel's refusal of an idmapped mount means; `step` is set where it holds for that step only.
+
+    `cure`: what to do, where neither another directory nor a newer kernel helps.
+    """
 
     name: str
     step: str = ""
     meaning: str
     finding: str = ""
+    cure: str = ""
 
 
 class Boundary(Row):
@@ -165,12 +169,13 @@ class Boundary(Row):
 
 
 class Distribution(Row):
-    """Advice for a distribution's own kernels; it decides nothing."""
+    """Advice for a distribution's own kernels; it decides nothing. `unprobed`: what to add where nothing was probed."""
 
     os: tuple[str, ...]
     versions: Versions | None = None
     kernels: Versions | None = None
     advice: str
+    unprobed: str = ""
 
 
 class Snapshotter(Row):
