@@ -267,6 +267,7 @@ def test_half_a_version_is_not_judged_as_its_zero(
     ("text", "said"),
     [
         ("", "Expecting value"),
+        ('{"a":' * 100_000, "recursion"),
         ("[]", "a JSON object was expected"),
         ("{}", "there is no host"),
         ('{"tasks.node.Node": {}}', "there is no host"),
