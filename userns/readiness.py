@@ -228,17 +228,20 @@ class _Judge:
                 note("slow-chown-has-no-effect", f"slow_chown = True: only overlayfs has it, not {self.snapshotter}")
             )
         source = (row or SNAPSHOTTERS["stargz"]).source
-        if model == "remap" and row and row.since and parse(self.containerd) >= row.since:
+        idmaps_later = model == "remap" and row and row.since and parse(self.containerd) < row.since
+        if model == "remap" and not idmaps_later:
             self._overlay_layers()
             self._because(f"the snapshotter {self.snapshotter} idmaps", source)
             return
-        if remaps:
+        if remaps and model == "proxy":  # none that is built in takes a capability from config.toml
             self.rootfs = "idmapped"
             self._because(f"the snapshotter {self.snapshotter} declares remap-ids", source)
             return
         self.rootfs = "chown"
-        consequence = (row or SNAPSHOTTERS["stargz"]).consequence.format(name=self.snapshotter)
-        who = "" if row else ", which the tables do not know"
+        known, who = row or SNAPSHOTTERS["stargz"], "" if row else ", which the tables do not know"
+        if idmaps_later and row:
+            known, who = SNAPSHOTTERS["native"], f", which idmaps from containerd {row.since} on"
+        consequence = known.consequence.format(name=self.snapshotter)
         self._because(f"the snapshotter {self.snapshotter}{who}: {consequence}", source)
         self._find(warning("snapshotter-chowns", f"snapshotter {self.snapshotter}{who}: {consequence}", source))
 

@@ -26,6 +26,9 @@ from userns.policy import Policy
     [
         ("devmapper", {}, "chown"),
         ("native", {}, "chown"),
+        ("native", {"remaps": True}, "chown"),
+        ("zfs", {}, "chown"),
+        ("zfs", {"remaps": True}, "chown"),
         ("erofs", {"containerd": "2.3.0"}, "idmapped"),
         ("erofs", {"containerd": "2.2.8"}, "chown"),
         ("stargz", {}, "chown"),
@@ -41,6 +44,21 @@ def test_another_snapshotter_is_told_its_consequence(snapshotter: str, given: di
     assert found.rootfs == rootfs
     assert ("snapshotter-chowns" in ids(found)) is (rootfs == "chown")
     assert not found.slow_chown
+
+
+@pytest.mark.parametrize("snapshotter", ["zfs", "native", "erofs"])
+def test_one_that_is_built_in_is_not_told_of_a_capability(snapshotter: str) -> None:
+    found = ready(snapshotter=snapshotter, containerd="2.2.8")
+    (chowns,) = [each for each in found.findings if each.id == "snapshotter-chowns"]
+    assert "the image is copied by changing the owner of every file" in chowns.message
+    assert "proxy_plugins" not in chowns.message
+
+
+def test_before_erofs_idmaps_it_is_not_told_what_it_does_since() -> None:
+    found = ready(snapshotter="erofs", containerd="2.2.0")
+    (chowns,) = [each for each in found.findings if each.id == "snapshotter-chowns"]
+    assert chowns.message.startswith("snapshotter erofs, which idmaps from containerd 2.3 on: for each pod")
+    assert "it idmaps, and refuses" not in chowns.message
 
 
 def test_erofs_has_no_slow_chown_to_fall_back_on() -> None:

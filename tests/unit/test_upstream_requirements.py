@@ -165,7 +165,7 @@ def test_the_refusal_is_told_in_containerds_own_words(capsys: pytest.CaptureFixt
     assert any(words in each["message"] for each in answer["findings"])
 
 
-@pytest.mark.parametrize("snapshotter", ["native", "btrfs", "blockfile", "devmapper"])
+@pytest.mark.parametrize("snapshotter", ["native", "btrfs", "blockfile", "devmapper", "zfs"])
 def test_other_snapshotters_chown_without_an_opt_in(capsys: pytest.CaptureFixture[str], snapshotter: str) -> None:
     versions = {"kernel": "5.15", "kubernetes": "1.26", "containerd": "2.3.5", "snapshotter": snapshotter}
     answer = explained(capsys, **versions, slow_chown="false")
