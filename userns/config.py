@@ -13,7 +13,7 @@ import toml
 from userns import programs
 from userns.extraconfig import IMAGES, REGISTRY
 from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
-from userns.paths import DROP_INS
+from userns.paths import DROP_INS, DROP_INS_GLOB
 from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.render import comment_lines, fill_anew
@@ -21,7 +21,6 @@ from userns.toml_text import assignments, inline, key, tables
 from userns.versions import parse
 
 __all__ = [
-    "IMPORTED",
     "STATE",
     "ConfigError",
     "Rendered",
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 STATE = "/run/containerd"
-IMPORTED = f"{DROP_INS}/*.toml"
 RUNC_V2 = "io.containerd.runc.v2"
 # One directory: containerd's own default from 2.2 on is a list of two, which its transfer service reads as one path, so
 # that every hosts.toml is ignored without a word (containerd/containerd#12808). Until 2.1 the default is none.
@@ -267,7 +265,7 @@ def _ours(settings: Settings) -> Table:
 
 def _imports(wanted: object) -> list[Any]:
     """Our drop-ins, or the operator's list where it has them, too."""
-    return list(wanted) if isinstance(wanted, list | tuple) and IMPORTED in wanted else [IMPORTED]
+    return list(wanted) if isinstance(wanted, list | tuple) and DROP_INS_GLOB in wanted else [DROP_INS_GLOB]
 
 
 def _set(config: Table, path: Path, value: Any) -> None:
