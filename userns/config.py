@@ -18,7 +18,7 @@ from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.render import comment_lines, fill_anew
 from userns.toml_text import assignments, inline, key, tables
-from userns.versions import parse
+from userns.versions import reaches
 
 __all__ = [
     "STATE",
@@ -95,7 +95,7 @@ def _pulls_locally(policy: Policy) -> bool:
     Its default unpack_config names overlayfs alone, and every pull fails with "no unpack platforms defined"
     (containerd core/transfer/local/pull.go, containerd/containerd#11606). Where the operator has set either, they know.
     """
-    if policy.snapshotter == "overlayfs" or parse(policy.containerd_version) < parse("2.1"):
+    if policy.snapshotter == "overlayfs" or not reaches(policy.containerd_version, "2.1"):
         return False
     own = at(policy.containerd_config, ("plugins",))
     return "use_local_image_pull" not in at(own, (IMAGES,)) and not own.get("io.containerd.transfer.v1.local")

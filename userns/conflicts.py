@@ -18,7 +18,7 @@ from userns.readiness import Readiness
 from userns.releases import ARCHITECTURES
 from userns.requirements import stack
 from userns.tables import branch
-from userns.versions import parse
+from userns.versions import parse, reaches
 from userns.wants import Wants
 
 __all__ = ["Wants", "check", "of_node"]
@@ -106,7 +106,7 @@ def _machine(node: Node, wants: Wants) -> Iterator[Finding]:
             'use install_from = "package"',
         )
     if node.cgroup in ("v1", "hybrid"):
-        refuses = bool(wants.kubernetes_version) and parse(wants.kubernetes_version) >= parse("1.35")
+        refuses = bool(wants.kubernetes_version) and reaches(wants.kubernetes_version, "1.35")
         kubelet = "; from 1.35 on the kubelet does not start on it (failCgroupV1)" if refuses else ""
         what = "cgroup v1" if node.cgroup == "v1" else "cgroup v1 with v2 beside it (hybrid)"
         cure = "boot with systemd.unified_cgroup_hierarchy=1"

@@ -160,6 +160,8 @@ def test_from_135_on_the_kubelet_does_not_start_on_cgroup_v1() -> None:
     assert "does not start" in found(node(cgroup="v1"))["cgroup-v1"].message
     old = found(node(cgroup="v1", kubelet_version="1.34.2"), wants(kubernetes_version="1.34"))
     assert "does not start" not in old["cgroup-v1"].message
+    candidate = found(node(cgroup="v1", kubelet_version="1.35.0-rc.1"), wants(kubernetes_version="1.35.0-rc.1"))
+    assert "does not start" in candidate["cgroup-v1"].message
 
 
 # --- the kubelet ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from userns.policy import Policy
         ("zfs", {}, "chown"),
         ("zfs", {"remaps": True}, "chown"),
         ("erofs", {"containerd": "2.3.0"}, "idmapped"),
+        ("erofs", {"containerd": "2.3.0-rc.1"}, "idmapped"),
         ("erofs", {"containerd": "2.2.8"}, "chown"),
         ("stargz", {}, "chown"),
         ("stargz", {"remaps": True}, "idmapped"),
@@ -63,6 +64,10 @@ def test_before_erofs_idmaps_it_is_not_told_what_it_does_since() -> None:
 
 def test_erofs_has_no_slow_chown_to_fall_back_on() -> None:
     assert blockers(ready("5.15", snapshotter="erofs", probes=OLD, kubernetes="1.26")) == {"overlay-cannot-idmap"}
+
+
+def test_a_candidate_of_2_0_idmaps_as_2_0_does() -> None:
+    assert ready(containerd="2.0.0-rc.1").tier == ready(containerd="2.0.0").tier == "idmapped"
 
 
 def test_slow_chown_is_overlayfs_alone() -> None:
