@@ -30,6 +30,7 @@ __all__ = [
     "GETSUBIDS",
     "KNOWN_IDS",
     "KUBELETS",
+    "LINES",
     "NEWEST_KUBERNETES",
     "RELEASES",
     "RULES",
@@ -266,6 +267,8 @@ UPGRADES = {row.of: row for row in rows("upgrades", "upgrade", Upgrade)}
 BORDERS = rows("upgrades", "border", Border)
 ADVISORIES = rows("advisories", "advisory", Advisory)
 
+# What a run warns of in a line of its own, and no plan knows before: by the same kind of id.
+LINES: Mapping[str, str] = _load("findings")["lines"]
 # Every id that a finding can have: what it is about. `allow` may name these and no others.
 KNOWN_IDS: Mapping[str, str] = (
     _load("findings")["findings"]
