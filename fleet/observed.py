@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.records import FindingRecord, Record, Status, Versions
@@ -13,7 +13,7 @@ from userns.planning import Plan
 __all__ = ["of_plan", "printable"]
 
 
-def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Sequence[str]] | None = None) -> Record:
+def of_plan(name: str, groups: Sequence[str], plan: Plan) -> Record:
     """The record of a node that was read and planned for."""
     node, ready = plan.node, plan.readiness
     status = Status.REFUSED if plan.refused else Status.CHANGES if plan.steps else Status.READY
@@ -41,7 +41,6 @@ def of_plan(name: str, groups: Sequence[str], plan: Plan, diffs: Mapping[str, Se
         decisions=tuple(str(each) for each in plan.decisions if each.name not in ("tier", "because")),
         changes=plan.steps,
         disrupts=disruption.of_plan(plan),
-        diffs={path: tuple(lines) for path, lines in (diffs or {}).items()},
     )
 
 

@@ -55,7 +55,6 @@ __all__ = [
     "Tested",
     "Upgrade",
     "branch",
-    "known",
 ]
 
 Versions = Annotated[Range, BeforeValidator(Range.of)]
@@ -234,11 +233,6 @@ def branch(version: Version) -> str:
 
 
 R = TypeVar("R", bound=BaseModel)
-
-
-def known(id: str) -> bool:
-    """Whether a finding can have this id."""
-    return id in KNOWN_IDS
 
 
 @cache
