@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from docs_reference.markdown import plain
 from docs_reference.source import ROOT, Told, read
 from userns.findings import Severity
-from userns.tables import ADVISORIES, KNOWN_IDS, RELEASES
+from userns.tables import ADVISORIES, KNOWN_IDS, LINES, RELEASES
 from userns.tables.symptoms import SYMPTOMS
 
 _INTRO = """\
@@ -24,6 +24,12 @@ In the texts below "…" stands for what the node or the settings put there. The
 it names the value, and what to do.
 """
 
+_OF_A_RUN = """\
+## Lines of a run
+
+What a run meets only when it changes the node is a line of its own, `warning: ID: …`, and no finding: it refuses
+nothing, and `allow` does not know it.
+"""
 # The section of what a rollback alone tells: it reads no settings, `allow` among them.
 _ROLLBACK = "A rollback"
 # What helps with all of a section.
@@ -46,7 +52,9 @@ def page() -> str:
         parts.append(f"## {title}\n")
         if title in _FIXES:
             parts.append(f"{_FIXES[title]}\n")
-        parts += [_entry(id, told[id], may_be_allowed=title != _ROLLBACK) for id in ids]
+        parts += [_entry(id, KNOWN_IDS[id], told[id], may_be_allowed=title != _ROLLBACK) for id in ids]
+    parts.append(_OF_A_RUN)
+    parts += [_entry(id, about, told[id], may_be_allowed=False) for id, about in LINES.items()]
     return "\n".join(parts)
 
 
@@ -81,11 +89,11 @@ def _headings() -> Iterator[tuple[str, list[str]]]:
     yield title, ids
 
 
-def _entry(id: str, told: Told, *, may_be_allowed: bool) -> str:
+def _entry(id: str, about: str, told: Told, *, may_be_allowed: bool) -> str:
     severities = [each for each in Severity if each in told.severities]
     allowed = " (`allow` may name it)" if may_be_allowed and Severity.BLOCKER in severities else ""
-    parts = [f"### {id}", f"**{' or '.join(severities)}**{allowed}: {plain(KNOWN_IDS[id])}."]
-    parts += [f"> {plain(message)}" for message in told.messages if message != KNOWN_IDS[id]]
+    parts = [f"### {id}", f"**{' or '.join(severities)}**{allowed}: {plain(about)}."]
+    parts += [f"> {plain(message)}" for message in told.messages if message != about]
     symptoms = [row for row in SYMPTOMS if id in row.findings]
     if symptoms:
         parts.append("Where a log, an event or an error tells of it (`python -m userns diagnose`):")

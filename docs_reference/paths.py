@@ -18,6 +18,7 @@ These paths are public: monitoring and other tools may rely on them. Everything 
 _MEANINGS = {
     "CONFIG": "containerd's configuration, written whole; what you add goes into `containerd_config` or into drop-ins",
     "DROP_INS": "yours: files here are read (`imports`), judged, and never touched",
+    "DROP_INS_GLOB": "what `imports` in config.toml says, and has to say",
     "UNIT": "containerd's unit, from a release or a bundle; a package keeps its own",
     "UNIT_DROP_IN": "runs the pre-start hook before containerd",
     "MODPROBE": "turns overlay's metacopy on wherever overlay is a module",

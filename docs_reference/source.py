@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from userns.findings import Severity
-from userns.tables import ADVISORIES, ERRNOS, KNOWN_IDS, RELEASES, RULES
+from userns.tables import ADVISORIES, ERRNOS, KNOWN_IDS, LINES, RELEASES, RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 _MAKERS = {each.value: each for each in Severity}
@@ -39,8 +39,8 @@ class Told:
 
 
 def read() -> dict[str, Told]:
-    """Each known id with what the code and the tables say of it."""
-    told = {id: Told() for id in KNOWN_IDS}
+    """Each known id, and each of a line, with what the code and the tables say of it."""
+    told = {id: Told() for id in (*KNOWN_IDS, *LINES)}
     for path in sorted([*(ROOT / "userns").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]):
         for id, severity, message, source in _Module(path).findings():
             told[id].add(severity, message, source)

@@ -197,6 +197,7 @@ def _of_versions(options: argparse.Namespace) -> report.Report:
             crun=named.get("crun"),
             default_runtime=runtime,
             selinux=options.selinux,
+            kernel=named.get("kernel", ""),
         )
     elif "kubernetes" in named:
         found += requirements.gates(kubernetes)
@@ -223,7 +224,7 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
     try:
         document = json.loads(_read(options.fact))
         hosts = report.nodes(document)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{options.fact}: {error}") from error
     settings = _settings(options.policy)
     if options.allow:

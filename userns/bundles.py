@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from userns.releases import ARCHITECTURES, COMPONENTS, VERSION, Asset, newest_first
+from userns.releases import ARCHITECTURES, COMPONENTS, VERSION, Asset, is_asset_path, is_sha256, newest_first
 
 __all__ = ["FORMAT", "Bundle", "BundleError", "Bundled"]
 
 FORMAT = "userns-node bundle 1"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATH = re.compile(r"(?:/[A-Za-z0-9._+~-]+)+")
 _KEYS = ("component", "version", "architecture", "path", "size", "sha256", "verified", "source")
 
 
@@ -113,9 +110,9 @@ def _bundled(row: object) -> Bundled:
         raise BundleError("a value in its manifest is no printable text")
     asset = Bundled(**row)
     known = (asset.component in COMPONENTS, asset.architecture in ARCHITECTURES.values())
-    shaped = (VERSION.fullmatch(asset.version), _SHA256.fullmatch(asset.sha256), _PATH.fullmatch(asset.path))
+    shaped = (VERSION.fullmatch(asset.version), is_sha256(asset.sha256))
     if isinstance(size, bool) or not isinstance(size, int) or size < 0 or not all(known) or not all(shaped):
         raise BundleError(f"its manifest has an asset that cannot be: {asset}")
-    if {".", ".."} & set(asset.path.split("/")):
-        raise BundleError(f"its manifest has a path that leads elsewhere: {asset.path!r}")
+    if not is_asset_path(asset.path):
+        raise BundleError(f"its manifest has a path that is none, or that leads elsewhere: {asset.path!r}")
     return asset

@@ -13,15 +13,14 @@ import toml
 from userns import programs
 from userns.extraconfig import IMAGES, REGISTRY
 from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
-from userns.paths import DROP_INS
+from userns.paths import DROP_INS, DROP_INS_GLOB
 from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.render import comment_lines, fill_anew
 from userns.toml_text import assignments, inline, key, tables
-from userns.versions import parse
+from userns.versions import reaches
 
 __all__ = [
-    "IMPORTED",
     "STATE",
     "ConfigError",
     "Rendered",
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 STATE = "/run/containerd"
-IMPORTED = f"{DROP_INS}/*.toml"
 RUNC_V2 = "io.containerd.runc.v2"
 # One directory: containerd's own default from 2.2 on is a list of two, which its transfer service reads as one path, so
 # that every hosts.toml is ignored without a word (containerd/containerd#12808). Until 2.1 the default is none.
@@ -97,7 +95,7 @@ def _pulls_locally(policy: Policy) -> bool:
     Its default unpack_config names overlayfs alone, and every pull fails with "no unpack platforms defined"
     (containerd core/transfer/local/pull.go, containerd/containerd#11606). Where the operator has set either, they know.
     """
-    if policy.snapshotter == "overlayfs" or parse(policy.containerd_version) < parse("2.1"):
+    if policy.snapshotter == "overlayfs" or not reaches(policy.containerd_version, "2.1"):
         return False
     own = at(policy.containerd_config, ("plugins",))
     return "use_local_image_pull" not in at(own, (IMAGES,)) and not own.get("io.containerd.transfer.v1.local")
@@ -267,7 +265,7 @@ def _ours(settings: Settings) -> Table:
 
 def _imports(wanted: object) -> list[Any]:
     """Our drop-ins, or the operator's list where it has them, too."""
-    return list(wanted) if isinstance(wanted, list | tuple) and IMPORTED in wanted else [IMPORTED]
+    return list(wanted) if isinstance(wanted, list | tuple) and DROP_INS_GLOB in wanted else [DROP_INS_GLOB]
 
 
 def _set(config: Table, path: Path, value: Any) -> None:

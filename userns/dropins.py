@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from userns.extraconfig import REGISTRY
-from userns.findings import Finding, blocker, note
+from userns.extraconfig import REGISTRY, UNREAD, right_plugin
+from userns.findings import Finding, blocker, note, warning
 from userns.merge import Path, at, spelled
 from userns.node import DropIn
-from userns.reserved_keys import overriding
+from userns.reserved_keys import UNREAD_SOURCE, overriding
 
 __all__ = ["lint", "path_of"]
 
@@ -88,6 +88,16 @@ def _joining(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -
             "with both, CRI does not load and the kubelet has no runtime. Write each mirror as "
             "/etc/containerd/certs.d/NAME/hosts.toml, or move the table into the setting containerd_config.",
             _BOTH,
+        )
+    shortest = (path[:3] if right_plugin(path[:3]) else path[:4] for path in opened if path not in UNREAD)
+    moved = {spelled(path): right for path in shortest if (right := right_plugin(path))}
+    if moved:
+        told = ", ".join(f"{table} (containerd 2.x reads it under {right})" for table, right in moved.items())
+        yield warning(
+            "drop-in-key-unread",
+            f"{drop_in.path} opens {told}. What stands in it does nothing, and containerd only says so in its log: "
+            "move it there, or take it out",
+            UNREAD_SOURCE,
         )
     shared = [spelled(path) for path in opened if path[0] == "plugins" and _writes_keys(ours, path)]
     if shared:

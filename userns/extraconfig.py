@@ -11,9 +11,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from userns import paths
+from userns.paths import DROP_INS_GLOB
 
-__all__ = ["contradictions"]
+__all__ = ["UNREAD", "contradictions", "literal", "right_plugin"]
 
 Path = tuple[str, ...]
 
@@ -23,7 +23,6 @@ IMAGES = "io.containerd.cri.v1.images"
 OVERLAY = "io.containerd.snapshotter.v1.overlayfs"
 REGISTRY = ("plugins", IMAGES, "registry")
 RUNC_TYPE = "io.containerd.runc."
-DROP_INS = f"{paths.DROP_INS}/*.toml"
 
 # A key that a setting writes, and what to do instead.
 TAKEN: Mapping[Path, str] = {
@@ -54,7 +53,17 @@ TAKEN_OF_HANDLER: Mapping[Path, str] = {
     ): "leave it out: it follows install_from; a program of your own needs a handler of its own",
     ("options", "SystemdCgroup"): "set cgroup_driver",
 }
-# What keeps the old id of CRI in configuration version 3, and what went to the images plugin; the rest is runtime's.
+# Where containerd 2.x reads none of these, however near it looks: it warns of an unknown key in its log, and goes on.
+UNREAD: Mapping[Path, str] = {
+    ("plugins", RUNTIME, "sandbox_image"): "set sandbox_image",
+    ("plugins", RUNTIME, "snapshotter"): "set snapshotter",
+    ("plugins", RUNTIME, "systemd_cgroup"): "set cgroup_driver",
+    ("plugins", RUNTIME, "containerd", "snapshotter"): "set snapshotter",
+    ("plugins", RUNTIME, "containerd", "default_runtime"): "set default_runtime",
+    ("plugins", IMAGES, "sandbox_image"): "set sandbox_image",
+}
+# Which of its plugins reads what in configuration version 3 (containerd v2.3.4 internal/cri/config/config.go): the
+# streaming server, under the old id, the images, and the runtime.
 STREAMING = {
     "disable_tcp_service",
     "stream_server_address",
@@ -63,7 +72,10 @@ STREAMING = {
     "enable_tls_streaming",
     "x509_key_pair_streaming",
 }
+# Those that stood in the table `containerd` before.
+OF_IMAGES_FROM_CONTAINERD = {"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"}
 OF_IMAGES = {
+    *OF_IMAGES_FROM_CONTAINERD,
     "registry",
     "image_decryption",
     "max_concurrent_downloads",
@@ -71,6 +83,31 @@ OF_IMAGES = {
     "image_pull_with_sync_fs",
     "stats_collect_period",
     "sandbox_image",
+    "pinned_images",
+    "runtime_platforms",
+    "use_local_image_pull",
+}
+OF_RUNTIME = {
+    "containerd",
+    "cni",
+    "enable_selinux",
+    "selinux_category_range",
+    "max_container_log_line_size",
+    "disable_apparmor",
+    "restrict_oom_score_adj",
+    "disable_proc_mount",
+    "unset_seccomp_profile",
+    "tolerate_missing_hugetlb_controller",
+    "disable_hugetlb_controller",
+    "device_ownership_from_security_context",
+    "ignore_image_defined_volumes",
+    "netns_mounts_under_state_dir",
+    "enable_unprivileged_ports",
+    "enable_unprivileged_icmp",
+    "enable_cdi",
+    "cdi_spec_dirs",
+    "drain_exec_sync_io_timeout",
+    "ignore_deprecation_warnings",
 }
 # Overlay options that switch metacopy off without a word (Linux fs/overlayfs/params.c).
 AGAINST_METACOPY = re.compile(r"userxattr|nfs_export=on|redirect_dir=(?!on$).*")
@@ -92,7 +129,7 @@ def contradictions(
     """
     for path, instead in TAKEN.items():
         if (value := _at(config, path)) is not None:
-            yield f"{_dotted(path)} = {_literal(value)}: {instead}"
+            yield f"{_dotted(path)} = {literal(value)}: {instead}"
     yield from _not_tables(config)
     yield from _lists(config, snapshotter)
     yield from _plugin_ids(config, config_version)
@@ -119,8 +156,8 @@ def _not_tables(config: Mapping[str, object]) -> Iterator[str]:
 def _lists(config: Mapping[str, object], snapshotter: str) -> Iterator[str]:
     """The two lists at the top that could take away what this project relies on."""
     imports = config.get("imports")
-    if imports is not None and (not isinstance(imports, list) or DROP_INS not in imports):
-        yield f'imports: keep "{DROP_INS}" in the list, or the drop-ins of other tools are no longer read'
+    if imports is not None and (not isinstance(imports, list) or DROP_INS_GLOB not in imports):
+        yield f'imports: keep "{DROP_INS_GLOB}" in the list, or the drop-ins of other tools are no longer read'
     needed = {CRI: "CRI", "cri": "CRI", RUNTIME: "CRI", IMAGES: "CRI"}
     needed[f"io.containerd.snapshotter.v1.{snapshotter}"] = "the snapshotter"
     disabled = config.get("disabled_plugins")
@@ -145,23 +182,52 @@ def _plugin_ids(config: Mapping[str, object], config_version: int) -> Iterator[s
             for key in table:
                 if key not in STREAMING and ("plugins", id, key) not in TAKEN:
                     yield f"{where}.{key}: containerd 2.x reads it under {_right_id(key, table[key])}"
+        elif config_version == 3 and id in (RUNTIME, IMAGES):
+            yield from _misplaced(("plugins", id), table)
         elif id.startswith("io.containerd.server.v1."):
             yield f"{where}: this id is of configuration version 4; write the table at the top ([grpc], [debug], …)"
+
+
+def _misplaced(path: Path, table: Mapping[str, object]) -> Iterator[str]:
+    """What CRI's other plugin reads, or none any more: an operator would believe in a setting that is none."""
+    for key, value in table.items():
+        here = (*path, key)
+        if here in UNREAD:
+            yield f"{_dotted(here)} = {literal(value)}: containerd 2.x reads no such key there: {UNREAD[here]}"
+        elif right := right_plugin(here):
+            right = _right_id(key, value) if key == "containerd" else right
+            yield f"{_dotted(here)}: containerd 2.x reads it under {right}"
+        elif here == ("plugins", RUNTIME, "containerd") and isinstance(value, Mapping):
+            yield from _misplaced(here, value)
+
+
+def right_plugin(path: Path) -> str:
+    """Where containerd 2.x reads a key of the plugins of CRI that stands at `path`; "" where it stands right."""
+    match path:
+        case ("plugins", str(id), key, *_) if id in (RUNTIME, IMAGES) and key in STREAMING:
+            return f'"{CRI}"'
+        case ("plugins", str(id), key, *_) if id == RUNTIME and key in OF_IMAGES:
+            return f'"{IMAGES}"'
+        case ("plugins", str(id), "containerd", key, *_) if id == RUNTIME and key in OF_IMAGES_FROM_CONTAINERD:
+            return f'"{IMAGES}", without .containerd'
+        case ("plugins", str(id), key, *_) if id == IMAGES and key in OF_RUNTIME:
+            return f'"{RUNTIME}"'
+    return ""
 
 
 def _right_id(key: str, table: object) -> str:
     if key in OF_IMAGES:
         return f'"{IMAGES}"'
-    of_images = {"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"}
-    if key == "containerd" and isinstance(table, Mapping) and of_images & set(table):
-        return f'"{RUNTIME}" ({", ".join(sorted(of_images & set(table)))}: "{IMAGES}", without .containerd)'
+    if key == "containerd" and isinstance(table, Mapping) and OF_IMAGES_FROM_CONTAINERD & set(table):
+        moved = ", ".join(sorted(OF_IMAGES_FROM_CONTAINERD & set(table)))
+        return f'"{RUNTIME}" ({moved}: "{IMAGES}", without .containerd)'
     return f'"{RUNTIME}"'
 
 
 def _mount_options(config: Mapping[str, object], overlay_metacopy: object) -> Iterator[str]:
     options = _at(config, ("plugins", OVERLAY, "mount_options"))
     for option in options if isinstance(options, list) else ():
-        where = f"{_dotted(('plugins', OVERLAY, 'mount_options'))} has {_literal(option)}"
+        where = f"{_dotted(('plugins', OVERLAY, 'mount_options'))} has {literal(option)}"
         if str(option).startswith("metacopy"):
             yield f"{where}: set overlay_metacopy"
         elif overlay_metacopy is not False and AGAINST_METACOPY.fullmatch(str(option)):
@@ -174,7 +240,7 @@ def _hosts_of_registries(config: Mapping[str, object]) -> Iterator[str]:
     value = _at(config, path)
     if isinstance(value, str) and ":" in value and not _at(config, ("plugins", IMAGES, "use_local_image_pull")):
         yield (
-            f"{_dotted(path)} = {_literal(value)}: name one directory: of several, containerd would ignore every "
+            f"{_dotted(path)} = {literal(value)}: name one directory: of several, containerd would ignore every "
             f"hosts.toml without a word. Or set {_dotted((*path[:2], 'use_local_image_pull'))} = true"
         )
 
@@ -191,7 +257,7 @@ def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Ite
     if name in ("runc", "crun"):
         for key, instead in TAKEN_OF_HANDLER.items():
             if (value := _at(handler, key)) is not None:
-                yield f"{_dotted(path + key)} = {_literal(value)}: {instead}"
+                yield f"{_dotted(path + key)} = {literal(value)}: {instead}"
         if name == "crun" and not crun:
             yield f"{_dotted(path)}: set crun_version, which brings this handler, or give your own another name"
         return
@@ -201,9 +267,9 @@ def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Ite
     found = _at(handler, ("options", "SystemdCgroup"))
     if ours and (False if found is None else found) is not wanted:
         yield (
-            f"{_dotted((*path, 'options', 'SystemdCgroup'))} must be {_literal(wanted)} as cgroup_driver is "
+            f"{_dotted((*path, 'options', 'SystemdCgroup'))} must be {literal(wanted)} as cgroup_driver is "
             f'"{cgroup_driver}": every handler of the type io.containerd.runc.v2 has to use the same cgroup driver '
-            f"(it is {'not set, which means false' if found is None else _literal(found)})"
+            f"(it is {'not set, which means false' if found is None else literal(found)})"
         )
 
 
@@ -217,9 +283,10 @@ def _at(table: object, path: Path) -> object:
 
 
 def _dotted(path: Path) -> str:
+    """Like `spelled` in merge.py, and in ASCII: nobody has looked yet whether these keys are text at all."""
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key) for key in path)
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
     """A TOML scalar as it is written; a table is not shown."""
     return json.dumps(value)[:80] if isinstance(value, str | int | float) else "…"

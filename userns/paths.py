@@ -2,6 +2,7 @@
 
 CONFIG = "/etc/containerd/config.toml"
 DROP_INS = "/etc/containerd/conf.d"
+DROP_INS_GLOB = f"{DROP_INS}/*.toml"
 UNIT = "/etc/systemd/system/containerd.service"
 UNIT_DROP_IN = "/etc/systemd/system/containerd.service.d/50-userns-node.conf"
 MODPROBE = "/etc/modprobe.d/overlay-metacopy.conf"

@@ -174,7 +174,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         node=node,
         policy=policy,
         readiness=ready,
-        decisions=_decisions(node, policy, ready, wanted),
+        decisions=_decisions(node, policy, ready),
         findings=apply_allow(list(dict.fromkeys(findings)), policy.allow),
         changes=changes,
         programs=paths,
@@ -241,7 +241,7 @@ def _why_restart(node: Node, unit: Unit, changes: Sequence[Change]) -> str:
     return ""
 
 
-def _decisions(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted) -> tuple[Decision, ...]:
+def _decisions(node: Node, policy: Policy, ready: Readiness) -> tuple[Decision, ...]:
     metacopy = files.wants_metacopy(node, policy, ready)
     stays = policy.overlay_metacopy == "auto" and ready.rootfs != "chown"
     why_metacopy = {

@@ -14,7 +14,7 @@ from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
 from userns.secret import hide, texts, without
 from userns.settings import FLEETS, SETTINGS, Problem, mask
-from userns.versions import parse
+from userns.versions import parse, reaches
 
 __all__ = ["Policy", "PolicyError", "Problem", "artifact_bundle_path", "artifact_lock_path", "load", "meant"]
 
@@ -243,7 +243,7 @@ def _between_settings(values: dict[str, Any], known_findings: Collection[str] | 
             values["containerd_config"],
             config_version=_config_version(values["containerd_version"]),
             crun=values["crun_version"] is not None,
-            transfer_service=parse(values["containerd_version"]) >= parse("2.1"),
+            transfer_service=reaches(values["containerd_version"], "2.1"),
             **{name: values[name] for name in needed},
         ):
             yield Problem("containerd_config", values["containerd_config"], message)

@@ -8,7 +8,7 @@ from userns.node import Binary, Node, Unit
 from userns.paths import INSTALLED, PACKAGED, UNIT
 from userns.policy import Policy
 from userns.releases import ARCHITECTURES, Asset
-from userns.versions import upstream
+from userns.versions import of_package, upstream
 
 # What each component's asset holds: the member of the archive ("" for a bare binary) and the program's name.
 MEMBERS = {
@@ -36,7 +36,7 @@ def in_use(node: Node, policy: Policy, component: str) -> str:
     if path := _path(node, policy, component):
         return upstream(node.binaries[path].version) or node.binaries[path].version
     package = node.packages.get(component)
-    return (upstream(package.version.partition(":")[2] or package.version) or package.version) if package else ""
+    return of_package(package.version) if package else ""
 
 
 def packaged(node: Node, policy: Policy, component: str) -> bool:
@@ -122,7 +122,7 @@ def _packages(node: Node, policy: Policy) -> list[InstallPackage | HoldPackage]:
         programs = tuple(PACKAGED[name] for name in MEMBERS[component].values())
         if package is None:
             why = "it is not installed"
-        elif upstream(package.version.partition(":")[2] or package.version) != version and package.version != version:
+        elif version not in (of_package(package.version), package.version):
             why = f"{package.version} is installed"
         elif any(_drifted(node.binaries.get(path)) for path in programs):
             why = "its files are not the ones that the record names"

@@ -16,7 +16,7 @@ from userns.node import Node, Probe
 from userns.policy import Policy
 from userns.requirements import stack
 from userns.tables import BOUNDARIES, SNAPSHOTTERS, Stack
-from userns.versions import parse
+from userns.versions import reaches
 
 __all__ = ["Readiness", "Reason", "Rootfs", "Tier", "Volumes", "Wants", "assess", "of_node", "wants"]
 
@@ -140,7 +140,7 @@ def assess(
         return Readiness("none", "none", "unsupported", reasons=((_no_stack(kubernetes, containerd), _DOC),))
     if row.kernel:
         judge.reasons.append((f"{row.name} asks for Linux {row.kernel}", row.source))
-    if parse(containerd) < parse("2"):
+    if not reaches(containerd, "2"):
         judge.chown_model(row, slow_chown)
         volumes: Volumes = "all"
     else:
@@ -239,17 +239,20 @@ class _Judge:
                 note("slow-chown-has-no-effect", f"slow_chown = True: only overlayfs has it, not {self.snapshotter}")
             )
         source = (row or SNAPSHOTTERS["stargz"]).source
-        if model == "remap" and row and row.since and parse(self.containerd) >= row.since:
+        idmaps_later = model == "remap" and row and row.since and not reaches(self.containerd, str(row.since))
+        if model == "remap" and not idmaps_later:
             self._overlay_layers(_LAYERS if self.asked.kernel_has("overlay") else _ONLY_NEWER)
             self._because(f"the snapshotter {self.snapshotter} idmaps", source)
             return
-        if remaps:
+        if remaps and model == "proxy":  # none that is built in takes a capability from config.toml
             self.rootfs = "idmapped"
             self._because(f"the snapshotter {self.snapshotter} declares remap-ids", source)
             return
         self.rootfs = "chown"
-        consequence = (row or SNAPSHOTTERS["stargz"]).consequence.format(name=self.snapshotter)
-        who = "" if row else ", which the tables do not know"
+        known, who = row or SNAPSHOTTERS["stargz"], "" if row else ", which the tables do not know"
+        if idmaps_later and row:
+            known, who = SNAPSHOTTERS["native"], f", which idmaps from containerd {row.since} on"
+        consequence = known.consequence.format(name=self.snapshotter)
         self._because(f"the snapshotter {self.snapshotter}{who}: {consequence}", source)
         self._find(warning("snapshotter-chowns", f"snapshotter {self.snapshotter}{who}: {consequence}", source))
 

@@ -11,7 +11,18 @@ from typing import Any
 
 from userns.versions import parse
 
-__all__ = ["ARCHITECTURES", "COMPONENTS", "VERSION", "Asset", "Lock", "LockError", "NoDigest", "newest_first"]
+__all__ = [
+    "ARCHITECTURES",
+    "COMPONENTS",
+    "VERSION",
+    "Asset",
+    "Lock",
+    "LockError",
+    "NoDigest",
+    "is_asset_path",
+    "is_sha256",
+    "newest_first",
+]
 
 # What `uname -m` says, and what the release assets call it.
 ARCHITECTURES: Mapping[str, str] = {
@@ -126,6 +137,16 @@ class Lock:
         )
 
 
+def is_sha256(text: str) -> bool:
+    """Whether `text` is 64 lower-case hexadecimal digits."""
+    return bool(_SHA256.fullmatch(text))
+
+
+def is_asset_path(text: str) -> bool:
+    """Whether `text` may be fetched, and written below a directory: no query, no space, and it leads nowhere else."""
+    return bool(_PATH.fullmatch(text)) and not {".", ".."} & set(text.split("/"))
+
+
 def newest_first(versions: Mapping[str, object] | list[str]) -> tuple[str, ...]:
     """Version numbers sorted as versions: 2.0.11 before 2.0.9, a release candidate below its release."""
     return tuple(sorted(versions, key=parse, reverse=True))
@@ -159,9 +180,12 @@ def _path_problem(path: str) -> str:
         if placeholder not in path:
             return f"{path!r} does not hold {placeholder}"
         plain = plain.replace(placeholder, "0")
-    if not _PATH.fullmatch(plain):
-        return f"{path!r} must start with / and hold no braces but {{version}} and {{arch}}, no space and no query"
-    return f"{path!r} may not hold . or .. as a directory" if {".", ".."} & set(plain.split("/")) else ""
+    if is_asset_path(plain):
+        return ""
+    return (
+        f"{path!r} must start with / and hold no braces but {{version}} and {{arch}}, no space and no query. "
+        "No directory in it may be . or .."
+    )
 
 
 def _digests(component: str, version: str, cells: object) -> tuple[Mapping[str, str], dict[str, str]]:
@@ -182,7 +206,7 @@ def _digests(component: str, version: str, cells: object) -> tuple[Mapping[str, 
         if arch not in ARCHITECTURES.values():
             known = ", ".join(ARCHITECTURES.values())
             raise LockError(f"{row}.{arch}", f"unknown architecture; known are {known}")
-        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        if not isinstance(sha256, str) or not is_sha256(sha256):
             raise LockError(f"{row}.{arch}", f"{sha256!r} is not a SHA-256: 64 lower-case hexadecimal digits")
     return digests, {key: text for key, text in said.items() if text}
 

@@ -33,8 +33,8 @@ def of_policy(node: Node, policy: Policy) -> list[Finding]:
         kubelet=kubelet,
         told=node.kubelet_config,
         kubelet_version=node.kubelet_version,
+        kernel=node.kernel,
     )
-    found += _shared_memory(node, policy)
     runs = node.kubelet_version or policy.kubernetes_version
     keeps = [*keeps_driver(node, kubelet, runs, running_containerd(node))]
     told = node.kubelet_config | ({"cgroupDriver": policy.cgroup_driver} if keeps else {})  # once is enough
@@ -54,18 +54,20 @@ def check(
     kubelet: KubeletSettings | None = None,
     told: Mapping[str, str] = MappingProxyType({}),
     kubelet_version: str = "",
+    kernel: str = "",
 ) -> list[Finding]:
     """The findings about these versions together. A runtime that is None is not installed, or not known.
 
     `selinux`: it is enforced; `drop_ins`: there are files in conf.d; `kubelet`: the settings that it has to share;
     `told`: what it has been told already; `kubelet_version`: of the one that is installed, which its gates go by ("":
-    that of Kubernetes).
+    that of Kubernetes); `kernel`: where it is known, or "".
 
     Raises ValueError where a text is not a version.
     """
     has = tuple(sorted(told.items()))
     gated = kubelet_version or kubernetes
-    return list(_checked(kubernetes, containerd, runc, crun, default_runtime, selinux, drop_ins, kubelet, has, gated))
+    found = _checked(kubernetes, containerd, runc, crun, default_runtime, selinux, drop_ins, kubelet, has, gated)
+    return [*found, *_shared_memory(kernel, containerd, crun, default_runtime)]
 
 
 @lru_cache(maxsize=256)  # the nodes of a fleet share a few of them
@@ -139,17 +141,17 @@ def _runtimes(shown: dict[str, str], versions: dict[str, Version], default_runti
         yield _of_handler(finding, runtime, default_runtime)
 
 
-def _shared_memory(node: Node, policy: Policy) -> Iterator[Finding]:
+def _shared_memory(kernel: str, containerd: str, crun: str | None, default_runtime: str) -> Iterator[Finding]:
     """What no container of `ctr` has, and so no proof finds where a kubelet runs: the /dev/shm of a pod's sandbox."""
-    kernel, enough = release(node.kernel), BOUNDARIES["mount_setattr"].since
-    if policy.crun_version and policy.config_version == 2 and kernel is not None and kernel < enough:
+    runs, enough = release(kernel), BOUNDARIES["mount_setattr"].since
+    if crun and parse(containerd).major < 2 and runs is not None and runs < enough:
         finding = blocker(
             "crun-cannot-mount-shm",
-            f"crun cannot give a pod with a user namespace its /dev/shm on Linux {node.kernel} with containerd "
-            f"{policy.containerd_version} (Permission denied): use runc, or a kernel from {enough} on",
+            f"crun cannot give a pod with a user namespace its /dev/shm on Linux {kernel} with containerd "
+            f"{containerd} (Permission denied): use runc, or a kernel from {enough} on",
             "measured with crun 1.21 on 5.10: tests/vm/test_upstream_1_7.py",
         )
-        yield _of_handler(finding, "crun", policy.default_runtime)
+        yield _of_handler(finding, "crun", default_runtime)
 
 
 def _of_handler(finding: Finding, runtime: str, default_runtime: str) -> Finding:

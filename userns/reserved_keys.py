@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from userns.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME, TAKEN, TAKEN_OF_HANDLER
+from userns.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME, TAKEN, TAKEN_OF_HANDLER, UNREAD, literal
 from userns.findings import Finding, blocker, warning
 from userns.merge import Path, at, spelled
 from userns.node import DropIn
 
-__all__ = ["overriding", "reserved"]
+__all__ = ["UNREAD_SOURCE", "overriding", "reserved"]
 
 _JOINED = "containerd v2.3.4 cmd/containerd/server/config/config_test.go; containerd/containerd#9982"
+UNREAD_SOURCE = "containerd v2.3.4 internal/cri/config/config.go (ImageConfig, RuntimeConfig)"
 _HANDLERS = ("plugins", RUNTIME, "containerd", "runtimes")
 _DEFAULT = ("plugins", RUNTIME, "containerd", "default_runtime_name")
 _SNAPSHOTTER = ("plugins", IMAGES, "snapshotter")
@@ -40,20 +40,23 @@ def reserved() -> dict[Path, str]:
     of_handlers = {
         (*_HANDLERS, name, *path): instead for name in ("runc", "crun") for path, instead in TAKEN_OF_HANDLER.items()
     }
-    return at_top | of_handlers
+    return at_top | of_handlers | dict(UNREAD)
 
 
 def overriding(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) -> Iterator[Finding]:
     """What of `drop_in` differs from what the new config.toml, `ours`, says or leaves to containerd."""
     known = reserved()
-    proven, others = list[str](), dict[str, None]()
+    proven, others, unread = list[str](), dict[str, None](), list[str]()
     for each in drop_in.keys:
         path, value = each.path, _value(each.value)
         if path not in known or (config_version == 2 and {RUNTIME, IMAGES} & set(path)):
             continue
+        if path in UNREAD:
+            unread.append(f"{spelled(path)} = {literal(value)} ({known[path]})")
+            continue
         if any(type(value) is type(want) and value == want for want in _expected(path, ours)):
             continue
-        said = f"{spelled(path)} = {_literal(value)}"
+        said = f"{spelled(path)} = {literal(value)}"
         handler = path[4] if path[:4] == _HANDLERS else ""
         if handler and handler not in at(ours, _HANDLERS):
             table = spelled((*_HANDLERS, handler))
@@ -62,7 +65,7 @@ def overriding(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) ->
             others[f"{said} ({_of_default(value, ours)})"] = None
         elif path[-1] in _PROVEN:
             (want, *_) = _expected(path, ours)
-            proven.append(f"{said} instead of {_literal(want)} ({known[path]})")
+            proven.append(f"{said} instead of {literal(want)} ({known[path]})")
         else:
             others[f"{said} ({known[path]})"] = None
     if proven:
@@ -78,6 +81,13 @@ def overriding(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) ->
             f"{drop_in.path} sets {'; '.join(others)}. containerd takes the drop-in's, whatever the settings say. "
             "Take out of the file what is not meant",
             _JOINED,
+        )
+    if unread:
+        yield warning(
+            "drop-in-key-unread",
+            f"{drop_in.path} sets {'; '.join(unread)}. containerd 2.x reads no such key there and only says so in its "
+            "log: what it should set is as config.toml has it. Take it out of the file",
+            UNREAD_SOURCE,
         )
 
 
@@ -97,7 +107,7 @@ def _expected(path: Path, ours: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _of_default(value: object, ours: Mapping[str, Any]) -> str:
     now = at(ours, _DEFAULT[:-1]).get("default_runtime_name")
-    what = f"pods whose RuntimeClass names no handler run with it, and not with {_literal(now)}"
+    what = f"pods whose RuntimeClass names no handler run with it, and not with {literal(now)}"
     if isinstance(value, str) and value in at(ours, _HANDLERS):
         return f"{what}: set default_runtime"
     return f"{what}; it is not installed from here, and no proof is of it. A node for GPUs may want that"
@@ -108,7 +118,3 @@ def _value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         return _UNKNOWN
-
-
-def _literal(value: object) -> str:
-    return json.dumps(value)[:80] if isinstance(value, str | int | float) else "…"

@@ -180,7 +180,7 @@ def make(kept: Kept, wanted: str) -> Rollback:
     program = _containerd(kept, chosen)
     findings = [
         *_access(kept),
-        *_whole(chosen, back),
+        *_whole(back),
         *_space(kept, back),
         *_runs(kept, chosen, name, program),
         *(
@@ -262,7 +262,7 @@ def _nothing(kept: Kept, name: str) -> Finding:
     return blocker("rollback-nothing-kept", f"there is nothing to go back to in {paths.STATE}/{name}: {has}")
 
 
-def _whole(chosen: KeptSet, back: list[Entry]) -> Iterator[Finding]:
+def _whole(back: list[Entry]) -> Iterator[Finding]:
     gone = [each.name for each in back if each.state == "missing"]
     if gone:
         yield blocker(

@@ -63,8 +63,8 @@ read_drop_ins() {
     [ "$#" = 0 ] || ! have awk || awk "$read_reserved_awk" "$@"
 }
 
-# The keys of drop-ins that a setting of ours writes (userns/extraconfig.py, TAKEN), with their values as they stand
-# there; of every other key nothing, for its value may be a password. It reads as much of TOML as it takes to find them
+# The keys of drop-ins that a setting of ours writes (userns/extraconfig.py, TAKEN and UNREAD), with their values as they
+# stand there; of every other key nothing, for its value may be a password. It reads as much of TOML as it takes to find them
 # in any spelling, inline tables too, and not within strings; not on beyond 256 KiB. \047 is the single quote.
 read_reserved_awk='
 function more() {
@@ -157,8 +157,9 @@ function value(path, depth, said, name) {
 }
 BEGIN {
     reserved = "^grpc\taddress$|^plugins\tio[.]containerd[.](snapshotter[.]v1[.]overlayfs\t(slow_chown|root_path)|" \
-        "cri[.]v1[.]images\t(snapshotter|pinned_images\tsandbox)|cri[.]v1[.]runtime\tcontainerd\t(default_runtime_name|" \
-        "runtimes\t(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup))))$"
+        "cri[.]v1[.]images\t(snapshotter|sandbox_image|pinned_images\tsandbox)|cri[.]v1[.]runtime\t(snapshotter|" \
+        "sandbox_image|systemd_cgroup|containerd\t(snapshotter|default_runtime|default_runtime_name|runtimes\t" \
+        "(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup)))))$"
     for (each = 1; each < ARGC; each++) {
         file = ARGV[each]
         header = ""

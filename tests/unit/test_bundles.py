@@ -63,7 +63,7 @@ class TestManifest:
             ("version", "latest", "cannot be"),
             ("architecture", "mips", "cannot be"),
             ("path", "/../../etc/passwd", "leads elsewhere"),
-            ("path", "etc/passwd", "cannot be"),
+            ("path", "etc/passwd", "a path that is none"),
             ("size", -1, "cannot be"),
             ("size", True, "cannot be"),
             ("size", "5", "cannot be"),

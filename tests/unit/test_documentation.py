@@ -20,7 +20,7 @@ from tests.unit.pull_place import SCRIPT
 from userns import paths as node_paths
 from userns.findings import Severity
 from userns.settings import SETTINGS
-from userns.tables import KNOWN_IDS
+from userns.tables import KNOWN_IDS, LINES
 from userns.tables.symptoms import SYMPTOMS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -98,7 +98,7 @@ def told() -> Mapping[str, source.Told]:
 
 def test_every_finding_is_in_the_reference_with_its_severity(told: Mapping[str, source.Told]) -> None:
     page = findings.page()
-    assert [id for id in KNOWN_IDS if page.count(f"### {id}\n") != 1] == []
+    assert [id for id in (*KNOWN_IDS, *LINES) if page.count(f"### {id}\n") != 1] == []
     assert [id for id, each in told.items() if not each.severities] == []
 
 
@@ -122,6 +122,15 @@ def test_a_severity_is_read_where_the_finding_is_made(
     told: Mapping[str, source.Told], id: str, severities: set[Severity]
 ) -> None:
     assert told[id].severities == severities
+
+
+def test_a_line_of_a_run_is_no_finding_that_allow_could_name(told: Mapping[str, source.Told]) -> None:
+    assert not LINES.keys() & KNOWN_IDS.keys()
+    scripts = "".join(path.read_text("utf-8") for path in sorted((ROOT / "tasks/scripts").glob("*.sh")))
+    for id in LINES:
+        assert f"warning: {id}: " in scripts
+        assert told[id].severities == {Severity.WARNING}
+        assert "`allow` may name it" not in findings.page().split(f"### {id}\n")[1].split("\n### ")[0]
 
 
 def test_a_finding_that_shows_in_logs_has_the_fix() -> None:

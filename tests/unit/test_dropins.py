@@ -108,6 +108,22 @@ def test_on_2_a_table_of_their_own_is_left_alone(header: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ((f"{RUNTIME}.registry.configs.a", f"{RUNTIME}.registry.configs.b"), 'runtime".registry (containerd 2.x reads'),
+        ((f"{IMAGES}.cni",), 'under "io.containerd.cri.v1.runtime")'),
+        ((f"{IMAGES}.x509_key_pair_streaming",), 'under "io.containerd.grpc.v1.cri")'),
+        ((f"{RUNTIME}.containerd.discard_unpacked_layers",), 'images", without .containerd)'),
+    ],
+)
+def test_on_2_a_table_under_the_wrong_plugin_of_cri_does_nothing(headers: tuple[str, ...], words: str) -> None:
+    (finding,) = lint([DropIn(path=PATH, version=3, tables=headers)], 3, ours(3))
+    assert (finding.id, finding.severity) == ("drop-in-key-unread", Severity.WARNING)
+    assert words in finding.message
+    assert finding.message.count("containerd 2.x reads it under") == 1
+
+
+@pytest.mark.parametrize(
     ("header", "written", "ids"),
     [
         (f"{IMAGES}.registry.mirrors.'docker.io'", True, ["drop-in-mirrors"]),

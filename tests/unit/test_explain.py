@@ -231,6 +231,7 @@ def test_the_shapes_of_a_saved_fact(document: dict[str, Any]) -> None:
         (["--kernel", "six", "--containerd", "2.3.4"], "'six' does not start with a version"),
         (["--containerd", "2.3.4", "--today", "tomorrow"], "not a day such as"),
         (["--containerd", "2.3.4", "--allow", "kernel-lacks-tmpfs"], "no finding with this id"),
+        (["--containerd", "2.3.4", "--allow", "config-unknown-key"], "no finding with this id"),
         (["--containerd", "2.3.4", "--policy", "x.toml"], "--policy goes with a saved fact"),
         (["/nonexistent/nodes.json"], "No such file"),
         (["--slow-chown", "maybe"], "invalid choice"),
@@ -267,6 +268,7 @@ def test_half_a_version_is_not_judged_as_its_zero(
     ("text", "said"),
     [
         ("", "Expecting value"),
+        ('{"a":' * 100_000, "recursion"),
         ("[]", "a JSON object was expected"),
         ("{}", "there is no host"),
         ('{"tasks.node.Node": {}}', "there is no host"),

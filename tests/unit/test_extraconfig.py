@@ -130,6 +130,29 @@ RUNTIMES_V3 = f'plugins."{RUNTIME}".containerd.runtimes'
         (V3, plugin(CRI, registry={}), f'.registry: containerd 2.x reads it under "{IMAGES}"'),
         (V3, handlers(CRI, gvisor={"runtime_type": "x.v1"}), f'.containerd: containerd 2.x reads it under "{RUNTIME}"'),
         (V3, plugin(CRI, containerd={"discard_unpacked_layers": True}), f'discard_unpacked_layers: "{IMAGES}"'),
+        # What the other plugin of CRI reads in version 3, or none any more.
+        (
+            V3,
+            plugin(RUNTIME, containerd={"snapshotter": "native"}),
+            f'plugins."{RUNTIME}".containerd.snapshotter = "native": containerd 2.x reads no such key there: '
+            "set snapshotter",
+        ),
+        (V3, plugin(RUNTIME, sandbox_image="pause:1"), "reads no such key there: set sandbox_image"),
+        (V3, plugin(IMAGES, sandbox_image="pause:1"), "reads no such key there: set sandbox_image"),
+        (V3, plugin(RUNTIME, systemd_cgroup=True), "reads no such key there: set cgroup_driver"),
+        (V3, plugin(RUNTIME, snapshotter="native"), "reads no such key there: set snapshotter"),
+        (V3, plugin(RUNTIME, containerd={"default_runtime": {}}), "reads no such key there: set default_runtime"),
+        (V3, plugin(RUNTIME, registry={"config_path": "/x"}), f'.registry: containerd 2.x reads it under "{IMAGES}"'),
+        (V3, plugin(RUNTIME, use_local_image_pull=True), f'containerd 2.x reads it under "{IMAGES}"'),
+        (
+            V3,
+            plugin(RUNTIME, containerd={"discard_unpacked_layers": True}),
+            f'.containerd.discard_unpacked_layers: containerd 2.x reads it under "{IMAGES}", without .containerd',
+        ),
+        (V3, plugin(RUNTIME, stream_idle_timeout="1h"), f'containerd 2.x reads it under "{CRI}"'),
+        (V3, plugin(IMAGES, enable_selinux=True), f'.enable_selinux: containerd 2.x reads it under "{RUNTIME}"'),
+        (V3, plugin(IMAGES, stream_server_port="1"), f'containerd 2.x reads it under "{CRI}"'),
+        (V3, plugin(IMAGES, containerd={"snapshotter": "x"}), f'(snapshotter: "{IMAGES}", without .containerd)'),
         # Of two directories of hosts.toml the transfer service reads none.
         (V3, plugin(IMAGES, registry={"config_path": "/a:/b"}), "name one directory"),
         # Overlay options against metacopy.
@@ -150,6 +173,9 @@ def test_a_password_in_the_tables_is_not_shown() -> None:
     extra = plugin(IMAGES, registry={"configs": {"r": {"auth": {"password": "hunter2"}}}}, snapshotter="zfs")
     (found,) = messages(extra)
     assert "hunter2" not in found
+    for id in (RUNTIME, CRI):
+        (found,) = messages(plugin(id, registry={"configs": {"r": {"auth": {"password": "hunter2"}}}}))
+        assert "hunter2" not in found
     (found,) = messages({**extra, "x": None})
     assert "hunter2" not in found
 
@@ -161,7 +187,7 @@ def test_redirect_dir_on_goes_with_metacopy() -> None:
 
 WORDS = (
     "version root plugins imports disabled_plugins containerd runtimes runc crun nvidia options SystemdCgroup "
-    "runtime_type mount_options slow_chown snapshotter"
+    "runtime_type mount_options slow_chown snapshotter sandbox_image registry stream_idle_timeout"
 )
 KEYS = st.sampled_from([*WORDS.split(), CRI, RUNTIME, IMAGES, OVERLAY])
 TREES = st.recursive(

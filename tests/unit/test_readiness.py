@@ -26,7 +26,11 @@ from userns.policy import Policy
     [
         ("devmapper", {}, "chown"),
         ("native", {}, "chown"),
+        ("native", {"remaps": True}, "chown"),
+        ("zfs", {}, "chown"),
+        ("zfs", {"remaps": True}, "chown"),
         ("erofs", {"containerd": "2.3.0"}, "idmapped"),
+        ("erofs", {"containerd": "2.3.0-rc.1"}, "idmapped"),
         ("erofs", {"containerd": "2.2.8"}, "chown"),
         ("stargz", {}, "chown"),
         ("stargz", {"remaps": True}, "idmapped"),
@@ -43,6 +47,21 @@ def test_another_snapshotter_is_told_its_consequence(snapshotter: str, given: di
     assert not found.slow_chown
 
 
+@pytest.mark.parametrize("snapshotter", ["zfs", "native", "erofs"])
+def test_one_that_is_built_in_is_not_told_of_a_capability(snapshotter: str) -> None:
+    found = ready(snapshotter=snapshotter, containerd="2.2.8")
+    (chowns,) = [each for each in found.findings if each.id == "snapshotter-chowns"]
+    assert "the image is copied by changing the owner of every file" in chowns.message
+    assert "proxy_plugins" not in chowns.message
+
+
+def test_before_erofs_idmaps_it_is_not_told_what_it_does_since() -> None:
+    found = ready(snapshotter="erofs", containerd="2.2.0")
+    (chowns,) = [each for each in found.findings if each.id == "snapshotter-chowns"]
+    assert chowns.message.startswith("snapshotter erofs, which idmaps from containerd 2.3 on: for each pod")
+    assert "it idmaps, and refuses" not in chowns.message
+
+
 def test_erofs_has_no_slow_chown_to_fall_back_on() -> None:
     assert blockers(ready("5.15", snapshotter="erofs", probes=OLD, kubernetes="1.26")) == {"overlay-cannot-idmap"}
 
@@ -57,6 +76,10 @@ def test_on_a_kernel_that_erofs_is_too_new_for_no_file_system_is_advised(probes:
     newer = ready("6.8.0", snapshotter="erofs", probes=ALL_OK | {"overlay": OLD["overlay"]})
     (said,) = [each.message for each in newer.findings if each.id == "overlay-cannot-idmap"]
     assert "put containerd_root on" in said
+
+
+def test_a_candidate_of_2_0_idmaps_as_2_0_does() -> None:
+    assert ready(containerd="2.0.0-rc.1").tier == ready(containerd="2.0.0").tier == "idmapped"
 
 
 def test_slow_chown_is_overlayfs_alone() -> None:
@@ -161,7 +184,7 @@ def test_any_combination_has_an_answer_that_agrees_with_itself(
     assert (found.tier == "chown") <= (found.rootfs == "chown")
     assert (found.tier == "idmapped") <= (found.rootfs == "idmapped" and found.volumes == "all")
     assert found.assumed is ("idmap-not-probed" in ids(found))
-    assert all(tables.known(each.id) for each in found.findings)
+    assert all(each.id in tables.KNOWN_IDS for each in found.findings)
     assert found.reasons
     assert found.summary
     assert found.slow_chown_reason or not found.slow_chown

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userns.releases import ARCHITECTURES, COMPONENTS, Lock, LockError, NoDigest, newest_first
+from userns.releases import (
+    ARCHITECTURES,
+    COMPONENTS,
+    Lock,
+    LockError,
+    NoDigest,
+    is_asset_path,
+    is_sha256,
+    newest_first,
+)
 
 TEXT = (Path(__file__).parents[2] / "artifacts" / "lock.toml").read_text()
 LOCK = Lock.parse(TEXT)
@@ -126,6 +135,33 @@ def test_a_version_may_name_its_own_source() -> None:
     own = lock(f'[crun]\n{HEAD}\n[crun.sha256."1.31"]\n{ROW}\nsource = "CHECKSUMS of the release"\n')
     assert own.source("crun", "1.31") == "CHECKSUMS of the release"
     assert own.architectures("crun", "1.31") == ("amd64",)
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("/a/b-1.2_3+4~5.tar.gz", True),
+        ("/a/..b/c..", True),
+        ("/../etc/passwd", False),
+        ("/a/./b", False),
+        ("/a/..", False),
+        ("a/b", False),
+        ("//a", False),
+        ("/a/", False),
+        ("/a b", False),
+        ("/a?b", False),
+        ("/a\n", False),
+        ("", False),
+    ],
+)
+def test_a_path_of_an_asset_leads_below_and_nowhere_else(path: str, good: bool) -> None:
+    assert is_asset_path(path) is good
+
+
+@pytest.mark.parametrize(("text", "good"), [("0f" * 32, True), ("0F" * 32, False), ("0f" * 31, False), ("", False)])
+def test_a_sha256_is_64_lower_case_digits(text: str, good: bool) -> None:
+    assert is_sha256(text) is good
+    assert not is_sha256(f"{text}\n")
 
 
 def test_versions_are_sorted_as_versions_and_not_as_text() -> None:

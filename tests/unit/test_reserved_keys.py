@@ -110,6 +110,30 @@ def test_the_rest_is_a_warning(path: Path, value: object, words: str) -> None:
     assert words in finding.message
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (
+            ("plugins", RUNTIME, "containerd", "snapshotter"),
+            "native",
+            'containerd.snapshotter = "native" (set snapshotter',
+        ),
+        (("plugins", RUNTIME, "containerd", "snapshotter"), "overlayfs", "(set snapshotter)"),
+        (("plugins", RUNTIME, "sandbox_image"), "pause:1", "(set sandbox_image)"),
+        (("plugins", IMAGES, "sandbox_image"), "pause:1", "(set sandbox_image)"),
+        (("plugins", RUNTIME, "systemd_cgroup"), True, "(set cgroup_driver)"),
+    ],
+)
+def test_what_containerd_does_not_read_there_is_a_warning_and_overrides_nothing(
+    path: Path, value: object, words: str
+) -> None:
+    (finding,) = said(path, value)
+    assert (finding.id, finding.severity.value) == ("drop-in-key-unread", "warning")
+    assert words in finding.message
+    assert "instead of" not in finding.message
+    assert said(path, value, 2) == []
+
+
 def test_another_handler_of_ours_as_the_default_is_the_settings_matter() -> None:
     both = {"runc": "/usr/local/sbin/runc", "crun": "/usr/local/bin/crun"}
     config = {**ours(3), "plugins": {RUNTIME: {"containerd": {"default_runtime_name": "runc", "runtimes": both}}}}

@@ -59,14 +59,29 @@ def test_the_requirements_change_with_kubernetes_1_27() -> None:
 
 
 @pytest.mark.parametrize("kubernetes", ["1.25", "1.26"])
-@pytest.mark.parametrize("kernel", ["5.10", "5.15", "6.12"])
-@pytest.mark.parametrize("runtime", [{"runc": "1.1.0"}, {"crun": "1.4.3"}])
+@pytest.mark.parametrize(
+    ("kernel", "runtime"),
+    [
+        ("5.10", {"runc": "1.1.0"}),
+        *[(kernel, runtime) for kernel in ("5.15", "6.12") for runtime in ({"runc": "1.1.0"}, {"crun": "1.4.3"})],
+    ],
+)
 def test_kubernetes_1_25_and_1_26_are_content_with_containerd_1_7_runc_1_1_or_crun_1_4_3(
     capsys: pytest.CaptureFixture[str], kubernetes: str, kernel: str, runtime: dict[str, str]
 ) -> None:
     answer = explained(capsys, kernel=kernel, kubernetes=kubernetes, containerd="1.7.34", **runtime)
     assert not refusals(answer)
     assert (answer["tier"], answer["rootfs"]) == ("chown", "chown")
+
+
+@pytest.mark.parametrize(("kernel", "refused"), [("5.10", {"crun-cannot-mount-shm"}), ("5.12", set())])
+def test_the_document_is_optimistic_crun_needs_linux_5_12_with_containerd_1_7(
+    capsys: pytest.CaptureFixture[str], kernel: str, refused: set[str]
+) -> None:
+    answer = explained(capsys, kernel=kernel, kubernetes="1.26", containerd="1.7.34", crun="1.21")
+    assert refusals(answer) == refused
+    beside = explained(capsys, kernel=kernel, kubernetes="1.26", containerd="1.7.34", runc="1.1.0", crun="1.21")
+    assert not refusals(beside)
 
 
 @pytest.mark.parametrize(("runtime", "version"), [("runc", "1.0.3"), ("crun", "1.4.2")])
@@ -150,7 +165,7 @@ def test_the_refusal_is_told_in_containerds_own_words(capsys: pytest.CaptureFixt
     assert any(words in each["message"] for each in answer["findings"])
 
 
-@pytest.mark.parametrize("snapshotter", ["native", "btrfs", "blockfile", "devmapper"])
+@pytest.mark.parametrize("snapshotter", ["native", "btrfs", "blockfile", "devmapper", "zfs"])
 def test_other_snapshotters_chown_without_an_opt_in(capsys: pytest.CaptureFixture[str], snapshotter: str) -> None:
     versions = {"kernel": "5.15", "kubernetes": "1.26", "containerd": "2.3.5", "snapshotter": snapshotter}
     answer = explained(capsys, **versions, slow_chown="false")

@@ -30,6 +30,7 @@ __all__ = [
     "GETSUBIDS",
     "KNOWN_IDS",
     "KUBELETS",
+    "LINES",
     "NEWEST_KUBERNETES",
     "RELEASES",
     "RULES",
@@ -54,7 +55,6 @@ __all__ = [
     "Tested",
     "Upgrade",
     "branch",
-    "known",
 ]
 
 Versions = Annotated[Range, BeforeValidator(Range.of)]
@@ -240,11 +240,6 @@ def branch(version: Version) -> str:
 R = TypeVar("R", bound=BaseModel)
 
 
-def known(id: str) -> bool:
-    """Whether a finding can have this id."""
-    return id in KNOWN_IDS
-
-
 @cache
 def _load(table: str) -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath(f"{table}.toml").read_text("utf-8"))
@@ -271,6 +266,8 @@ UPGRADES = {row.of: row for row in rows("upgrades", "upgrade", Upgrade)}
 BORDERS = rows("upgrades", "border", Border)
 ADVISORIES = rows("advisories", "advisory", Advisory)
 
+# What a run warns of in a line of its own, and no plan knows before: by the same kind of id.
+LINES: Mapping[str, str] = _load("findings")["lines"]
 # Every id that a finding can have: what it is about. `allow` may name these and no others.
 KNOWN_IDS: Mapping[str, str] = (
     _load("findings")["findings"]

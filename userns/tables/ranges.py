@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from userns.versions import Version, parse
+from userns.versions import Version, beside, parse
 
 _CLAUSE = re.compile(r"(>=|<=|==|>|<)\s*(\S+)")
 _COMPARE: dict[str, Callable[[Version, Version], bool]] = {
@@ -23,8 +23,8 @@ _COMPARE: dict[str, Callable[[Version, Version], bool]] = {
 class Range:
     """The versions that fulfil every clause of `text`.
 
-    Compared plainly, so that a release candidate is below its release: 2.0.7-rc.1 does not have the fixes of 2.0.7.
-    (packaging's SpecifierSet keeps it out of `<2.0.7`.)
+    A release candidate is below its release (2.0.7-rc.1 does not have the fixes of 2.0.7), and of its line (2.0.0-rc.1
+    is >=2): see `beside`. (packaging's SpecifierSet keeps it out of `<2.0.7`.)
     """
 
     text: str
@@ -42,7 +42,7 @@ class Range:
         return cls(text, tuple(clauses))
 
     def __contains__(self, version: Version) -> bool:
-        return all(_COMPARE[sign](version, bound) for sign, bound in self.clauses)
+        return all(_COMPARE[sign](beside(version, bound), bound) for sign, bound in self.clauses)
 
     def __str__(self) -> str:
         return self.text
