@@ -17,6 +17,7 @@ __all__ = [
     "inside",
     "overlap",
     "range_problems",
+    "shown",
 ]
 
 # Start and count.
@@ -78,3 +79,8 @@ def free_range(taken: Iterable[IdRange], *, ids_per_pod: int, max_pods: int) -> 
         if overlap(each, (start, count)):
             start = -(-sum(each) // ids_per_pod) * ids_per_pod
     return None if range_problems(start, count, ids_per_pod=ids_per_pod, max_pods=max_pods) else (start, count)
+
+
+def shown(ids: IdRange) -> str:
+    """A range by its first and last ID."""
+    return f"{ids[0]} to {sum(ids) - 1}"

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from userns import kubelet_programs, own_ids, paths, subids
 from userns.findings import Finding, Severity, blocker, warning
-from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems
+from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems, shown
 from userns.node import Node, PodIds, Unit
 from userns.tables import KUBELETS, NEWEST_KUBERNETES
 from userns.versions import parse
@@ -195,7 +195,7 @@ class _Kubelet:
         if clashes := [who for theirs, who in self._others() if overlap(theirs, wanted)]:
             yield blocker(
                 "kubelet-id-range-overlaps",
-                f"kubelet_id_range takes {_shown(wanted)}, and part of that is somebody else's: {_some(clashes)}. A "
+                f"kubelet_id_range takes {shown(wanted)}, and part of that is somebody else's: {_some(clashes)}. A "
                 f"pod's users would be theirs. {self._suggestion()}, or take away what nobody uses",
                 _RULES,
             )
@@ -255,7 +255,7 @@ class _Kubelet:
         if clashes := [who for theirs, who in self._others() if overlap(theirs, self.printed)]:
             yield warning(
                 "kubelet-id-range-overlaps",
-                f"the kubelet's range is {_shown(self.printed)}, and part of that is somebody else's: "
+                f"the kubelet's range is {shown(self.printed)}, and part of that is somebody else's: "
                 f"{_some(clashes)}. A pod's users are theirs. {self._suggestion()}",
                 _RULES,
             )
@@ -277,8 +277,8 @@ class _Kubelet:
         if subids.kubelets(self.node) == (wanted, wanted):
             yield blocker(
                 "kubelet-id-range-invalid",
-                f"{paths.SUBUID} and {paths.SUBGID} give the kubelet {_shown(wanted)}, and getsubids says otherwise: "
-                f"{self.answer_problem or _shown(self.printed or wanted)}. It asks what nsswitch.conf names under "
+                f"{paths.SUBUID} and {paths.SUBGID} give the kubelet {shown(wanted)}, and getsubids says otherwise: "
+                f"{self.answer_problem or shown(self.printed or wanted)}. It asks what nsswitch.conf names under "
                 '"subid": give the user kubelet the same range there, or take that line out',
                 "getsubids(1), nsswitch.conf(5)",
             )
@@ -301,7 +301,7 @@ class _Kubelet:
                 return  # that has been said, and has the same cure
             yield blocker(
                 "kubelet-id-range-in-use",
-                f"the kubelet's range would change{f' from {_shown(before)}' if before else ''} to {_shown(wanted)} "
+                f"the kubelet's range would change{f' from {shown(before)}' if before else ''} to {shown(wanted)} "
                 f"under {self._pods(self.node.pod_ids)} with a user namespace: the kubelet would not start again "
                 f'("id … is out of range"). {self._drain()}',
                 "kubernetes/kubernetes#132966",
@@ -330,7 +330,7 @@ class _Kubelet:
             yield warning(
                 "kubelet-id-range-in-use",
                 f"{self._pods(outside, untold=False)} with a user namespace have IDs that do not fit {what}, "
-                f"{_shown(ids)} in blocks of {self.ids_per_pod}: the kubelet will not start again "
+                f"{shown(ids)} in blocks of {self.ids_per_pod}: the kubelet will not start again "
                 f'("out of range", "{_LENGTH}"). {self._drain()}',
                 "kubernetes/kubernetes#132966",
             )
@@ -358,7 +358,7 @@ class _Kubelet:
         if self.default[1] % self.ids_per_pod:
             yield blocker(
                 "kubelet-id-range-invalid",
-                f"idsPerPod {self.ids_per_pod} does not divide the kubelet's default range ({_shown(self.default)}), "
+                f"idsPerPod {self.ids_per_pod} does not divide the kubelet's default range ({shown(self.default)}), "
                 f"and the kubelet does not start. {self._suggestion()}",
                 _RULES,
             )
@@ -387,7 +387,7 @@ class _Kubelet:
             yield Finding(
                 "kubelet-default-range",
                 Severity.WARNING if users else Severity.NOTE,
-                f"without kubelet_id_range the kubelet takes {_shown(self.default)} for pods: {'; '.join(faults)}. "
+                f"without kubelet_id_range the kubelet takes {shown(self.default)} for pods: {'; '.join(faults)}. "
                 f"{self._suggestion()}",
                 KUBELETS["hands-out-last-block"].source,
             )
@@ -406,7 +406,3 @@ def _answer(lines: tuple[str, ...]) -> str:
 def _some(names: list[str]) -> str:
     more = len(names) - _SHOWN
     return "; ".join(names[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _shown(ids: IdRange) -> str:
-    return f"{ids[0]} to {sum(ids) - 1}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from userns.findings import Finding, blocker
-from userns.idrange import ID_SPACE, IdRange, free_range
+from userns.idrange import ID_SPACE, IdRange, free_range, shown
 
 __all__ = ["findings", "missing"]
 
@@ -34,8 +34,8 @@ def findings(
         give = f"Set kubelet_id_range to one that it has, such as {free}, or give" if free else "Give"
         yield blocker(
             "kubelet-id-range-not-mapped",
-            f"the kubelet gives pods IDs anywhere from {_shown(taken)}, and this node, a container in a user namespace "
-            f"of its own, has {', '.join(map(_shown, parts))} only (/proc/self/{name}_map), not {first}: a pod that "
+            f"the kubelet gives pods IDs anywhere from {shown(taken)}, and this node, a container in a user namespace "
+            f"of its own, has {', '.join(map(shown, parts))} only (/proc/self/{name}_map), not {first}: a pod that "
             f"gets IDs which are not there fails. {give} this container a larger ID map (LXC: lxc.idmap), or take a "
             "virtual machine, or a container that shares its host's user namespace",
             _SOURCE,
@@ -60,7 +60,3 @@ def _gaps(parts: Iterable[IdRange]) -> Iterator[IdRange]:
             yield end, start - end
         end = max(end, start + count)
     yield end, ID_SPACE - end
-
-
-def _shown(ids: IdRange) -> str:
-    return f"{ids[0]} to {sum(ids) - 1}"
