@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from userns import advisories, console, diagnose, policy, readiness, report, requirements
+from userns import advisories, arguments, console, diagnose, policy, readiness, report, requirements
 from userns.findings import Finding, apply_allow
 from userns.names import closest
 from userns.planning import plan
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--selinux", action="store_true", help="SELinux is enforced")
     explain.add_argument("--allow", action="append", default=[], metavar="ID", help="accept a blocker (repeatable)")
-    explain.add_argument("--today", type=_day, metavar="YYYY-MM-DD", help="the day for ends of life")
+    explain.add_argument("--today", type=arguments.day, metavar="YYYY-MM-DD", help="the day for ends of life")
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(parser=explain)
     diagnosis = commands.add_parser(
@@ -129,13 +129,6 @@ def _version(example: str, parse: Callable[[str], Version] = parse) -> Callable[
         return text
 
     return read
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-23") from error
 
 
 def _refuse_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:

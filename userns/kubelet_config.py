@@ -12,7 +12,7 @@ from userns.idrange import ID_BLOCK, MAX_PODS
 from userns.kubelet_range import does
 from userns.node import Node
 from userns.tables import GATES, Gate
-from userns.versions import parse
+from userns.versions import parse, reaches
 
 __all__ = ["KubeletSettings", "contradictions", "gates", "keeps_driver", "running"]
 
@@ -28,7 +28,7 @@ class KubeletSettings:
 
     containerd: str
     cgroup_driver: str = "systemd"
-    max_pods: int = int(_MAX_PODS)
+    max_pods: int = MAX_PODS
     ids_per_pod: int = ID_BLOCK
 
 
@@ -85,7 +85,7 @@ def _lines(kubernetes: str, gate: str, settings: KubeletSettings | None, told: M
 
 def _finds_cgroup_driver(kubernetes: str, containerd: str) -> bool:
     """Whether the kubelet asks containerd for the driver, and gets an answer."""
-    return does("asks-containerd-for-cgroup-driver", kubernetes) and parse(containerd) >= parse("2.0")
+    return does("asks-containerd-for-cgroup-driver", kubernetes) and reaches(containerd, "2.0")
 
 
 def contradictions(
