@@ -293,7 +293,7 @@ def test_inputs_that_change_during_a_drain_give_the_wave_back(
 
     played.hook = change
     assert played() == 1
-    assert "stopped: the inventory, its data or the code is not what was planned" in capsys.readouterr().out
+    assert "stopped: the inventory, its data or this checkout changed since the plan" in capsys.readouterr().out
     assert played.cordoned == set()
     assert played.done == {"n1"}
     assert played.records()["n2"].status is Status.WAITING
