@@ -26,7 +26,8 @@ __all__ = ["Wants", "check", "of_node"]
 # An archive (40 MiB), what is in it (120), it again beside its targets (120), and where /usr/local is a file system of
 # its own, a copy of the set that is replaced. The two older sets are there already; one of them goes at the commit.
 SPACE_KIB = 400 * 1024
-# An image gets no archive and keeps no older set: what is in it, and it again beside its targets.
+# An image gets no archive and keeps no older set: what is in it, and it again beside its targets. Of programs of 88 MiB
+# a bake succeeded with 180 MiB free, and failed with 160.
 IMAGE_SPACE_KIB = 240 * 1024
 OLDEST_SYSTEMD = 236
 _TOOLS = {
