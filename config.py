@@ -7,11 +7,9 @@ done, or break off at a question that nobody can answer, the run says so and end
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -24,7 +22,7 @@ from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
 
-from tasks import connecting, hiding, hosts, image_connector, open_files, speed
+from tasks import connecting, hiding, hosts, image_connector, open_files, speed, stopping
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, ask_late
 from userns.console import plain_but_styled
@@ -101,11 +99,11 @@ if _options.get("dry"):
     _state.check_for_changes = True  # -y, or PYINFRA_YES in the environment, would make it a plan without changes
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _stop() -> NoReturn:
     _end("stopped. A change-over that has begun on a node goes on there, and finishes or undoes itself", 130)
 
 
-signal.signal(signal.SIGINT, _interrupted)
+stopping.install(_stop)
 
 _init, _fail_hosts, _ask = _state.init, _state.fail_hosts, pyinfra_cli.cli._do_confirm
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import atexit
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import click
 from gevent.lock import RLock
-from pyinfra.api import FunctionCommand, HiddenValue, QuoteString, StringCommand, operation
+from pyinfra import logger
+from pyinfra.api import HiddenValue, Host, QuoteString, State, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host
 
@@ -35,10 +39,34 @@ _downloads: dict[str, Path] = {}
 _fetching = RLock()
 
 
+class BuildHostCommand(PyinfraCommand):
+    """A function that works on the build host and in the image. Where it raises PyinfraError, that is told once.
+
+    pyinfra's FunctionCommand would tell it as a traceback, and then as the error's `repr`.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: object) -> None:
+        super().__init__()
+        self._function, self._arguments = function, arguments
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._function.__name__})"
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        """Call it. Whether it succeeded."""
+        try:
+            self._function(*self._arguments)
+        except PyinfraError as error:
+            for line in str(error).splitlines():
+                logger.error(f"{host.print_prefix}{click.style(line, fg='red')}")
+            return False
+        return True
+
+
 @operation()
-def fetch(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
+def fetch(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> Generator[BuildHostCommand, None, None]:
     """Fetch a release asset on the build host, verified as on a node, and push its programs into the image's stage."""
-    yield FunctionCommand(_fetch_and_push, (stage, url, sha256, programs), {})
+    yield BuildHostCommand(_fetch_and_push, stage, url, sha256, programs)
 
 
 def _fetch_and_push(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> None:
@@ -73,14 +101,14 @@ def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[s
     command = run("fetch.sh", str(into), mask(hidden(url)), sha256, *members, parts=operations.UNPACK)
     fetched, output = connector.local.run_shell_command(command, _stdin=url)
     if not fetched:
-        raise PyinfraError(f"on this build host: {output.stderr}")
+        raise PyinfraError("on this build host: " + "\n".join(dict.fromkeys(output.stderr_lines)))
     return into
 
 
 @operation()
-def put(stage: str, texts: Mapping[str, str]) -> Generator[FunctionCommand, None, None]:
+def put(stage: str, texts: Mapping[str, str]) -> Generator[BuildHostCommand, None, None]:
     """Lay texts into the stage, by their names there, in one command: no limit on an argument's length applies."""
-    yield FunctionCommand(_put, (stage, texts), {})
+    yield BuildHostCommand(_put, stage, texts)
 
 
 def _put(stage: str, texts: Mapping[str, str]) -> None:
@@ -121,7 +149,7 @@ def activation() -> str:
 @operation()
 def _seal() -> Generator[StringCommand, None, None]:
     """Take away what must not be cloned."""
-    yield WarningCommand(*run("seal.sh", parts=SEALING).bits)
+    yield WarningCommand(*run("seal.sh", parts=SEALING).bits, news="sealed:")
 
 
 @contained("tasks.image.seal --dry")

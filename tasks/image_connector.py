@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import gevent
@@ -27,8 +26,9 @@ from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.util import CommandOutput, extract_control_arguments, make_unix_command_for_host
 
+from tasks import image_leash
 from tasks.files import ROOT
-from tasks.image_tree import refuse_unfit, take
+from tasks.image_tree import refuse_epoch, refuse_unfit, take
 from tasks.node import READ_SECONDS, asked
 
 ENTER = ROOT / "tasks" / "image_enter.py"
@@ -91,6 +91,7 @@ class ImageConnector(BaseConnector):
     def connect(self) -> None:
         """Look at the tree from outside and try a command in it, changing nothing. ConnectError says what is wrong."""
         named = str(self.host.data.image_root)
+        refuse_epoch(os.environ.get("SOURCE_DATE_EPOCH", ""))
         refuse_unfit(self.root, named)
         self._lock = take(self.root, named)
         try:
@@ -155,7 +156,7 @@ class ImageConnector(BaseConnector):
         return done, output
 
     def _enter(self) -> tuple[str | QuoteString, ...]:
-        return QuoteString(sys.executable), "-IS", QuoteString(str(ENTER)), QuoteString(self.root)
+        return QuoteString(sys.executable), "-IS", QuoteString(str(ENTER)), image_leash.word(), QuoteString(self.root)
 
     def push(self, path: str, target: str) -> None:
         """Copy a file of the build host into the image, at a path there. Raises OSError where that fails."""
@@ -163,10 +164,11 @@ class ImageConnector(BaseConnector):
 
     def feed(self, command: str, content: bytes) -> None:
         """Run a shell command inside the image with `content` as its standard input. Raises OSError where it fails."""
-        with NamedTemporaryFile(prefix="userns-node-") as spool:  # mode 600
+        # In memory: it may hold a password, and who is killed removes no file.
+        with os.fdopen(os.memfd_create("userns-node"), "wb") as spool:
             spool.write(content)
             spool.flush()
-            self._feed(StringCommand(command), spool.name)
+            self._feed(StringCommand(command), f"/proc/{os.getpid()}/fd/{spool.fileno()}")
 
     def _feed(self, command: StringCommand, path: str) -> None:
         self._ahead = None  # it is old from here on

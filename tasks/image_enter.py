@@ -1,11 +1,13 @@
-"""Run one command inside an image: `python -IS image_enter.py ROOT COMMAND…`, as root of the build host.
+"""Run one command inside an image: `python -IS image_enter.py CALLER ROOT COMMAND…`, as root of the build host.
+
+CALLER is `PID:WATCHED:HELD`, two pipes of the process that called this (image_leash.py says what they are for).
 
 Only the standard library, and nothing of the image, takes part until the command itself runs. It sees the image as `/`
 in namespaces of its own, so that every path (absolute links and `..` as well) ends inside the image:
 
 - its own mounts: the tree itself without device nodes and set-uid; a /proc of its own processes only; an empty /sys; a
   /dev of six harmless nodes; a /run and a /tmp that go with the command. The build host's root is not mounted at all;
-- its own processes, which end with the command, or with whoever called this;
+- its own processes, which end with the command, or with the CALLER;
 - no network, no System V IPC, and not the build host's name;
 - of root's capabilities only those that change files: none that mounts, loads a module, makes a device or reboots, and
   none that opens a file by its handle, which needs no path and finds every file of the tree's file system;
@@ -20,6 +22,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import signal
 import stat
 import struct
@@ -76,8 +79,10 @@ class EnterError(Exception):
 
 def main() -> int:
     """Enter the image and run the command there; its exit status."""
-    root, command = sys.argv[1], sys.argv[2:]
+    caller, root, command = sys.argv[1], sys.argv[2], sys.argv[3:]
     sys.meta_path.clear()  # what Python would import from here on might be the image's
+    leash = _tie(caller)
+    woken = _wake_at_end()
     try:
         _call("unshare", _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET)
     except OSError as error:
@@ -97,9 +102,45 @@ def main() -> int:
             _say(f"the image cannot be entered: {error}")
         finally:
             os._exit(FAILED)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(_wait(child, leash, woken))
     return code if code >= 0 else 128 - code
+
+
+def _tie(caller: str) -> int:
+    """Hold the caller's one pipe to the end. Returns the other one, which hangs up where the caller ends."""
+    pid, watched, held = caller.split(":")
+    try:
+        os.open(f"/proc/{pid}/fd/{held}", os.O_WRONLY | os.O_NONBLOCK)
+        leash = os.open(f"/proc/{pid}/fd/{watched}", os.O_RDONLY | os.O_NONBLOCK)
+        os.read(leash, 1)
+    except BlockingIOError:  # nothing to read, but somebody who could write
+        return leash
+    except OSError:
+        pass
+    raise EnterError("the run that asked for this has ended")
+
+
+def _wake_at_end() -> int:
+    """A descriptor that is readable once a child has ended. (No thread: a new process namespace takes none.)"""
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return woken
+
+
+def _wait(child: int, leash: int, woken: int) -> int:
+    """The child's status. Where the caller has ended before it, it is killed, and all of its namespace with it."""
+    events = select.poll()
+    events.register(woken, select.POLLIN)
+    events.register(leash, 0)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        if leash in dict(events.poll()):
+            os.kill(child, signal.SIGKILL)
+            events.unregister(leash)
 
 
 def _enter(root: str) -> str:

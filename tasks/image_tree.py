@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,19 @@ from tasks.image_enter import PLACES, unescaped
 
 # Where a deploy writes: what is mounted there from elsewhere on the build host would be written to.
 _WRITTEN = ("etc", "usr/local", "var/lib/userns-node")
+
+
+def refuse_epoch(epoch: str) -> None:
+    """Raise ConnectError where SOURCE_DATE_EPOCH is no time for files, "" where it is not set.
+
+    https://reproducible-builds.org/specs/source-date-epoch: ASCII digits, seconds since 1970. None that is still to
+    come: times are brought down to it, and none would be.
+    """
+    if epoch and not (re.fullmatch("[0-9]{1,12}", epoch) and int(epoch) <= time.time()):
+        raise ConnectError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, expected the seconds since 1970 of a time that has passed, such as "
+            f"{int(time.time())}: nothing was touched. Set it to that, or unset it"
+        )
 
 
 def refuse_unfit(root: str, named: str) -> None:

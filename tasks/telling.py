@@ -34,11 +34,14 @@ def tell_finding(finding: Finding) -> None:
 
 
 class WarningCommand(StringCommand):
-    """Tells the warnings of a command that succeeds, and `told`. What one that fails printed, pyinfra shows whole."""
+    """Tells the warnings of a command that succeeds, and `told`. What one that fails printed, pyinfra shows whole.
 
-    def __init__(self, *bits: Any, told: tuple[str, ...] = ()) -> None:
+    `news` is how a line begins that is no warning, and is told as well.
+    """
+
+    def __init__(self, *bits: Any, told: tuple[str, ...] = (), news: str = "") -> None:
         super().__init__(*bits)
-        self.told = told
+        self.told, self.news = told, news
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
         """Run it."""
@@ -47,6 +50,8 @@ class WarningCommand(StringCommand):
             for line in output.stdout_lines:
                 if line.startswith(WARNINGS):
                     logger.warning(f"{host.print_prefix}{click.style(line, fg='yellow')}")
+                elif self.news and line.startswith(self.news):
+                    logger.info(f"{host.print_prefix}{line}")
         for line in self.told if status else ():
             logger.info(f"{host.print_prefix}{line}")
         return status, output

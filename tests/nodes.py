@@ -108,6 +108,9 @@ def done(node: Node, plan: Plan) -> Node:
                 binaries.pop(path, None)
             case changes.RemoveMetrics():
                 fields["stale_metrics"] = ""
+            case changes.RemoveLeftovers():
+                assert node.image
+                fields["image"] = node.image.model_copy(update={"leftovers": ()})
             case changes.SetSysctl(key=key, value=value):
                 sysctls[key] = value
             case changes.SetMetacopy(value=metacopy):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from userns.paths import STATE
+
 
 @dataclass(frozen=True, slots=True)
 class InstallArtifact:
@@ -107,6 +109,19 @@ class RemoveMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveLeftovers:
+    """Remove what a cut-off bake, or a node's life before, has left in an image's STATE. Every bake ends with that."""
+
+    names: tuple[str, ...]
+    why: str
+
+    @property
+    def summary(self) -> str:
+        """One line for the dry run."""
+        return f"remove {', '.join(self.names)} in {STATE}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     """Raise a live kernel setting."""
 
@@ -177,6 +192,7 @@ Change = (
     | WriteFile
     | RemoveFile
     | RemoveMetrics
+    | RemoveLeftovers
     | SetSysctl
     | SetMetacopy
     | AddKubeletUser

@@ -198,6 +198,8 @@ class Image(_Frozen):
     kernels: tuple[ImageKernel, ...] = ()
     # SOURCE_DATE_EPOCH of the bake: seconds that stand for its time. None where that is not set.
     epoch: int | None = None
+    # What lies in STATE and is no part of an image, by its names there.
+    leftovers: tuple[str, ...] = ()
 
 
 class Node(_Frozen):

@@ -30,6 +30,7 @@ from userns.changes import (
     InstallArtifact,
     InstallPackage,
     RemoveFile,
+    RemoveLeftovers,
     RemoveMetrics,
     RestartService,
     SetMetacopy,
@@ -192,6 +193,10 @@ def _changes(node: Node, policy: Policy, ready: Readiness, wanted: files.Wanted)
     stale: list[Change] = []
     if node.stale_metrics and node.image is None:
         stale.append(RemoveMetrics(node.stale_metrics, f"{CHECK_UNIT.rpartition('/')[2]} no longer writes it"))
+    if node.image is not None and node.image.leftovers:
+        stale.append(
+            RemoveLeftovers(node.image.leftovers, "an image does not need it, and a bake that was cut off leaves it")
+        )
     return (*installs, *users, *written, *live, *stale, *_service(node, [*installs, *written]))
 
 

@@ -83,7 +83,11 @@ def _image(by_kind: ByKind) -> Image | None:
     ]
     kernels = tuple(sorted(found, key=lambda each: _release_order(each.release), reverse=True))
     epoch = one("image-epoch")(by_kind)
-    return Image(kernels=kernels, epoch=int(epoch) if re.fullmatch(r"[0-9]{1,10}", epoch) else None)
+    return Image(
+        kernels=kernels,
+        epoch=int(epoch) if re.fullmatch(r"[0-9]{1,10}", epoch) else None,
+        leftovers=tuple(name for (name,) in by_kind.get("image-leftover", [])),
+    )
 
 
 def _release_order(release: str) -> list[tuple[int, str]]:

@@ -6,6 +6,12 @@ read_image() {
     machine=$1 container=none kernel=none
     record image "$machine"
     [ -z "${SOURCE_DATE_EPOCH-}" ] || record image-epoch "$SOURCE_DATE_EPOCH"
+    for file in "$state"/* "$state"/.[!.]*; do
+        case ${file##*/} in
+        manifest | image.json | image.cdx.json | replaced) ;;
+        *) if [ -e "$file" ] || [ -L "$file" ]; then record image-leftover "${file##*/}"; fi ;;
+        esac
+    done
     user=$(id -u)
     record user "$user"
     seen=" "

@@ -173,6 +173,52 @@ def test_an_interrupted_run_says_so(fleet: Fleet) -> None:
     assert "stopped. A change-over that has begun on a node goes on there" in stderr
 
 
+@pytest.mark.parametrize("hook", ["before", "after_in_parent"])
+def test_a_run_that_is_interrupted_while_it_forks_ends_as_well(tmp_path: Path, hook: str) -> None:
+    """Python swallows what a handler raises in such a hook: the run went on and ended with 0."""
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(
+        "import os, signal\n"
+        "_own = os.getpid()\n"
+        "def _interrupt():\n"
+        "    if os.getpid() == _own and not _sent:\n"
+        "        _sent.append(os.kill(_own, signal.SIGINT))\n"
+        "        _pass = None\n"
+        "_sent = []\n"
+        f"os.register_at_fork({hook}=_interrupt)\n"
+        "hosts = ['@local']\n"
+    )
+    run = pyinfra(inventory, "exec", "-y", "--", "sleep", "3")
+    assert run.code == 130, run.text
+    assert "--> stopped. A change-over that has begun" in run.stderr
+    assert "Exception ignored" not in run.stderr
+    assert "Grand total" not in run.text
+
+
+def test_a_run_that_is_interrupted_at_its_question_ends(fleet: Fleet) -> None:
+    controller, terminal = pty.openpty()
+    with subprocess.Popen(
+        [PYINFRA, fleet.inventory, "deploy.py"],
+        cwd=REPO,
+        stdin=terminal,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr
+        said = b""
+        while b"Press enter" not in said:
+            more = os.read(process.stderr.fileno(), 4096)
+            assert more, said
+            said += more
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=100)
+    os.close(terminal)
+    os.close(controller)
+    assert process.returncode == 130
+    assert stderr.count(b"stopped. ") == 1
+
+
 # --- the question -------------------------------------------------------------------------------------------------
 
 

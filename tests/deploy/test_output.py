@@ -25,6 +25,15 @@ def one(directory: Path, name: str, node: Node | None = None, **how: Any) -> Fle
     return made
 
 
+@pytest.mark.parametrize("options", [["-y"], ["-y", "--json"], ["-y", "-vvv"]], ids=" ".join)
+def test_who_seals_a_machine_is_told_what_to_do_next(tmp_path: Path, options: list[str]) -> None:
+    last = "sealed: switch this machine off now, and copy its disk"
+    made = one(tmp_path, "template", answers={"seal.sh": {"stdout": ["warning: what stays", last]}})
+    run = pyinfra(made.inventory, "tasks.image.seal", *options)
+    assert run.code == 0, run.text
+    assert sum(last in line for line in run.stderr.splitlines()) == 1
+
+
 # --- a node that is as it should be --------------------------------------------------------------------------------
 
 

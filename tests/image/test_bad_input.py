@@ -56,6 +56,15 @@ def test_a_tree_on_an_unfit_mount_is_refused(builder: Builder, root: Path, optio
     assert trees.look(root) == before
 
 
+@pytest.mark.parametrize("epoch", ["banana", "1e9", "99999999999", "-5", "1" * 30, "\uff11"])
+def test_a_time_that_is_none_is_refused_before_anything_is_written(builder: Builder, root: Path, epoch: str) -> None:
+    before = trees.look(root)
+    run = builder.run(root, "-y", environment={"SOURCE_DATE_EPOCH": epoch})
+    assert run.code == 1
+    assert f"SOURCE_DATE_EPOCH is {epoch!r}, expected the seconds since 1970 of a time that has passed" in run.text
+    assert trees.look(root) == before
+
+
 def test_nodev_is_no_obstacle_for_its_devices_are_not_used(builder: Builder, root: Path) -> None:
     remounted = 'mount --bind "$1" "$1" && mount -o remount,bind,nodev "$1" && shift && exec "$@"'
     run = builder.run(root, "--dry", before=("unshare", "--mount", "sh", "-c", remounted, "sh", str(root)))

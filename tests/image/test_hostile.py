@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import image_leash
 from tasks.image_connector import ENTER
 from tests.image import trees
 from tests.image.conftest import Copied
@@ -150,7 +151,7 @@ def test_what_needs_no_path_is_out_of_reach_too(copied: Copied) -> None:
     libc, mount = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
     made = libc.syscall(name_to_handle, -100, os.fsencode(outside), handle, ctypes.byref(mount), 0)
     assert made == 0, os.strerror(ctypes.get_errno())
-    command = [sys.executable, "-IS", ENTER, root, "perl", "-e", BY_HANDLE]
+    command = [sys.executable, "-IS", ENTER, image_leash.word(), root, "perl", "-e", BY_HANDLE]
     numbers = [str(open_by_handle), handle.raw.hex(), str(keyctl)]
     run = subprocess.run([*map(str, command), *numbers], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["handle: Operation not permitted", "keys: Function not implemented"]

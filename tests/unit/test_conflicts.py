@@ -145,11 +145,21 @@ def test_a_node_that_has_everything_needs_no_program_to_fetch_it_and_no_space() 
     assert set(found(some)) == {"tools-missing", "no-space"}
 
 
-def test_too_little_space_is_told_with_both_figures() -> None:
-    full = {"state": Filesystem(path="/var/lib/userns-node", parent="/var", type="xfs", free_kib=100 * 1024)}
-    said = found(node(filesystems=full))["no-space"].message
-    assert "/var has 100 MiB free" in said
-    assert "400 MiB" in said
+@pytest.mark.parametrize(
+    ("image", "free", "says"),
+    [
+        (False, 399, "400 MiB are needed to stage the new programs while two older sets are kept"),
+        (False, 400, ""),
+        (True, 239, "240 MiB are needed while the new programs are put in place, which are there twice until then"),
+        (True, 240, ""),
+    ],
+)
+def test_too_little_space_is_told_with_both_figures(image: bool, free: int, says: str) -> None:
+    full = {"state": Filesystem(path="/var/lib/userns-node", parent="/var", type="xfs", free_kib=free * 1024)}
+    made = found(node(filesystems=full), wants(image=image)).get("no-space")
+    assert (made.message if made else "") == (
+        f"/var has {free} MiB free, and {says} (/var/lib/userns-node): make room" if says else ""
+    )
 
 
 def test_a_package_needs_no_architecture_of_ours() -> None:

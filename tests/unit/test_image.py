@@ -244,3 +244,14 @@ def test_a_node_that_runs_gets_nothing_of_this() -> None:
     assert not [each for each in nodes.plan(nodes.bare()).changes if getattr(each, "path", "") in paths.IMAGE]
     assert not [name for name in templates() if name == "image.sh"]
     assert BUILD_HOST not in str(plan("6.12.48").changes)
+
+
+def test_what_a_cut_off_bake_left_is_a_change_of_its_own() -> None:
+    made = plan("6.12.48")
+    done = nodes.done(made.node, made)
+    assert done.image
+    assert nodes.plan(done).changes == ()
+    left = done.model_copy(update={"image": done.image.model_copy(update={"leftovers": ("baking", "lock")})})
+    (change,) = nodes.plan(left).changes
+    assert change.summary.startswith("remove baking, lock in /var/lib/userns-node: an image does not need it")
+    assert nodes.plan(nodes.done(left, nodes.plan(left))).changes == ()
