@@ -6,6 +6,7 @@
 #   put TARGET NUMBER · absent TARGET · directory PATH (was not there) · keep TARGET (is never taken away again)
 #   active, healthy: what containerd.service was · disabled UNIT · enabled UNIT · package NAME VERSION · hold NAME
 #   unhold NAME · user NAME (was not there)
+# and the file `down` where containerd.service was on its way up or had failed: it says which.
 # `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
 # NFS server for ever.
 set -u
