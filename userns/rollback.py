@@ -295,15 +295,14 @@ def _runs(kept: Kept, chosen: KeptSet, name: str, program: str) -> Iterator[Find
     if not program and (elsewhere := _starts(kept, chosen)) not in ("", *usual) and not chosen.entry(elsewhere):
         yield blocker(
             "rollback-without-containerd",
-            f"the kept set's containerd.service starts {elsewhere}, which no deploy put there and no set keeps: a "
-            f"rollback brings back a containerd in {' or '.join(usual)} alone. "
+            f"the kept set's containerd.service starts {elsewhere}, which no set keeps: it can't be brought back. "
             + (
                 "Reboot the node, which undoes the change that was cut off, or deploy again, which goes on from there"
                 if name == UNDO
-                else f"By hand, on the node: see that it is still there and which one it is ({elsewhere} --version; "
-                f"with containers running, none of 1.x after 2.x), then {' && '.join(_by_hand(chosen, name))}. The "
-                "next deploy brings its own back"
+                else "By hand on the node: see which version that is (with containers running, none of 1.x after 2.x), "
+                "then go back to it. The next deploy brings its own containerd again"
             ),
+            lines=() if name == UNDO else (f"{elsewhere} --version", *_by_hand(chosen, name)),
         )
         return
     if not program:
