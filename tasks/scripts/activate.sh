@@ -239,8 +239,12 @@ tidy() { # after either, or where one of them was cut
         drop_beside "$back/restore" old
         drop_beside "$back/restore" new # of a change that was cut, and that this one went on from with other files
         [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
-        # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
-        if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi
+        if [ -e "$committed" ]; then
+            forget_repaired
+            # A change of no file leaves the last set that a rollback can go back to, and so does one that only put right
+            # what somebody had edited. (One of them is the record.)
+            [ "$(targets "$back/restore" | wc -l)" -le 1 ] || keep_sets
+        fi
     fi
     rm -rf "$back" "$committed"
 }
