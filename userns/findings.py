@@ -18,7 +18,7 @@ class Severity(StrEnum):
 class Finding:
     """One thing noticed. `id` is stable and public; `source` says where the rule comes from.
 
-    `lines` are to be written into somebody's configuration as they are.
+    `lines` are to be written into somebody's configuration as they are, or to be run on the node.
     """
 
     id: str
@@ -33,9 +33,9 @@ class Finding:
         return f"{self.severity} {self.id}{note}: {self.message}"
 
 
-def blocker(id: str, message: str, source: str = "") -> Finding:
+def blocker(id: str, message: str, source: str = "", lines: tuple[str, ...] = ()) -> Finding:
     """A finding that refuses the node unless the operator's `allow` names its id."""
-    return Finding(id, Severity.BLOCKER, message, source)
+    return Finding(id, Severity.BLOCKER, message, source, lines=lines)
 
 
 def warning(id: str, message: str, source: str = "", lines: tuple[str, ...] = ()) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from userns import paths, upgrades
-from userns.findings import Finding, blocker, note
+from userns.findings import Finding, blocker, note, warning
 from userns.node import Unit
 from userns.records import ReadingError, records, version_in
 
@@ -65,13 +65,15 @@ class KeptSet(_Frozen):
     """A set that the node keeps; also what is there now, which has no entries.
 
     `programs` and `versions` map a program's path to its component and version by the record, and to what it calls
-    itself; `starts` is the program that its containerd.service starts.
+    itself; `starts` is the program that its containerd.service starts. `edited` are the targets that are not as its
+    record has them: somebody had changed or removed them, or the set's copy is damaged.
     """
 
     digest: str = ""
     entries: tuple[Entry, ...] = ()
     programs: dict[str, tuple[str, str]] = {}
     versions: dict[str, str] = {}
+    edited: tuple[str, ...] = ()
     starts: str = ""
     snapshotter: str = ""
 
@@ -128,6 +130,8 @@ def read(lines: Iterable[str]) -> Kept:
                     sets[name].setdefault("programs", {})[path] = (component, version)
                 case "version", [name, path, text]:
                     sets[name].setdefault("versions", {})[path] = version_in(text)
+                case "edited", [name, path]:
+                    sets[name].setdefault("edited", []).append(path)
                 case (("starts" | "snapshotter"), [name, text]):
                     sets[name][kind] = text
                 case "unit", [("LoadState" | "ActiveState") as field, text]:
@@ -175,12 +179,13 @@ def make(kept: Kept, wanted: str) -> Rollback:
     chosen = kept.sets.get(name)
     if chosen is None or not chosen.entries:
         return Rollback(name, tuple(_access(kept)) or (_nothing(kept, name),), (), ())
-    stays = {each.name: why for each in chosen.entries if (why := _stays(each, kept))} if name != UNDO else {}
+    stays = {each.name: why for each in chosen.entries if (why := _stays(each, kept, chosen))} if name != UNDO else {}
     back = [each for each in chosen.entries if _comes(each, stays)]
     program = _containerd(kept, chosen)
     findings = [
         *_access(kept),
-        *_whole(back),
+        *_whole(chosen, name, back),
+        *(_edited(kept, chosen, back) if not kept.unfinished else ()),
         *_space(kept, back),
         *_runs(kept, chosen, name, program),
         *(
@@ -196,7 +201,7 @@ def make(kept: Kept, wanted: str) -> Rollback:
     return Rollback(name, tuple(findings), tuple(changes), actions)
 
 
-def _stays(entry: Entry, kept: Kept) -> str:
+def _stays(entry: Entry, kept: Kept, chosen: KeptSet) -> str:
     """Why this target is left as it is now, or "" where it comes back."""
     if entry.kind not in ("put", "absent"):
         return ""
@@ -208,6 +213,8 @@ def _stays(entry: Entry, kept: Kept) -> str:
         return "metacopy is never turned off: layers made with it would give EPERM for every changed file"
     if entry.name in _RUNTIMES and entry.kind == "absent":
         return "shims of running containers call it by its path"
+    if entry.kind == "absent" and entry.name in chosen.edited and entry.name not in chosen.programs:
+        return "the set ran with one, but somebody had removed it before the set was saved"
     return ""
 
 
@@ -262,14 +269,42 @@ def _nothing(kept: Kept, name: str) -> Finding:
     return blocker("rollback-nothing-kept", f"there is nothing to go back to in {paths.STATE}/{name}: {has}")
 
 
-def _whole(back: list[Entry]) -> Iterator[Finding]:
-    gone = [each.name for each in back if each.state == "missing"]
-    if gone:
+def _whole(chosen: KeptSet, name: str, back: list[Entry]) -> Iterator[Finding]:
+    gone, other = [each.name for each in back if each.state == "missing"], []
+    for each in back:
+        # A text may have been edited by hand, and have run so. Whether another program would run, nobody knows.
+        if each.state == "no" and each.name in chosen.edited and each.name in chosen.programs:
+            if each.kind == "absent":
+                gone.append(each.name)
+            else:
+                other.append(f"{paths.STATE}/{name}/{each.detail} is not the {each.name} that its record names")
+    lacks = [f"it has no copy of {', '.join(gone)}"] if gone else []
+    if wrong := "; ".join([*lacks, *other]):
         yield blocker(
             "rollback-set-damaged",
-            f"the kept set lacks its copy of {', '.join(gone)}: it would come back as a mixture. "
-            "Deploy the wanted versions instead",
+            f"the kept set is not whole: {wrong}. It would come back as a mixture. Deploy the wanted versions instead",
         )
+
+
+def _edited(kept: Kept, chosen: KeptSet, back: list[Entry]) -> Iterator[Finding]:
+    """What was edited by hand, and what comes of it: no set has the text that a deploy had written there."""
+    comes = {each.name for each in back if each.kind in ("put", "absent") and each.state == "no"}
+    for path in chosen.edited:
+        if path in comes and path not in chosen.programs:
+            yield warning(
+                "rollback-brings-edited",
+                f"the kept set has an edited {path}, not the one that this set's deploy had written: the edited one "
+                "comes back. If containerd does not start with it, the rollback is undone. Then deploy the versions of "
+                "this set instead, which writes the file anew",
+            )
+    for path in kept.now.edited:
+        if path not in comes:
+            yield warning(
+                "rollback-leaves-edited",
+                f"{path} was edited or removed since the last change, and this set has no other: containerd starts "
+                f"with what is there now. If that broke the node, deploy instead, which writes the file anew and keeps "
+                f"what was edited in {paths.REPLACED}",
+            )
 
 
 def _space(kept: Kept, back: list[Entry]) -> Iterator[Finding]:
@@ -295,15 +330,14 @@ def _runs(kept: Kept, chosen: KeptSet, name: str, program: str) -> Iterator[Find
     if not program and (elsewhere := _starts(kept, chosen)) not in ("", *usual) and not chosen.entry(elsewhere):
         yield blocker(
             "rollback-without-containerd",
-            f"the kept set's containerd.service starts {elsewhere}, which no deploy put there and no set keeps: a "
-            f"rollback brings back a containerd in {' or '.join(usual)} alone. "
+            f"the kept set's containerd.service starts {elsewhere}, which no set keeps: it can't be brought back. "
             + (
                 "Reboot the node, which undoes the change that was cut off, or deploy again, which goes on from there"
                 if name == UNDO
-                else f"By hand, on the node: see that it is still there and which one it is ({elsewhere} --version; "
-                f"with containers running, none of 1.x after 2.x), then {' && '.join(_by_hand(chosen, name))}. The "
-                "next deploy brings its own back"
+                else "By hand on the node: see which version that is (with containers running, none of 1.x after 2.x), "
+                "then go back to it. The next deploy brings its own containerd again"
             ),
+            lines=() if name == UNDO else (f"{elsewhere} --version", *_by_hand(chosen, name)),
         )
         return
     if not program:

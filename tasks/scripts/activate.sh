@@ -49,6 +49,8 @@ save_put() { save "$2"; }
 save_enable() { systemctl is-enabled --quiet "$1" 2>/dev/null || note disabled "$1"; }
 save_service() {
     systemctl is-enabled --quiet $service 2>/dev/null || note disabled $service || return 1
+    seen=$(systemctl is-active $service)
+    case $seen in activating | failed) say "$seen" >"$saving/down" || return 1 ;; esac
     systemctl is-active --quiet $service || return 0
     note active $service || return 1
     new_ctr=$ctr ctr=ctr any_snapshotter=yes
@@ -161,6 +163,7 @@ go_back() { # false where containerd is not healthy with what is there now
         systemctl stop $service 2>/dev/null
         systemctl reset-failed $service 2>/dev/null
         say "$undo_is is back (containerd was not running before)"
+        try_on
     elif restart_containerd && healthy 60; then
         say "$undo_is is back, and containerd runs it"
     elif was healthy; then
@@ -174,6 +177,16 @@ go_back() { # false where containerd is not healthy with what is there now
     [ $clean = yes ] || die "$unclean; run again, or reboot, to try again"
     abandon
     [ $well = yes ]
+}
+
+try_on() { # as systemd did before: where somebody mends by hand what is wrong, it then comes up by itself
+    case $(cat "$back/down" 2>/dev/null) in
+        activating)
+            systemctl --no-block start $service 2>/dev/null
+            say "systemd goes on trying to start it. Why it does not start: journalctl -u $service"
+            ;;
+        failed) say "why it did not start: journalctl -u $service. When that is mended: systemctl start $service" ;;
+    esac
 }
 
 # --- the record --------------------------------------------------------------------------------------------------
@@ -226,8 +239,12 @@ tidy() { # after either, or where one of them was cut
         drop_beside "$back/restore" old
         drop_beside "$back/restore" new # of a change that was cut, and that this one went on from with other files
         [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
-        # A change of no file leaves the last set that a rollback can go back to. (One of them is the record.)
-        if [ -e "$committed" ] && [ "$(targets "$back/restore" | wc -l)" -gt 1 ]; then keep_sets; fi
+        if [ -e "$committed" ]; then
+            forget_repaired
+            # A change of no file leaves the last set that a rollback can go back to, and so does one that only put right
+            # what somebody had edited. (One of them is the record.)
+            [ "$(targets "$back/restore" | wc -l)" -le 1 ] || keep_sets
+        fi
     fi
     rm -rf "$back" "$committed"
 }

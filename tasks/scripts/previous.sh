@@ -6,6 +6,7 @@
 #   put TARGET NUMBER · absent TARGET · directory PATH (was not there) · keep TARGET (is never taken away again)
 #   active, healthy: what containerd.service was · disabled UNIT · enabled UNIT · package NAME VERSION · hold NAME
 #   unhold NAME · user NAME (was not there)
+# and the file `down` where containerd.service was on its way up or had failed: it says which.
 # `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
 # NFS server for ever.
 set -u
@@ -174,8 +175,11 @@ record_program() { # path component version asset: with the stat that tells a la
         printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${sum%% *}" "$stats" "$4"
 }
 
-saved_record() { # the number of it in $back, nothing where there was none
-    awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "$back/restore"
+saved_record() { # the number of it in a set, of $back without an argument; nothing where there was none
+    awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "${1:-$back}/restore"
+}
+recorded() { # record target: the digest of what a change had put there, nothing where none had
+    awk -F '\t' -v target="$2" '$2 == target { if ($1 == "program") print $5; if ($1 == "file") print $3 }' "$1" 2>/dev/null
 }
 
 # A link made or removed gives a program a new ctime: without this every later run would digest it again.

@@ -30,6 +30,22 @@ keep_sets() {
     mv "$back" "$state/previous"
 }
 
+# Whether the change put there again what the one before had: somebody had edited or removed it by hand. In a set, that
+# edit would come back with programs that never ran with it.
+repaired() { # target
+    record=$(saved_record) && [ -n "$record" ] && sum=$(recorded "$back/$record" "$1") && [ -n "$sum" ] &&
+        [ "$sum" = "$(recorded "$state/manifest" "$1")" ] && # before the digest of a large file
+        seen=$(sha256sum "$1" 2>/dev/null) && [ "${seen%% *}" = "$sum" ]
+}
+# So no set has it: the text of an edit is in STATE/replaced. Where this is cut, it is done again.
+forget_repaired() {
+    while IFS="$tab" read -r kind name detail; do
+        case $kind in put | absent) ! repaired "$name" || continue ;; esac
+        printf '%s\t%s\t%s\n' "$kind" "$name" "$detail" || return
+    done <"$back/restore" >"$back/restore.new" && sync "$back/restore.new" &&
+        mv -f "$back/restore.new" "$back/restore" && sync "$back"
+}
+
 # Whether the change touched no program, unit or config of containerd: only the check, the record of it, and what stays
 # in a rollback anyway.
 slight() {
@@ -116,6 +132,18 @@ save_for_rollback() {
     done <"$stage/restore" && close_undo
 }
 
+# A program that was cut short in the set, or is another one. A text may be another: somebody had edited it, and it ran.
+refuse_damaged() {
+    record=$(saved_record "$state/$set")
+    [ -n "$record" ] || return 0
+    while IFS="$tab" read -r kind name detail; do
+        [ "$kind" = put ] && grep -q "^program$tab$name$tab" "$state/$set/$record" || continue
+        seen=$(sha256sum "$state/$set/$detail" 2>/dev/null)
+        [ "${seen%% *}" = "$(recorded "$state/$set/$record" "$name")" ] || cmp -s "$state/$set/$detail" "$name" ||
+            die "$state/$set/$detail is not the $name that the record of this set names (cut short, or another one); nothing was changed, deploy the wanted versions instead"
+    done <"$stage/restore"
+}
+
 # The record comes back with the set, but for what was left as it is.
 settle_manifest() {
     now=$(saved_record)
@@ -155,6 +183,7 @@ roll_back() {
     seen=$(sha256sum "$state/$set/restore" 2>/dev/null)
     [ "${seen%% *}" = "$digest" ] || die "$stale"
     back_lines >"$stage/restore"
+    refuse_damaged
     [ $needs_no_tasks = no ] || refuse_tasks
     save_for_rollback || die "could not save what is there now (is there space on $state?); nothing was changed"
     trap '' INT HUP TERM

@@ -35,10 +35,24 @@ of_unit() { # set, what it starts or "" for its package's
 of_config() { # set, file
     record snapshotter "$1" "$(sed -n "s/^ *snapshotter *= *[\"']\([A-Za-z0-9_.-]*\).*/\1/p" "$2" | head -n 1)"
 }
+recorded() { # record path: the digest of what a change had put there, nothing where none had
+    awk -F '\t' -v path="$2" '$2 == path { if ($1 == "program") print $5; if ($1 == "file") print $3 }' "$1"
+}
+# A set ran with what its record names. A copy that is another was edited by hand before it was saved, or damaged since:
+# `edited`. Where the node has the right one now, that is what the set has: it does not name it.
 read_set() { # its name
+    manifest=$state/$1/$(sed -n "s,^put$tab$state/manifest$tab,,p" "$state/$1/restore")
     record set "$1" "$(digest "$state/$1/restore")"
     while IFS="$tab" read -r kind name detail; do
-        same=no far=no size=0 saved=$state/$1/$detail
+        same=no far=no size=0 saved=$state/$1/$detail was=""
+        case $1:$kind in
+            undo:*) ;; # is brought back as it was found
+            *:put | *:absent) [ ! -f "$manifest" ] || was=$(recorded "$manifest" "$name") ;;
+        esac
+        if [ -n "$was" ] && [ "$kind$(digest "$saved")" != "put$was" ]; then
+            [ "$(digest "$name")" != "$was" ] || continue
+            record edited "$1" "$name"
+        fi
         case $kind in
             put)
                 # shellcheck disable=SC3013 # dash and busybox know -ef
@@ -75,6 +89,10 @@ for set in undo previous previous.2; do
     [ ! -e "$state/$set/restore" ] || read_set "$set"
 done
 [ ! -e "$state/manifest" ] || programs now "$state/manifest"
+for program in /etc/containerd/config.toml "$unit" "$unit.d/50-userns-node.conf"; do # what containerd starts with
+    was=$(recorded "$state/manifest" "$program")
+    [ -z "$was" ] || [ "$(digest "$program")" = "$was" ] || record edited now "$program"
+done
 of_config now /etc/containerd/config.toml
 program=$(systemctl show --property ExecStart containerd.service | sed -n 's/.*path=\([^ ;]*\).*/\1/p' | head -n 1)
 [ -z "$program" ] || record starts now "$program"

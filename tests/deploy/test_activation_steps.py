@@ -208,6 +208,34 @@ def test_a_relative_link_that_was_never_swapped_is_back_already(tmp_path: Path) 
     assert brought(tmp_path, calls) == ["../nowhere"]
 
 
+@pytest.mark.parametrize(
+    ("before", "started", "told"),
+    [
+        ("activating", ["start --no-block containerd"], "systemd goes on trying to start it"),
+        ("failed", [], "When that is mended: systemctl start containerd"),
+        ("inactive", [], ""),
+    ],
+)
+def test_a_containerd_that_systemd_was_starting_again_and_again_is_so_after_a_failure(
+    tmp_path: Path, before: str, started: list[str], told: str
+) -> None:
+    """Else what somebody then mends by hand would not bring the node up, as it had before."""
+    systemctl = f"""case $* in
+        "is-active --quiet"*) exit 3 ;;
+        is-active*) echo {before}; exit 3 ;;
+        *start*) echo start $1 $3 >>{tmp_path}/started ;;
+    esac"""
+    calls = f"""
+cd {tmp_path}; mkdir undo; : >started
+saving=undo back=undo service=containerd
+save_service; try_on; echo end; cat started"""
+    said = run(tmp_path, "save_service try_on", f"note() {{ :; }}; {calls}", systemctl=systemctl)
+    end = said.index("end")
+    assert said[end + 1 :] == started
+    assert told in "".join(said[:end])
+    assert bool(told) is bool(said[:end])
+
+
 DEPENDENTS = "note_dependents is_down start_dependents tell_down"
 
 

@@ -44,6 +44,11 @@ class Rolling:
         """What lies on the node now."""
         return self.node.ssh(f"sha256sum {PROGRAMS} /etc/containerd/config.toml").stdout
 
+    def saved(self, path: str) -> str:
+        """Where the last kept set has this file."""
+        number = self.node.ssh(f"awk '$2 == \"{path}\" {{ print $3 }}' {STATE}/previous/restore").stdout.strip()
+        return f"{STATE}/previous/{number}"
+
     def assert_runs(self, version: str, **settings: Any) -> None:
         """One whole set is there: a deploy of its settings finds nothing to do, and the container counts on."""
         assert program(self.node) == self.releases.program("containerd", version)
@@ -187,15 +192,14 @@ def test_a_broken_node_and_broken_settings_are_no_hindrance(rolling: Rolling) ->
 def test_a_kept_set_that_is_unhealthy_too_makes_way_again(rolling: Rolling) -> None:
     rolling.older_then_newer()
     node, newer = rolling.node, rolling.set()
-    saved = f"awk '$2 == \"/usr/local/bin/containerd\" {{ print $3 }}' {STATE}/previous/restore"
-    saved = f"{STATE}/previous/{node.ssh(saved).stdout.strip()}"
-    node.put(f"{saved}.new", BROKEN, 0o755)
-    node.ssh(f"mv {saved}.new {saved}")
+    saved = rolling.saved("/etc/containerd/config.toml")
+    node.ssh(f"echo '[[[ broken' >{saved}.new; mv {saved}.new {saved}")
     run = rolling.operator.rollback(node)
     assert run.code == 1
+    assert run.findings(node)["rollback-brings-edited"] == "warning"
     said = run.said(node)
     assert "error: containerd.service did not start with the kept set" in said, run.stderr
-    assert "journal: this containerd was made to fail" in said
+    assert any(line.startswith("journal: ") and "toml" in line for line in said), run.stderr
     assert "the set from before the rollback is back, and containerd runs it" in said
     assert rolling.set() == newer
     rolling.assert_runs(rolling.releases.newer, **rolling.newer)
@@ -206,7 +210,37 @@ def test_a_kept_set_that_is_unhealthy_too_makes_way_again(rolling: Rolling) -> N
     run = rolling.operator.rollback(node)
     assert run.code == 1
     assert any("is back" in line and "was not running before" in line for line in run.said(node)), run.stderr
+    assert "systemd goes on trying to start it. Why it does not start: journalctl -u containerd.service" in run.said(
+        node
+    )
+    assert node.ssh("systemctl is-active containerd", check=False).stdout.strip() == "activating"
     must(rolling.operator.deploy(node, **rolling.newer))
+
+
+def test_a_program_that_was_cut_short_in_the_kept_set_is_not_brought_back(rolling: Rolling) -> None:
+    rolling.older_then_newer()
+    node = rolling.node
+    saved = rolling.saved("/usr/local/sbin/runc")
+    node.ssh(f"head -c 4096 {saved} >{saved}.new && chmod 755 {saved}.new && mv {saved}.new {saved}")
+    before = contents(node)
+    run = rolling.operator.rollback(node)
+    assert run.code == 1
+    assert run.findings(node)["rollback-set-damaged"] == "blocker"
+    assert contents(node) == before
+
+
+def test_an_edit_that_a_deploy_puts_right_is_in_no_kept_set(rolling: Rolling) -> None:
+    rolling.older_then_newer()
+    node = rolling.node
+    must(rolling.operator.deploy(node, **rolling.newest))
+    kept = node.ssh(f"cd {STATE}; sha256sum previous/* previous.2/*").stdout
+    node.ssh("echo '[[[ broken' >>/etc/containerd/config.toml")
+    run = must(rolling.operator.rollback(node, to="older_set", flags=["--dry"]))
+    assert "rollback-leaves-edited" not in run.findings(node)  # both sets have another
+    must(rolling.operator.deploy(node, **rolling.newest))
+    assert node.ssh(f"cd {STATE}; sha256sum previous/* previous.2/*").stdout == kept
+    must(rolling.operator.rollback(node, to="older_set"))
+    rolling.assert_runs(rolling.releases.containerd)
 
 
 def test_metacopy_is_not_turned_off(rolling: Rolling) -> None:

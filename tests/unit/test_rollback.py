@@ -170,36 +170,91 @@ def test_why_a_node_is_left_as_it_is() -> None:
     assert blockers(kept(sets={PREVIOUS: bare})) == {"rollback-without-containerd"}
 
 
+BRINGS, LEAVES, DAMAGED = "rollback-brings-edited", "rollback-leaves-edited", "rollback-set-damaged"
+
+
+@pytest.mark.parametrize(
+    ("entries", "edited", "now", "told"),
+    [
+        pytest.param((put(RUNC, 2),), (RUNC,), (), {DAMAGED: f"{paths.STATE}/previous/2 is not the {RUNC}"}, id="cut"),
+        pytest.param((put(RUNC, 2),), (), (), {}, id="whole"),
+        pytest.param((put(RUNC, 2, state="yes"),), (RUNC,), (), {}, id="the same as now: nothing is brought back"),
+        pytest.param(
+            (line("absent", paths.INSTALLED["ctr"]),),
+            (paths.INSTALLED["ctr"],),
+            (),
+            {DAMAGED: f"it has no copy of {paths.INSTALLED['ctr']}"},
+            id="a program that it ran with, and that was gone when it was saved",
+        ),
+        pytest.param(
+            (line("absent", paths.CONFIG),),
+            (paths.CONFIG,),
+            (),
+            {"rollback-stays": f"{paths.CONFIG} stays as it is"},
+            id="a text that was gone when it was saved",
+        ),
+        pytest.param((put(paths.CONFIG, 3),), (paths.CONFIG,), (), {BRINGS: f"an edited {paths.CONFIG}"}, id="edited"),
+        pytest.param((put(paths.SUBUID, 3, state="yes"),), (paths.SUBUID,), (), {}, id="edited, and stays"),
+        pytest.param((), (), (paths.CONFIG,), {LEAVES: f"{paths.CONFIG} was edited or removed"}, id="edited since"),
+        pytest.param((put(paths.CONFIG, 3),), (), (paths.CONFIG,), {}, id="edited since, and another one comes back"),
+        pytest.param(
+            (put(paths.CONFIG, 3, state="yes"),),
+            (paths.CONFIG,),
+            (paths.CONFIG,),
+            {LEAVES: f"{paths.CONFIG} was edited"},
+            id="edited as it was before",
+        ),
+    ],
+)
+def test_what_is_not_as_the_records_have_it_is_told_and_no_other_program_comes_back(
+    entries: tuple[Entry, ...], edited: tuple[str, ...], now: tuple[str, ...], told: dict[str, str]
+) -> None:
+    programs = {CONTAINERD: ("containerd", "2.1.9"), RUNC: ("runc", "1.3.6"), paths.INSTALLED["ctr"]: ("ctr", "2.1.9")}
+    some = kept(*entries)
+    before = some.sets[PREVIOUS].model_copy(update={"programs": programs, "edited": edited})
+    some = some.model_copy(update={"sets": {PREVIOUS: before}, "now": some.now.model_copy(update={"edited": now})})
+    made = rollback.make(some, PREVIOUS)
+    assert {each.id for each in made.findings} == set(told)
+    assert made.refused is (DAMAGED in told)
+    for each in made.findings:
+        assert told[each.id] in each.message
+    # In the middle of a change nothing has to be as the record has it.
+    cut = some.model_copy(update={"unfinished": f"rollback {PREVIOUS}"})
+    assert {each.id for each in rollback.make(cut, PREVIOUS).findings} == set(told) - {BRINGS, LEAVES}
+
+
 OPT = "/opt/containerd/bin/containerd"
 
 
 @pytest.mark.parametrize(
-    ("unit", "commands"),
+    ("unit", "command"),
     [
         (
             put(paths.UNIT, 5),
-            f"cp -a --remove-destination {paths.STATE}/previous/5 {paths.UNIT} && "
-            f"cp -a --remove-destination {paths.STATE}/previous/6 {paths.CONFIG} && "
-            "systemctl daemon-reload && systemctl restart containerd",
+            f"cp -a --remove-destination {paths.STATE}/previous/5 {paths.UNIT}",
         ),
         (
             line("absent", paths.UNIT),  # the unit that starts it is below /usr/lib
-            f"rm -f {paths.UNIT} && cp -a --remove-destination {paths.STATE}/previous/6 {paths.CONFIG} && "
-            "systemctl daemon-reload && systemctl restart containerd",
+            f"rm -f {paths.UNIT}",
         ),
     ],
 )
-def test_a_containerd_elsewhere_is_brought_back_by_hand_with_these_commands(unit: Entry, commands: str) -> None:
+def test_a_containerd_elsewhere_is_brought_back_by_hand_with_these_commands(unit: Entry, command: str) -> None:
     before = KeptSet(digest="d" * 64, entries=(line("absent", CONTAINERD), unit, put(paths.CONFIG, 6)), starts=OPT)
     (refusal,) = rollback.make(kept(sets={PREVIOUS: before}), PREVIOUS).findings
     assert refusal.id == "rollback-without-containerd"
     assert f"containerd.service starts {OPT}" in refusal.message
-    assert f"{OPT} --version" in refusal.message
-    assert f"then {commands}." in refusal.message
+    assert refusal.lines == (
+        f"{OPT} --version",
+        command,
+        f"cp -a --remove-destination {paths.STATE}/previous/6 {paths.CONFIG}",
+        "systemctl daemon-reload",
+        "systemctl restart containerd",
+    )
     # Of a change that was cut off the mark would stay.
     (refusal,) = rollback.make(kept(sets={UNDO: before}, unfinished="swapping"), PREVIOUS).findings
     assert "Reboot the node" in refusal.message
-    assert " && " not in refusal.message
+    assert refusal.lines == ()
 
 
 def test_space_is_needed_where_programs_have_a_file_system_of_their_own() -> None:
