@@ -166,6 +166,12 @@ def test_what_somebody_edited_is_in_no_set_that_ran_with_another(
     assert [line for line in said if " manifest " not in line and " check " not in line] == sets
 
 
+def test_a_link_that_a_program_has_taken_the_place_of_comes_back(tmp_path: Path) -> None:
+    link = 'echo deployed >packaged; ln -sf "$PWD/packaged" "$back/2"; tidy'
+    said = run(tmp_path, FUNCTIONS, after_an_edit(tmp_path, CONFIG, "", "deployed") + link + LOOK)
+    assert "previous config deployed" in said
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_wherever_it_is_cut_the_next_run_ends_it_as_it_would_have_ended(tmp_path: Path, edited: bool) -> None:
     begin = SET.format(here=tmp_path, containerd=paths.INSTALLED["containerd"], change=CHECK, commit="swapping")
