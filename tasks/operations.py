@@ -22,7 +22,7 @@ from userns.settings import mask
 # What fetch.sh and receive.sh are made of beside themselves.
 UNPACK = ("unpack.sh",)
 # The script of the change-over, of the way back from one, and of a rollback.
-ACTIVATION = ("previous.sh", "running.sh", "rollback.sh", "swap.sh", "metrics.sh", "activate.sh")
+ACTIVATION = ("previous.sh", "record.sh", "running.sh", "rollback.sh", "swap.sh", "metrics.sh", "activate.sh")
 
 
 @operation()

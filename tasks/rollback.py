@@ -28,7 +28,7 @@ from tasks.telling import say, tell_finding
 from userns import rollback
 from userns.records import ReadingError
 
-PARTS = ("running.sh", "sets.sh")
+PARTS = ("record.sh", "running.sh", "sets.sh")
 
 
 class KeptSets(FactBase[rollback.Kept]):

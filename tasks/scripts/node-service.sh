@@ -6,9 +6,8 @@ read_options() {
     [ -z "$config_option$root_option" ] || record containerd-options "$config_option" "$root_option"
 }
 
-# What starts another command than the unit's own file says: it stays when that file is replaced.
+# After find_drop_ins. What starts another command than the unit's own file says: it stays when that file is replaced.
 read_exec_drop_ins() {
-    find_drop_ins
     while IFS= read -r file; do
         case $file in "" | */50-userns-node.conf) continue ;; esac
         # shellcheck disable=SC2162 # systemd joins lines, too

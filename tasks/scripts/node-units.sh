@@ -109,7 +109,6 @@ read_unit_settings() {
     "etc/systemd/system/containerd.service:"*"$newline$recorded_unit  $1$newline"*) return 0 ;;
     esac
     set -- "./$1"
-    find_drop_ins
     while IFS= read -r file; do
         [ -z "$file" ] || set -- "$@" "./$file"
     done <<END

@@ -91,6 +91,7 @@ read_files
 read_snapshots
 read_other_layers
 read_gpu_hooks
+find_drop_ins
 read_units
 read_options
 read_other_root # before the drop-ins, whose options would replace those of the service

@@ -175,13 +175,6 @@ record_program() { # path component version asset: with the stat that tells a la
         printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${sum%% *}" "$stats" "$4"
 }
 
-saved_record() { # the number of it in a set, of $back without an argument; nothing where there was none
-    awk -F '\t' -v manifest="$state/manifest" '$1 == "put" && $2 == manifest { print $3 }' "${1:-$back}/restore"
-}
-recorded() { # record target: the digest of what a change had put there, nothing where none had
-    awk -F '\t' -v target="$2" '$2 == target { if ($1 == "program") print $5; if ($1 == "file") print $3 }' "$1" 2>/dev/null
-}
-
 # A link made or removed gives a program a new ctime: without this every later run would digest it again.
 refresh_manifest() {
     [ -e "$state/manifest" ] || return 0

@@ -1,5 +1,5 @@
 # sets.sh: the sets that are kept on this node and what is there now, as TAB-separated records, for a rollback. Follows
-# running.sh in one text. Reads only. It asks no more than a rollback needs: it has to answer on a broken node.
+# record.sh and running.sh in one text. Reads only. It asks no more than a rollback needs: it has to answer on a broken node.
 set -u
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -35,13 +35,10 @@ of_unit() { # set, what it starts or "" for its package's
 of_config() { # set, file
     record snapshotter "$1" "$(sed -n "s/^ *snapshotter *= *[\"']\([A-Za-z0-9_.-]*\).*/\1/p" "$2" | head -n 1)"
 }
-recorded() { # record path: the digest of what a change had put there, nothing where none had
-    awk -F '\t' -v path="$2" '$2 == path { if ($1 == "program") print $5; if ($1 == "file") print $3 }' "$1"
-}
 # A set ran with what its record names. A copy that is another was edited by hand before it was saved, or damaged since:
 # `edited`. Where the node has the right one now, that is what the set has: it does not name it.
 read_set() { # its name
-    manifest=$state/$1/$(sed -n "s,^put$tab$state/manifest$tab,,p" "$state/$1/restore")
+    manifest=$state/$1/$(saved_record "$state/$1")
     record set "$1" "$(digest "$state/$1/restore")"
     while IFS="$tab" read -r kind name detail; do
         same=no far=no size=0 saved=$state/$1/$detail was=""
