@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from artifacts.errors import Unusable
-from userns import toml_text
+from userns.containerd import toml_text
 from userns.releases import ARCHITECTURES, COMPONENTS, Lock, LockError
 from userns.versions import parse
 

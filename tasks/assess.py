@@ -27,7 +27,7 @@ from tasks.pushing import su_reads_stdin
 from tasks.refusal import refuse
 from tasks.telling import say, tell_finding
 from userns.changes import RemoveFile, WriteFile
-from userns.config import ConfigError
+from userns.containerd.config import ConfigError
 from userns.diff import unified
 from userns.findings import Finding, Severity
 from userns.overlay import metacopy_differs

@@ -17,7 +17,7 @@ from pyinfra.context import ctx_host, host
 
 from tasks.files import script
 from userns import node, reading
-from userns.records import ReadingError
+from userns.reading.records import ReadingError
 from userns.settings import DEFAULTS
 
 _hidden: Callable[[str, str], HiddenValue] = HiddenValue  # pyinfra gives it no types

@@ -26,7 +26,7 @@ from tasks.refusal import contained, refuse
 from tasks.stage import Stage
 from tasks.telling import say, tell_finding
 from userns import rollback
-from userns.records import ReadingError
+from userns.reading.records import ReadingError
 
 PARTS = ("record.sh", "running.sh", "sets.sh")
 

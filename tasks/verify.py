@@ -14,10 +14,11 @@ from tasks import assess, next_step
 from tasks.files import run
 from tasks.refusal import contained, refuse, unexpected
 from tasks.telling import tell_finding
-from userns import cri, proof
+from userns import proof
 from userns.findings import Finding, Severity, apply_allow
 from userns.paths import UNPROVEN
 from userns.planning import Plan
+from userns.proof import cri
 from userns.readiness import Readiness
 
 # The script bounds each step by itself; this is for a connection that died.

@@ -9,7 +9,8 @@ from typing import Any
 import userns
 from tasks.files import templates
 from tasks.settings import load
-from userns import Plan, changes, paths, subids
+from userns import Plan, changes, paths
+from userns.kubelet import subids
 from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Probe, Unit
 from userns.policy import Policy
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from userns import paths
+from userns.containerd.reserved_keys import reserved
 from userns.node import (
     Binary,
     ConfLine,
@@ -25,7 +26,6 @@ from userns.node import (
     RunningKubelet,
     Unit,
 )
-from userns.reserved_keys import reserved
 
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=8)
 versions = st.sampled_from(["", "1.1.7", "1.4.3", "1.7.34", "2.3.4", "26.1"])

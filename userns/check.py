@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from userns import kubelet_range, paths, programs, readiness_table, render
+from userns import paths, programs, readiness_table, render
 from userns.findings import Finding, Severity, apply_allow
+from userns.kubelet import ids
 from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.readiness_table import Outcome, Table
@@ -148,7 +149,7 @@ def _severities(table: Table, allow: tuple[str, ...], metacopy_is_vital: bool) -
 
 def _kubelet_range(policy: Policy, installed: str) -> str:
     """What getsubids has to print of the kubelet's range; "" where none is set, or the kubelet does not ask."""
-    asks = kubelet_range.does("asks-for-range", installed or policy.kubernetes_version)
+    asks = ids.does("asks-for-range", installed or policy.kubernetes_version)
     return "{} {}".format(*policy.kubelet_id_range) if policy.kubelet_id_range and asks else ""
 
 
@@ -180,8 +181,8 @@ def _rows(table: Table, names: Mapping[Outcome, str]) -> Iterator[str]:
     """The table from its first question to its ends, so that one pass is a walk: states were built from the ends on."""
     for state in reversed(table.states):
         for way in state.answers:
-            ids = [id for id, _ in way.found]
-            yield " ".join((f"q{state.number}", state.question, "|".join(way.answers), _place(way.next, names), *ids))
+            found = [id for id, _ in way.found]
+            yield " ".join((f"q{state.number}", state.question, "|".join(way.answers), _place(way.next, names), *found))
     for outcome, name in names.items():
         slow_chown = "yes" if outcome.slow_chown else "no"
         yield " ".join((name, "=", outcome.tier, outcome.rootfs, outcome.volumes, slow_chown))

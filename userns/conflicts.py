@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from userns import kubelet_mounts, kubelet_range, other_runtimes, paths
+from userns import paths
 from userns.changes import InstallArtifact, InstallPackage, RemoveFile
+from userns.containerd import other_runtimes
 from userns.files import MAX_USER_NAMESPACES, max_user_namespaces, wants_metacopy
 from userns.findings import Finding, blocker, note, warning
+from userns.kubelet import ids, mounts
 from userns.node import Node
 from userns.overlay import metacopy_conflicts, module_conflicts
 from userns.policy import Policy
@@ -119,7 +121,7 @@ def _cgroup_v1(node: Node, wants: Wants) -> Iterator[Finding]:
     cure = "Boot it with systemd.unified_cgroup_hierarchy=1"
     source = KUBELETS["refuses-cgroup-v1"].source
     here, later = (
-        bool(version) and kubelet_range.does("refuses-cgroup-v1", version)
+        bool(version) and ids.does("refuses-cgroup-v1", version)
         for version in (node.kubelet_version, wants.kubernetes_version)
     )
     if (here or later) and node.kubelet_config.get("failCgroupV1", "").casefold() != "false":
@@ -206,16 +208,16 @@ def _overlay(node: Node, wants: Wants) -> Iterator[Finding]:
 
 
 def _id_range(node: Node, wants: Wants) -> Iterator[Finding]:
-    wanted = kubelet_range.RangeWanted(
+    wanted = ids.RangeWanted(
         wants.kubelet_id_range, wants.kubernetes_version, wants.ids_per_pod, wants.max_pods, wants.image
     )
-    yield from kubelet_range.findings(node, wanted)
+    yield from ids.findings(node, wanted)
 
 
 def _volumes(node: Node, wants: Wants) -> Iterator[Finding]:
     row = stack(wants.kubernetes_version, wants.containerd_version) if wants.containerd_version else None
     if row and row.idmaps_volumes and not wants.image:
-        yield from kubelet_mounts.findings(node)
+        yield from mounts.findings(node)
 
 
 def _tools(node: Node, wants: Wants) -> Iterator[Finding]:

@@ -5,8 +5,9 @@ A restart of containerd is none: shims and containers go on, which tests on real
 
 from __future__ import annotations
 
-from userns import paths, programs, subids
+from userns import paths, programs
 from userns.changes import InstallArtifact, InstallPackage, WriteFile
+from userns.kubelet import subids
 from userns.node import Unit
 from userns.planning import Plan
 from userns.versions import parse

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from userns import check, config, firstboot, paths, render, subids
+from userns import check, paths, render
 from userns.changes import RemoveFile, WriteFile
+from userns.containerd import config
 from userns.findings import Finding, warning
+from userns.image import firstboot
+from userns.kubelet import subids
 from userns.node import ConfLine, Node
 from userns.overlay import has_metacopy_option, held_layers
 from userns.policy import Policy

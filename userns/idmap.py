@@ -201,12 +201,8 @@ def _distribution(os_id: str, os_version: str, kernel: str) -> Distribution | No
     for row in DISTRIBUTIONS:
         if os_id not in row.os:
             continue
-        try:
-            fits = (row.versions is None or parse(os_version) in row.versions) and (
-                row.kernels is None or parse(kernel) in row.kernels
-            )
-        except ValueError:
-            continue
-        if fits:
+        if (row.versions is None or row.versions.fits(os_version)) and (
+            row.kernels is None or row.kernels.fits(kernel)
+        ):
             return row
     return None

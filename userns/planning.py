@@ -6,23 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from userns import (
-    advisories,
-    conflicts,
-    dropins,
-    files,
-    image,
-    imagerecord,
-    imagesbom,
-    programs,
-    readiness,
-    readiness_table,
-    render,
-    requirements,
-    runtime_handlers,
-    unit_settings,
-    upgrades,
-)
+from userns import advisories, conflicts, files, programs, readiness, readiness_table, render, requirements, upgrades
 from userns.changes import (
     AddKubeletUser,
     Change,
@@ -37,7 +21,9 @@ from userns.changes import (
     SetSysctl,
     WriteFile,
 )
+from userns.containerd import dropins, runtime_handlers, unit_settings
 from userns.findings import Finding, Severity, apply_allow
+from userns.image import kernels, record, sbom
 from userns.node import Node, Unit
 from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM, UNIT
 from userns.policy import Policy
@@ -133,7 +119,7 @@ def prepare(policy: Policy, templates: Mapping[str, str], *, image: bool) -> Non
     readiness_table.of_policy(policy)
     render.prepare(templates)
     if image:
-        imagesbom.prepare()
+        sbom.prepare()
 
 
 def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date | None = None) -> Plan:
@@ -142,7 +128,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     `templates` holds the text of each file in templates/ by name; `today` dates end-of-life findings (None: no
     such findings).
     """
-    node = image.booting(node, policy)
+    node = kernels.booting(node, policy)
     ready = readiness.of_node(node, policy)
     paths = programs.paths(policy)
     handlers = programs.handlers(policy)
@@ -150,16 +136,16 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     wanted = files.wanted(node, policy, ready, templates, tuple(in_the_way))
 
     found = [
-        *image.findings(node, policy),
-        *image.of_its_kernel(node, policy, ready.findings),
+        *kernels.findings(node, policy),
+        *kernels.of_its_kernel(node, policy, ready.findings),
         *requirements.of_policy(node, policy),
         *advisories.of_policy(policy, today),
     ]
     if node.image is not None:  # what else is found hangs on what lies in the tree already
-        record = imagerecord.text(node, policy, ready, apply_allow(found, policy.allow))
-        wanted = wanted.with_text(IMAGE_RECORD, record, "what this image is, and why")
-        sbom = imagesbom.text(node, policy)
-        wanted = wanted.with_text(IMAGE_SBOM, sbom, "what was installed in this image, as CycloneDX")
+        told = record.text(node, policy, ready, apply_allow(found, policy.allow))
+        wanted = wanted.with_text(IMAGE_RECORD, told, "what this image is, and why")
+        bill = sbom.text(node, policy)
+        wanted = wanted.with_text(IMAGE_SBOM, bill, "what was installed in this image, as CycloneDX")
     findings = [
         *found,
         *upgrades.of_node(node, policy),

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from userns.bundles import Bundle
-from userns.extraconfig import contradictions
-from userns.idrange import capacity_problem, range_problems
+from userns.containerd.extraconfig import contradictions
+from userns.kubelet.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
 from userns.secret import hide, texts, without

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from userns import subids
+from userns.kubelet import subids
 from userns.paths import PRE_START
 
 __all__ = [

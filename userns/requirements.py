@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from userns.findings import Finding, Severity, blocker, warning
 from userns.idmap import release
-from userns.kubelet_config import KubeletSettings, contradictions, gates, keeps_driver, running
+from userns.kubelet.config import KubeletSettings, contradictions, gates, keeps_driver, running
 from userns.node import Node
 from userns.policy import Policy
 from userns.tables import BOUNDARIES, NEWEST_KUBERNETES, RULES, STACKS, TESTED, Range, Rule, Stack, branch

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from userns import paths, upgrades
 from userns.findings import Finding, blocker, note, warning
 from userns.node import Unit
-from userns.records import ReadingError, records, version_in
+from userns.reading.records import ReadingError, records, version_in
 
 __all__ = ["PREVIOUS", "PREVIOUS_2", "UNDO", "Entry", "Kept", "KeptSet", "Rollback", "make", "read"]
 

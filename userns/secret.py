@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from userns.toml_text import inline
+from userns.containerd.toml_text import inline
 
 __all__ = ["NAMES", "SHOWN", "Secret", "forms", "hide", "texts", "without"]
 

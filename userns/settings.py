@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from userns import values
-from userns.idrange import ID_BLOCK, ID_SPACE
+from userns.kubelet.idrange import ID_BLOCK, ID_SPACE
 from userns.secret import without
 from userns.tables import NEWEST_KUBERNETES
 from userns.values import Reader, choice, integer, optional

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from userns.idrange import ID_SPACE
+from userns.kubelet.idrange import ID_SPACE
 from userns.releases import VERSION
 from userns.secret import SHOWN, Secret
 from userns.versions import kubernetes as kubernetes_version

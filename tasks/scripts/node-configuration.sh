@@ -63,7 +63,7 @@ read_drop_ins() {
     [ "$#" = 0 ] || ! have awk || awk "$read_reserved_awk" "$@"
 }
 
-# The keys of drop-ins that a setting of ours writes (userns/extraconfig.py, TAKEN and UNREAD), with their values as they
+# The keys of drop-ins that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD), with their values as they
 # stand there; of every other key nothing, for its value may be a password. It reads as much of TOML as it takes to find them
 # in any spelling, inline tables too, and not within strings; not on beyond 256 KiB. \047 is the single quote.
 read_reserved_awk='

@@ -1,7 +1,7 @@
 # node.sh CONTAINERD_ROOT KUBELET_ROOT VERIFY_DIGESTS: what this node is, as TAB-separated records on stdout.
 #
 # Follows probe.sh and the other node-*.sh in one text. Reads only (probe.sh says what its probes do); any POSIX sh, no Python.
-# userns/reading.py reads the records. A first and a last line enclose them: what a login prints before them is
+# userns/reading/__init__.py reads the records. A first and a last line enclose them: what a login prints before them is
 # ignored, and an answer that was cut off is noticed. Built-ins do most of it: a fork costs more than a small file.
 prepare
 containerd_root=${1#/} kubelet_root=${2#/} verify_digests=$3

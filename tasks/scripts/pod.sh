@@ -1,6 +1,6 @@
 #!/bin/sh
 # The strongest part of the proof, where a node has what it takes: pods over CRI, as a kubelet starts them. Functions
-# for verify.sh, which calls `pods`; its head says what is printed. The requests come ready from userns/cri.py, one a
+# for verify.sh, which calls `pods`; its head says what is printed. The requests come ready from userns/proof/cri.py, one a
 # line: NAME METHOD HEAD TAIL, the bytes before and behind the ID of a sandbox or container, in base64.
 #
 # Only while no kubelet runs, as one ends every pod that it does not know. What a pod needs is made for the occasion:

@@ -4,13 +4,13 @@
 # usage: verify.sh CTR ADDRESS SNAPSHOTTER CONTAINERD VOLUMES REQUESTS HANDLER=BINARY...
 #   e.g. verify.sh /usr/local/bin/ctr /run/containerd/containerd.sock overlayfs '' '' '' runc=/usr/local/sbin/runc
 #   An empty ADDRESS or SNAPSHOTTER means the default. VERIFY_SECONDS (60) bounds every single call of ctr.
-#   With REQUESTS (from userns/cri.py), pods follow where they can be had: see pod.sh, which comes before this text.
+#   With REQUESTS (from userns/proof/cri.py), pods follow where they can be had: see pod.sh, which comes before this text.
 #   CONTAINERD is its binary, VOLUMES the directory that those pods' volumes are to lie in.
 #
 # The image is the node's own /bin/sh and its libraries: no registry, no Python, nothing installed, nothing left.
 # The container's shell reports what it sees; this side reports what it sees of that shell.
 #
-# Output, fields separated by one TAB, in this order (read by userns/proof.py):
+# Output, fields separated by one TAB, in this order (read by userns/proof/__init__.py):
 #   userns-node-proof  2  HANDLER HANDLER ...
 #   proven|unproven  HANDLER  UID_MAP  GID_MAP  idmapped|chowned|none  HOST_UID  OWNER  yes|no  SECONDS  MOUNT
 #       HOST_UID: of the container's root, seen from the node. OWNER: of its /bin/sh, seen from the node.

@@ -16,8 +16,7 @@ from cri_api.v1 import api_pb2 as pb
 from tasks.files import script
 from tasks.verify import PARTS
 from tests.deploy.test_verify_script import FAKE_CTR, PROVEN
-from userns import cri
-from userns.proof import Proof, parse
+from userns.proof import Proof, cri, parse
 
 SCRIPT = "".join(script(name) for name in (*PARTS, "verify.sh"))
 PAUSE = "registry.k8s.io/pause:3.10"

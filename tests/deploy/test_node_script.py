@@ -23,7 +23,7 @@ from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
 from userns import paths
 from userns.node import ConfLine, FileState, Node
 from userns.reading import read
-from userns.records import ReadingError
+from userns.reading.records import ReadingError
 
 # --- what every shell must read ----------------------------------------------------------------------------------
 

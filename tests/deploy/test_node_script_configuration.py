@@ -12,11 +12,11 @@ import pytest
 
 from tests.deploy.node_trees import Tree, link
 from userns import paths
-from userns.dropins import lint
-from userns.merge import spelled
+from userns.containerd.dropins import lint
+from userns.containerd.merge import spelled
+from userns.containerd.reserved_keys import reserved
 from userns.node import ConfLine, DropIn, FileState, ReservedKey
 from userns.reading import read
-from userns.reserved_keys import reserved
 
 
 def test_modprobe_lines_are_found_where_kmod_finds_them(tree: Tree, shell: list[str]) -> None:

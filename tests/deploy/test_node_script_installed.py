@@ -14,7 +14,7 @@ from tests.deploy.node_trees import ROOT, Tree, process, run
 from userns import paths
 from userns.node import Binary, FileState, Process, Unit
 from userns.reading import read
-from userns.records import ReadingError
+from userns.reading.records import ReadingError
 
 SHIM = "usr/local/bin/containerd-shim-runc-v2"
 RUNC = "usr/local/sbin/runc"

@@ -18,8 +18,7 @@ from cri_api.v1 import api_pb2 as pb
 
 from tests.conftest import unavailable
 from tests.deploy.pod_node import CHECK, CONTAINER, FOREIGN, PAUSE, SANDBOX, Node, running
-from userns import cri
-from userns.proof import Proof, judge, parse
+from userns.proof import Proof, cri, judge, parse
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests import nodes
 from userns.findings import Finding, Severity
-from userns.kubelet_config import KubeletSettings, keeps_driver
+from userns.kubelet.config import KubeletSettings, keeps_driver
 from userns.node import Node, RunningKubelet
 
 CGROUPFS, SYSTEMD = {"cgroupDriver": "cgroupfs"}, {"cgroupDriver": "systemd"}

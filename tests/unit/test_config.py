@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests import nodes
-from userns import config, paths
+from userns import paths
 from userns.changes import WriteFile
-from userns.config import ConfigError, Settings
-from userns.merge import difference, plain
+from userns.containerd import config
+from userns.containerd.config import ConfigError, Settings
+from userns.containerd.merge import difference, plain
 
 TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "templates").iterdir()}
 

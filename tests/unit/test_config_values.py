@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from userns import config
-from userns.config import ConfigError, Settings
-from userns.merge import difference
+from userns.containerd import config
+from userns.containerd.config import ConfigError, Settings
+from userns.containerd.merge import difference
 
 TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "templates").glob("config-*")}
 

@@ -9,8 +9,8 @@ from cri_api.v1 import api_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userns import cri
-from userns.cri import CriError, Request, read_exec, read_status
+from userns.proof import cri
+from userns.proof.cri import CriError, Request, read_exec, read_status
 
 DIRECTORY = "/var/lib/kubelet/userns-node-check"
 ID = "0123456789abcdef" * 4

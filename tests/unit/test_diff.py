@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import nodes
-from userns import toml_text
 from userns.changes import WriteFile
+from userns.containerd import toml_text
 from userns.diff import Mask, unified
 
 SECRET = "hunter2-and-more"

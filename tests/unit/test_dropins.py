@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userns import config
-from userns.config import Settings
-from userns.dropins import lint
+from userns.containerd import config
+from userns.containerd.config import Settings
+from userns.containerd.dropins import lint
 from userns.findings import Severity
 from userns.node import DropIn
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userns import config
-from userns.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME
+from userns.containerd import config
+from userns.containerd.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME
 from userns.policy import PolicyError, load
 from userns.releases import Lock
 

@@ -12,9 +12,10 @@ import pytest
 from tasks.files import templates
 from tests import nodes
 from tests.conftest import unavailable
-from userns import image, paths, readiness
+from userns import paths, readiness
 from userns.changes import EnableService, InstallArtifact, RestartService, SetMetacopy, SetSysctl, WriteFile
 from userns.findings import Severity
+from userns.image import kernels
 from userns.node import Image, ImageKernel, Node, Overlay, Probe
 from userns.planning import Plan
 from userns.reading import read
@@ -96,7 +97,7 @@ def test_the_answer_of_an_image_is_read_with_its_kernels_in_order() -> None:
 )
 def test_overlay_is_what_the_images_kernel_has(kernel: ImageKernel, overlay: Overlay) -> None:
     node = image_of("6.12").model_copy(update={"image": Image(kernels=(kernel,))})
-    assert image.booting(node, nodes.policy()).overlay == overlay
+    assert kernels.booting(node, nodes.policy()).overlay == overlay
 
 
 def test_without_a_kernel_or_a_name_for_one_nothing_is_baked() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from userns.findings import Severity
-from userns.kubelet_config import KubeletSettings, contradictions, gates
+from userns.kubelet.config import KubeletSettings, contradictions, gates
 from userns.node import RunningKubelet
 
 GATE = ("featureGates:", "  UserNamespacesSupport: true")

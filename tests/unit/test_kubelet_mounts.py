@@ -11,7 +11,7 @@ from tests import nodes
 from tests.strategies import any_node
 from userns import tables
 from userns.findings import Finding, Severity
-from userns.kubelet_mounts import findings
+from userns.kubelet.mounts import findings
 from userns.node import Mounts, Node, Probe
 
 POD = "/var/lib/kubelet/pods/0f6e/volumes"

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from tests.strategies import any_node
-from userns import paths, subids, tables
+from userns import paths, tables
 from userns.findings import Finding, Severity
-from userns.idrange import ID_SPACE, free_range, inside, overlap, range_problems
-from userns.kubelet_range import RangeWanted, findings
+from userns.kubelet import subids
+from userns.kubelet.idrange import ID_SPACE, free_range, inside, overlap, range_problems
+from userns.kubelet.ids import RangeWanted, findings
 from userns.node import HostIds, Node, PodIds, RunningKubelet, Unit
 
 RANGE = (65536 * 16, 65536 * 110)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests import nodes
 from userns.findings import Finding
-from userns.idrange import inside, overlap
-from userns.own_ids import findings, missing
+from userns.kubelet.idrange import inside, overlap
+from userns.kubelet.own_ids import findings, missing
 
 ALL = ((0, 4294967295),)
 LXC = ((0, 65536),)  # its default

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tasks.files import templates
 from tests import nodes
 from tests.strategies import any_node, any_settings
-from userns import changes, config, paths, plan, tables
+from userns import changes, paths, plan, tables
 from userns.changes import Change
+from userns.containerd import config
 from userns.findings import Severity
 from userns.node import Binary, FileState, Node, Overlay, Package, Probe, Unit
 from userns.policy import PolicyError, load

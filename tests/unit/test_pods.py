@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_proof import row, text
-from userns import pods
 from userns.findings import Severity
-from userns.proof import ProofError, judge, parse
+from userns.proof import ProofError, judge, parse, pods
 
 # As containerd 2.1.9 answered on Debian's kernels 6.1 and 6.12, with runc 1.3.6 and crun 1.28.
 STATUS = (

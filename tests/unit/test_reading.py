@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from userns import paths
 from userns.node import Binary, ConfLine, DropIn, FileState, Filesystem, Node, Package, Probe, Unit
 from userns.reading import read
-from userns.records import BEGIN, END, ReadingError
+from userns.reading.records import BEGIN, END, ReadingError
 
 SHA = "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c"
 ASSET = "7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730"

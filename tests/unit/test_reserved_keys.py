@@ -9,13 +9,13 @@ import pytest
 
 from tests import nodes
 from tests.unit.test_dropins import PATH, ours
-from userns.dropins import lint
-from userns.extraconfig import IMAGES, OVERLAY, RUNTIME
+from userns.containerd.dropins import lint
+from userns.containerd.extraconfig import IMAGES, OVERLAY, RUNTIME
+from userns.containerd.merge import Path
+from userns.containerd.reserved_keys import reserved
 from userns.findings import Finding
-from userns.merge import Path
 from userns.node import DropIn, ReservedKey
 from userns.reading import read
-from userns.reserved_keys import reserved
 
 HANDLERS = ("plugins", RUNTIME, "containerd", "runtimes")
 RUNC = (*HANDLERS, "runc")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from userns import paths, rollback
 from userns.node import Unit
-from userns.records import ReadingError
+from userns.reading.records import ReadingError
 from userns.rollback import PREVIOUS, PREVIOUS_2, UNDO, Entry, Kept, KeptSet
 
 CONTAINERD, RUNC = paths.INSTALLED["containerd"], paths.INSTALLED["runc"]

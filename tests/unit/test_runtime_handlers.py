@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests import nodes
+from userns.containerd.runtime_handlers import of_tables
 from userns.findings import Severity
 from userns.node import DropIn
-from userns.runtime_handlers import of_tables
 
 RUNTIMES = 'plugins."io.containerd.cri.v1.runtime".containerd.runtimes'
 NVIDIA = {"runtime_type": "io.containerd.runc.v2", "options": {"SystemdCgroup": True, "BinaryName": "/usr/bin/nvidia"}}

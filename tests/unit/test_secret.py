@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userns.containerd.toml_text import inline
 from userns.diff import Mask, unified
 from userns.policy import PolicyError, load
 from userns.releases import Lock
 from userns.secret import SHOWN, Secret, forms, hide, texts, without
-from userns.toml_text import inline
 
 LOCK = Lock.parse((Path(__file__).parents[2] / "artifacts" / "lock.toml").read_text())
 CANARY = "hunter2-of-the-robot"

@@ -8,7 +8,7 @@ from lab import LabVM
 from lab.kernels import KERNELS
 from tasks.files import script
 from tasks.node import text
-from userns import kubelet_mounts
+from userns.kubelet import mounts as kubelet_mounts
 from userns.reading import read
 
 VOLUMES = "/var/lib/kubelet/pods/tables/volumes"

@@ -20,9 +20,9 @@ from tests.vm import cri, upstream
 from tests.vm.daemons import PATIENCE, Beside, Daemon, Settings
 from tests.vm.upstream import HANDLERS
 from userns import changes, paths, proof
-from userns import cri as requests
 from userns.node import Probe
 from userns.planning import Plan
+from userns.proof import cri as requests
 
 KERNEL = "6.1"
 OWNED = "lab.invalid/owned:1"

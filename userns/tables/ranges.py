@@ -44,5 +44,12 @@ class Range:
     def __contains__(self, version: Version) -> bool:
         return all(_COMPARE[sign](beside(version, bound), bound) for sign, bound in self.clauses)
 
+    def fits(self, text: str) -> bool:
+        """Whether a node's word for a version is one in this range: a text that is no version is in none."""
+        try:
+            return parse(text) in self
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         return self.text

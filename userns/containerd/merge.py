@@ -7,7 +7,7 @@ from datetime import date, datetime, time
 from math import isnan
 from typing import Any
 
-from userns.toml_text import key
+from userns.containerd.toml_text import key
 
 __all__ = ["ConfigError", "Path", "Place", "Table", "at", "difference", "merged", "plain", "spelled"]
 

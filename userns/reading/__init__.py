@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from userns import paths, reading_kubelet, runtime_handlers
+from userns import paths
+from userns.containerd import runtime_handlers
 from userns.node import (
     Binary,
     ConfLine,
@@ -31,7 +32,8 @@ from userns.node import (
     Unit,
     without_prefixes,
 )
-from userns.records import ByKind, ReadingError, one, pairs, records, version_in
+from userns.reading import kubelet
+from userns.reading.records import ByKind, ReadingError, one, pairs, records, version_in
 from userns.versions import upstream
 
 _PROBES = ("containerd-root", "kubelet-root", "tmpfs", "overlay")
@@ -302,7 +304,7 @@ def _seconds(by_kind: ByKind) -> float | None:
 
 
 _READERS: Mapping[str, Callable[[ByKind], Any]] = {
-    **reading_kubelet.READERS,
+    **kubelet.READERS,
     "kernel": _kernel,
     "machine": lambda by_kind: one("image")(by_kind) or one("kernel", 1)(by_kind),
     "image": _image,

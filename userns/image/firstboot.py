@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from userns import check, config, image, paths, render
+from userns import check, paths, render
+from userns.containerd import config
+from userns.image import kernels
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -22,7 +24,7 @@ def files(
 
     `kernel` and `ready` are what the image is baked for, and `expected` is what its own check expects beside.
     """
-    tiers = {**image.outcomes(policy), ready.tier: ready}
+    tiers = {**kernels.outcomes(policy), ready.tier: ready}
     configs = {_name(each): each for each in reversed(tiers.values())} | {_name(ready): ready}
     for name, path in paths.CONFIG_FOR.items():
         text = config.render(templates, config.of_policy(policy, configs[name])).text if name in configs else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from userns.findings import Finding, blocker
-from userns.idrange import ID_SPACE, IdRange, free_range, shown
+from userns.kubelet.idrange import ID_SPACE, IdRange, free_range, shown
 
 __all__ = ["findings", "missing"]
 

@@ -1,8 +1,8 @@
 """The kubelet's range of IDs on a node: whether the kubelet starts with it, and whether what is there agrees.
 
 A kubelet that finds a user `kubelet` asks getsubids for its range; one that finds none takes all IDs from the first
-block on. It refuses to start with a range that breaks the rules of userns.idrange, and with pods on record whose IDs
-are not in its range.
+block on. It refuses to start with a range that breaks the rules of userns.kubelet.idrange, and with pods on record
+whose IDs are not in its range.
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from userns import kubelet_programs, own_ids, paths, subids
+from userns import paths
 from userns.findings import Finding, Severity, blocker, warning
-from userns.idrange import ID_BLOCK, ID_SPACE, MAX_PODS, IdRange, free_range, inside, overlap, range_problems, shown
+from userns.kubelet import own_ids, programs, subids
+from userns.kubelet.idrange import (
+    ID_BLOCK,
+    ID_SPACE,
+    MAX_PODS,
+    SHOWN,
+    IdRange,
+    free_range,
+    inside,
+    overlap,
+    range_problems,
+    shown,
+    some,
+)
 from userns.node import Node, PodIds, Unit
 from userns.tables import KUBELETS, NEWEST_KUBERNETES
 from userns.versions import parse
@@ -23,7 +36,6 @@ __all__ = ["RangeWanted", "does", "findings"]
 
 _RULES = "kubernetes/kubernetes pkg/kubelet/userns/userns_manager.go, kubelet_pods.go"
 _LENGTH = "wrong user namespace length"
-_SHOWN = 5
 _BEFORE_PODS = (
     ", before a pod with hostUsers: false starts on this node: one that gets its IDs from the old range keeps the "
     "kubelet from starting again"
@@ -110,7 +122,7 @@ class _Kubelet:
                 yield from subids.unreadable(self.node)
                 yield from self._taken(wanted)
             return
-        yield from kubelet_programs.findings(
+        yield from programs.findings(
             self.node,
             ranged=bool(wanted),
             dies=does("dies-without-getsubids", self.version),
@@ -195,7 +207,7 @@ class _Kubelet:
         if clashes := [who for theirs, who in self._others() if overlap(theirs, wanted)]:
             yield blocker(
                 "kubelet-id-range-overlaps",
-                f"kubelet_id_range takes {shown(wanted)}, and part of that is somebody else's: {_some(clashes)}. A "
+                f"kubelet_id_range takes {shown(wanted)}, and part of that is somebody else's: {some(clashes)}. A "
                 f"pod's users would be theirs. {self._suggestion()}, or take away what nobody uses",
                 _RULES,
             )
@@ -216,22 +228,11 @@ class _Kubelet:
     @cached_property
     def printed(self) -> IdRange | None:
         """The one range that getsubids prints for both, or None."""
-        return None if self.answer_problem else _range(self.node.getsubids["subuid"][0])
+        return None if self.answer_problem else programs.range_in(self.node.getsubids["subuid"][0])
 
     @cached_property
     def answer_problem(self) -> str:
-        """What the kubelet cannot read in the answer of getsubids."""
-        answer = self.node.getsubids
-        if not answer:
-            return "getsubids was not asked"
-        uids, gids = answer.get("subuid", ()), answer.get("subgid", ())
-        if not uids and not gids:
-            return "getsubids prints no range for it, and it takes exactly one"
-        if uids != gids:
-            return f"its range of UIDs ({_answer(uids)}) is not that of GIDs ({_answer(gids)})"
-        if len(uids) != 1:
-            return f"there are {len(uids)} ranges ({_answer(uids)}), and it takes exactly one"
-        return "" if _range(uids[0]) else f"getsubids prints {uids[0]!r}, which is no range"
+        return programs.answer_problem(self.node.getsubids)
 
     def _problems(self, ids: IdRange | None) -> list[str]:
         if ids is None:
@@ -256,7 +257,7 @@ class _Kubelet:
             yield warning(
                 "kubelet-id-range-overlaps",
                 f"the kubelet's range is {shown(self.printed)}, and part of that is somebody else's: "
-                f"{_some(clashes)}. A pod's users are theirs. {self._suggestion()}",
+                f"{some(clashes)}. A pod's users are theirs. {self._suggestion()}",
                 _RULES,
             )
         yield from self._stranded(self.printed, "the kubelet's range")
@@ -336,7 +337,7 @@ class _Kubelet:
             )
 
     def _pods(self, pods: tuple[PodIds, ...], *, untold: bool = True) -> str:
-        names = [each.pod for each in pods[:_SHOWN]]
+        names = [each.pod for each in pods[:SHOWN]]
         count = len(pods) + (self.node.pods_untold if untold else 0)
         more = ", …" if count > len(names) else ""
         return f"{count} pod{'s' if count > 1 else ''} ({', '.join(names)}{more})"
@@ -370,12 +371,12 @@ class _Kubelet:
         last = does("hands-out-last-block", self.version)
         faults = []
         if users:
-            faults.append(f"part of that is of users of this node, and a pod's users could be theirs ({_some(users)})")
+            faults.append(f"part of that is of users of this node, and a pod's users could be theirs ({some(users)})")
         if sub_ids:
             # No more than a note: most cloud images have such a line, and few of them a container without root.
             faults.append(
                 "part of that is sub-IDs of other users, whose containers (rootless Podman, Docker) could have the "
-                f"same IDs as pods ({_some(sub_ids)})"
+                f"same IDs as pods ({some(sub_ids)})"
             )
         if last:
             faults.append(
@@ -391,18 +392,3 @@ class _Kubelet:
                 f"{self._suggestion()}",
                 KUBELETS["hands-out-last-block"].source,
             )
-
-
-def _range(line: str) -> IdRange | None:
-    match = re.fullmatch(r"\s*\S+\s+\S+\s+(\d{1,10})\s+(\d{1,10})\s*", line, re.ASCII)
-    ids = (int(match[1]), int(match[2])) if match else None
-    return ids if ids and max(ids) < ID_SPACE else None
-
-
-def _answer(lines: tuple[str, ...]) -> str:
-    return _some([line.partition(": ")[2] or line for line in lines]) if lines else "none"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return "; ".join(names[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from userns.dropins import path_of
-from userns.extraconfig import CRI, RUNTIME
+from userns.containerd.dropins import path_of
+from userns.containerd.extraconfig import CRI, RUNTIME
+from userns.containerd.merge import at, spelled
 from userns.findings import Finding, warning
-from userns.merge import at, spelled
 from userns.node import Node
 from userns.paths import DROP_INS
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
-from userns import pods
-from userns.cri import Status
 from userns.findings import Finding, Severity, blocker, note, warning
-from userns.pods import Attempt, Pods
+from userns.proof import pods
+from userns.proof.cri import Status
+from userns.proof.pods import Attempt, Pods
 from userns.tables import SNAPSHOTTERS
 
 BEGIN = "userns-node-proof"

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from userns.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME, TAKEN, TAKEN_OF_HANDLER, UNREAD, literal
+from userns.containerd.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME, TAKEN, TAKEN_OF_HANDLER, UNREAD, literal
+from userns.containerd.merge import Path, at, spelled
 from userns.findings import Finding, blocker, warning
-from userns.merge import Path, at, spelled
 from userns.node import DropIn
 
 __all__ = ["UNREAD_SOURCE", "overriding", "reserved"]

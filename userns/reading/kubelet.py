@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from userns.node import HostIds, Mounts, PodIds, RunningKubelet
-from userns.records import ByKind, one, pairs, version_in
+from userns.reading.records import ByKind, one, pairs, version_in
 
 __all__ = ["READERS"]
 

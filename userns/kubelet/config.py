@@ -8,8 +8,8 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from userns.findings import Finding, blocker, note, warning
-from userns.idrange import ID_BLOCK, MAX_PODS
-from userns.kubelet_range import does
+from userns.kubelet.idrange import ID_BLOCK, MAX_PODS
+from userns.kubelet.ids import does
 from userns.node import Node
 from userns.tables import GATES, Gate
 from userns.versions import parse, reaches

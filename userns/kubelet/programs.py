@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from userns.findings import Finding, blocker, note, warning
+from userns.kubelet.idrange import ID_SPACE, IdRange, some
 from userns.node import Node
-from userns.tables import GETSUBIDS, KUBELETS, Range
-from userns.versions import parse
+from userns.tables import GETSUBIDS, KUBELETS
 
-__all__ = ["findings"]
+__all__ = ["answer_problem", "findings", "range_in"]
 
 
 def findings(node: Node, *, ranged: bool, dies: bool, asks_getent: bool) -> Iterator[Finding]:
@@ -37,9 +38,34 @@ def findings(node: Node, *, ranged: bool, dies: bool, asks_getent: bool) -> Iter
         yield (warning if asks_getent else note)("getent-missing", text, KUBELETS["asks-getent"].source)
 
 
+def answer_problem(answer: Mapping[str, tuple[str, ...]]) -> str:
+    """What the kubelet cannot read in the answer of getsubids, its lines by `subuid` and `subgid`; "" if it can."""
+    if not answer:
+        return "getsubids was not asked"
+    uids, gids = answer.get("subuid", ()), answer.get("subgid", ())
+    if not uids and not gids:
+        return "getsubids prints no range for it, and it takes exactly one"
+    if uids != gids:
+        return f"its range of UIDs ({_ranges(uids)}) is not that of GIDs ({_ranges(gids)})"
+    if len(uids) != 1:
+        return f"there are {len(uids)} ranges ({_ranges(uids)}), and it takes exactly one"
+    return "" if range_in(uids[0]) else f"getsubids prints {uids[0]!r}, which is no range"
+
+
+def range_in(line: str) -> IdRange | None:
+    """The range in a line of getsubids (`0: kubelet 65536 7208960`); None where there is none."""
+    match = re.fullmatch(r"\s*\S+\s+\S+\s+(\d{1,10})\s+(\d{1,10})\s*", line, re.ASCII)
+    ids = (int(match[1]), int(match[2])) if match else None
+    return ids if ids and max(ids) < ID_SPACE else None
+
+
+def _ranges(lines: tuple[str, ...]) -> str:
+    return some([line.partition(": ")[2] or line for line in lines]) if lines else "none"
+
+
 def _package(node: Node) -> str:
     for row in GETSUBIDS:
-        if node.os_id not in row.os or not _fits(row.versions, node.os_version):
+        if node.os_id not in row.os or not (row.versions is None or row.versions.fits(node.os_version)):
             continue
         if row.package:
             return f"Install the package {row.package}"
@@ -48,12 +74,3 @@ def _package(node: Node) -> str:
         "Install it (Debian 12 and later, Ubuntu 24.04: uidmap; Fedora and EL: shadow-utils-subid; Alpine: "
         "shadow-subids; Ubuntu 22.04 has none)"
     )
-
-
-def _fits(versions: Range | None, version: str) -> bool:
-    if versions is None:
-        return True
-    try:
-        return parse(version) in versions
-    except ValueError:
-        return False

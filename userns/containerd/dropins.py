@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from userns.extraconfig import REGISTRY, UNREAD, right_plugin
+from userns.containerd.extraconfig import REGISTRY, UNREAD, right_plugin
+from userns.containerd.merge import Path, at, spelled
+from userns.containerd.reserved_keys import UNREAD_SOURCE, overriding
 from userns.findings import Finding, blocker, note, warning
-from userns.merge import Path, at, spelled
 from userns.node import DropIn
-from userns.reserved_keys import UNREAD_SOURCE, overriding
 
 __all__ = ["lint", "path_of"]
 

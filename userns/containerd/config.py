@@ -11,13 +11,13 @@ from typing import Any
 import toml
 
 from userns import programs
-from userns.extraconfig import IMAGES, REGISTRY
-from userns.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
+from userns.containerd.extraconfig import IMAGES, REGISTRY
+from userns.containerd.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
+from userns.containerd.toml_text import assignments, inline, key, tables
 from userns.paths import DROP_INS, DROP_INS_GLOB
 from userns.policy import Policy
 from userns.readiness import Readiness
 from userns.render import comment_lines, fill_anew
-from userns.toml_text import assignments, inline, key, tables
 from userns.versions import reaches
 
 __all__ = [

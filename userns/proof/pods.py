@@ -7,9 +7,9 @@ from base64 import b64decode
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from userns import cri
 from userns.findings import Finding, blocker, note
 from userns.paths import DROP_INS
+from userns.proof import cri
 
 _POD = "tasks/scripts/pod.sh"
 # As far as a proof can go. The first one is a container that `ctr` started.

@@ -5,12 +5,13 @@ Rules: Kubernetes pkg/kubelet/userns/userns_manager.go and kubelet_pods.go; a wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ID_BLOCK",
     "ID_SPACE",
     "MAX_PODS",
+    "SHOWN",
     "IdRange",
     "capacity_problem",
     "free_range",
@@ -18,6 +19,7 @@ __all__ = [
     "overlap",
     "range_problems",
     "shown",
+    "some",
 ]
 
 # Start and count.
@@ -28,6 +30,8 @@ MAX_PODS = 110  # KubeletConfiguration's default
 # User IDs are 32 bits wide. A range must end below the last one: 4294967295 is (uid_t)-1, "no user", and the pod
 # that gets it fails with EINVAL for ever (kubernetes/kubernetes#139916).
 ID_SPACE = 2**32
+# How many names a finding lists.
+SHOWN = 5
 
 
 def range_problems(start: int, count: int, *, ids_per_pod: int, max_pods: int) -> list[str]:
@@ -84,3 +88,9 @@ def free_range(taken: Iterable[IdRange], *, ids_per_pod: int, max_pods: int) -> 
 def shown(ids: IdRange) -> str:
     """A range by its first and last ID."""
     return f"{ids[0]} to {sum(ids) - 1}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first SHOWN of names, and how many more there are."""
+    more = len(names) - SHOWN
+    return "; ".join(names[:SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from userns import paths
 from userns.findings import Finding, blocker
-from userns.idrange import IdRange
+from userns.kubelet.idrange import IdRange
 from userns.node import Node
 
 __all__ = ["accounts", "kubelets", "of_others", "owners", "ranges", "unreadable", "whole"]

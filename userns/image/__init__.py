@@ -1,0 +1,1 @@
+"""Images: root directories that boot later, on a kernel of their own."""
