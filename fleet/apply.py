@@ -371,6 +371,8 @@ class Applying:
         changed = [each for each in records if each.status is Status.CHANGED]
         if proven := {self.away.nodes[each.name]: each.label for each in changed if each.label}:
             tell("\n".join(next_step.steps(proven, f"fleet.py label {self.request.inventory}")))
+        if waits := [self.away.nodes[each.name] for each in changed if each.awaits_kubelet]:
+            tell("\n".join(next_step.restarts(waits, f"python fleet.py plan {self.request.inventory}, and label")))
         if any(each.status is Status.WAITING for each in records):
             say("go on with the same command and --resume")
         return code

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from userns.kubelet import ids
+
 __all__ = ["ATTENTION", "ORDER", "UNAVAILABLE", "FindingRecord", "Record", "Status", "Versions", "exit_code", "totals"]
 
 
@@ -108,6 +110,11 @@ class Record(_Frozen):
         return self.model_copy(update={"status": status, "reasons": tuple(reasons)})
 
     @property
+    def awaits_kubelet(self) -> bool:
+        """Whether its kubelet has to start anew before it can have pods with a user namespace."""
+        return any(each.id == ids.RESTART_NEEDED for each in self.findings)
+
+    @property
     def label(self) -> str | None:
         """The tier that its label in Kubernetes should say; "" where it should have none; None: whatever it says.
 
@@ -117,6 +124,8 @@ class Record(_Frozen):
         """
         if not self.is_well:
             return "" if self.tier and self.status in (Status.FAILED, Status.REFUSED) else None
+        if self.awaits_kubelet:
+            return ""
         if self.proof_allowed:
             return "" if self.status is Status.CHANGED else None
         return self.tier if self.tier != "unsupported" else ""

@@ -7,6 +7,7 @@ from pyinfra import host
 from tasks import image, operations
 from tasks.stage import Stage
 from userns import changes, paths
+from userns.kubelet import subids
 from userns.planning import Plan
 
 SLOTS = (*paths.MANAGED, *paths.IMAGE)
@@ -58,6 +59,9 @@ def stage(plan: Plan, stage: Stage) -> None:
     # Not in an image: the kernel that runs is the build host's, and the first boot sets metacopy itself.
     if plan.node.image is None and paths.MODPROBE in (*files, *removed):
         stage.add("initramfs", "update")  # it may hold a copy, from which overlay is loaded
+    ids = plan.policy.kubelet_id_range
+    if ids and plan.node.image is None and subids.differ(plan.node, ids):
+        stage.add("range", "kubelet.service")  # which goes on with the one that it has
     if plan.needs_empty_node:
         stage.add("no-tasks")
     stage.add("containerd", plan.programs["containerd"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -14,13 +15,24 @@ TEST_POD = Path(__file__).resolve().parent.parent / "templates" / "test-pod.yaml
 TEST_POD_TIER = "idmapped"
 
 _proven: dict[str, str] = {}
+_awaits: list[str] = []
 
 
-def ready(node: str, tier: str) -> None:
+def ready(node: str, tier: str, *, awaits_kubelet: bool = False) -> None:
     """Remember a proven node. What to do next is told once, at the end of the run, for all of them."""
-    if not _proven:
-        atexit.register(lambda: click.echo("\n".join(steps(_proven)), err=True))
-    _proven[node] = tier
+    if not _proven and not _awaits:
+        atexit.register(_tell)
+    if awaits_kubelet:
+        _awaits.append(node)
+    else:
+        _proven[node] = tier
+
+
+def _tell() -> None:
+    lines = steps(_proven) if _proven else []
+    if _awaits:
+        lines += restarts(_awaits, "pyinfra INVENTORY tasks.verify.user_namespace, which tells the label")
+    click.echo("\n".join(lines), err=True)
 
 
 def steps(tiers: dict[str, str], instead: str = "") -> list[str]:
@@ -35,6 +47,17 @@ def steps(tiers: dict[str, str], instead: str = "") -> list[str]:
         *(f"    {command}" for command in pod_commands(tiers)),
         "",
         *(f"    {line}" for line in TEST_POD.read_text("utf-8").splitlines()),
+    ]
+
+
+def restarts(nodes: Iterable[str], then: str) -> list[str]:
+    """The lines that tell for which nodes a kubelet has to start anew first. `then` is what labels them afterwards."""
+    return [
+        "",
+        f"--> Restart the kubelet (systemctl restart kubelet) of {', '.join(sorted(nodes))}",
+        "    It has another range of IDs than kubelet_id_range. Before that, these nodes should get no pod with",
+        "    hostUsers: false, and they get no label.",
+        f"    Then: {then}",
     ]
 
 

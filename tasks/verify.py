@@ -45,9 +45,11 @@ class ProofCommand(StringCommand):
         allow: tuple[str, ...],
         snapshotter: str,
         refused: tuple[str, ...],
+        awaits_kubelet: bool,
     ) -> None:
         super().__init__(*command.bits)
         self.refused = refused
+        self.awaits_kubelet = awaits_kubelet
         self.ready = ready
         self.handlers = handlers
         self.snapshotter = snapshotter
@@ -79,7 +81,7 @@ class ProofCommand(StringCommand):
                 allowed.add(host.name)
             elif self.ready.tier != "unsupported":
                 logger.info(f"{host.print_prefix}tier {click.style(self.ready.tier, fg='green', bold=True)} is proven")
-                next_step.ready(host.name, self.ready.tier)
+                next_step.ready(host.name, self.ready.tier, awaits_kubelet=self.awaits_kubelet)
         # The script's own lines have been told: pyinfra prints what it gets of a command that failed.
         return good, output if good else CommandOutput([])
 
@@ -114,11 +116,13 @@ def start_containers(
     allow: Sequence[str] = (),
     of_a_change: bool = False,
     refused: Sequence[str] = (),
+    awaits_kubelet: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """Start a container in a user namespace with each handler, then pods; read their maps and mounts from all sides.
 
     `of_a_change`: its success is written down on the node. Until then every deploy tries it again. `refused`: the ids
     of what stands against the node besides. Its containers are looked at all the same, and then it fails.
+    `awaits_kubelet`: a proof is no reason for a label yet.
     """
     command = run(
         "verify.sh",
@@ -131,7 +135,7 @@ def start_containers(
         *(f"{name}={path}" for name, path in handlers.items()),
         parts=PARTS,
     )
-    yield ProofCommand(command, ready, tuple(handlers), tuple(allow), snapshotter, tuple(refused))
+    yield ProofCommand(command, ready, tuple(handlers), tuple(allow), snapshotter, tuple(refused), awaits_kubelet)
     if of_a_change:  # not reached where the proof fails
         yield StringCommand("rm", "-f", UNPROVEN)
 
@@ -160,6 +164,7 @@ def prove(plan: Plan, *, of_a_change: bool = False) -> None:
         of_a_change=of_a_change,
         # A deploy does not come here with such a node. The proof alone does: what is refused gets no label.
         refused=list(dict.fromkeys(each.id for each in plan.blockers)),
+        awaits_kubelet=plan.awaits_kubelet,
         _timeout=PROVE_SECONDS,
     )
 

@@ -278,6 +278,8 @@ class Node(_Frozen):
     cgroup_driver: str = ""
     zfs_version: str = ""
     kubelet_version: str = ""
+    # Whether the kubelet that runs is the one that ran when a change wrote its range: it has the range of before.
+    kubelet_is_older: bool = False
     selinux: str = ""
     seconds: float | None = None
 

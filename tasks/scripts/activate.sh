@@ -214,7 +214,7 @@ write_manifest() {
         { each put record_put && each record record_program; } >"$stage/programs" && record_files >"$stage/files" &&
         awk -F '\t' 'FILENAME == ARGV[1] { gone[$0]; next } $1 != "unfinished" && !($2 in gone)' \
             "$stage/targets" "$state/manifest" >"$stage/kept" &&
-        sort "$stage/kept" "$stage/programs" "$stage/files" >"$stage/manifest" &&
+        sort -u "$stage/kept" "$stage/programs" "$stage/files" "$stage/kubelet" >"$stage/manifest" &&
         replace "$state/manifest" <"$stage/manifest"
 }
 
@@ -351,6 +351,7 @@ activate() {
     has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
     reach swapping || give_up "the record could not be written"
     touched=yes
+    each range note_kubelet >"$stage/kubelet" || give_up "the record could not be written"
     [ $needs_no_tasks = no ] || stop_for_older
     if has package; then
         restarted=yes # by the packages' own scripts

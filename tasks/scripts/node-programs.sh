@@ -3,6 +3,19 @@
 
 # --- ours --------------------------------------------------------------------------------------------------------
 
+# The kubelet that ran when its range was written: whether it runs still, with the range that it had before.
+read_older_kubelet() { # process, its start in ticks, boot
+    IFS=$tab read -r process ticks boot <<END
+$1
+END
+    first_line proc/sys/kernel/random/boot_id && [ "$line" = "$boot" ] && first_line "proc/$process/stat" || return 0
+    set -f
+    # shellcheck disable=SC2086 # a field a word
+    set -- ${line##*) }
+    set +f
+    [ "${20-}" != "$ticks" ] || record kubelet-older "$process"
+}
+
 # Managed files, installed programs and the record of them: what their stat says, and one digest of all that need it.
 read_files() {
     recorded_programs="" recorded_unit=-
@@ -14,6 +27,7 @@ read_files() {
                 record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}"
                 case $line in "/etc/systemd/system/containerd.service$tab"*) recorded_unit=${line##*"$tab"} ;; esac
                 ;;
+            "kubelet$tab"*) read_older_kubelet "${line#*"$tab"}" ;;
             "program$tab/"*) recorded_programs=$recorded_programs${line#*"$tab"}$newline ;;
             esac
         done <"$state/manifest"

@@ -153,6 +153,7 @@ settle_manifest() {
     [ -z "$now" ] || cp "$back/$now" "$stage/now" || return 1
     [ ! -e "$state/manifest" ] || cp "$state/manifest" "$stage/then" || return 1
     awk -F '\t' 'FILENAME == ARGV[1] { stays[$1]; next } $1 == "unfinished" { next }
+        $1 == "kubelet" { if (FILENAME == ARGV[2]) print; next }
         FILENAME == ARGV[2] ? $2 in stays : !($2 in stays)' "$stage/stay" "$stage/now" "$stage/then" |
         sort >"$stage/manifest" || return 1
     if [ -s "$stage/manifest" ]; then replace "$state/manifest" <"$stage/manifest"; else rm -f "$state/manifest"; fi

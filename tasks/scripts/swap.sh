@@ -20,6 +20,16 @@ add_user() { # name
         useradd --system --no-create-home --shell /usr/sbin/nologin "$1"
 }
 
+# The process of the kubelet that runs, which reads its range only when it starts: a line for the record. A process is
+# told from a later one of the same number by its start, in ticks since the boot.
+note_kubelet() { # unit
+    process=$(systemctl show --property=MainPID --value "$1" 2>/dev/null)
+    [ "${process:-0}" != 0 ] && stat=$(cat "/proc/$process/stat" 2>/dev/null) || return 0
+    # shellcheck disable=SC2086 # a field a word
+    set -- ${stat##*) }
+    printf 'kubelet\t%s\t%s\t%s\n' "$process" "${20}" "$(cat /proc/sys/kernel/random/boot_id)"
+}
+
 swap_put() { mv -f "$(beside "$2" new)" "$2" && label "$2"; }
 swap_remove() { take_away "$1"; }
 

@@ -9,7 +9,7 @@ import pytest
 
 from fleet import label as labelling
 from fleet.label import Labels
-from fleet.records import Record, Status
+from fleet.records import FindingRecord, Record, Status
 from tasks.next_step import LABEL
 from tests import nodes
 from tests.deploy.fleet import CHANGE, PROVE, PROVEN, Fleet, Run
@@ -146,5 +146,7 @@ def test_only_what_is_proven_has_a_label_and_what_nobody_saw_keeps_it(status: St
         assert record.model_copy(update={"tier": ""}).label is None
     if record.is_well:
         assert record.model_copy(update={"tier": "unsupported"}).label == ""
+        waits = FindingRecord(id="kubelet-restart-needed", severity="warning", message="")
+        assert record.model_copy(update={"findings": (waits,)}).label == ""
         accepted = record.model_copy(update={"proof_allowed": True})
         assert accepted.label == ("" if status is Status.CHANGED else None)

@@ -13,6 +13,7 @@ from tests.node.faults import Deploying, held, wait_for
 from tests.node.runs import Operator, must
 from userns import paths
 
+PLAYED = "systemd-run --quiet --unit=kubelet sleep infinity"
 START, COUNT = 65536 * 1024, 65536 * 110
 
 
@@ -56,6 +57,20 @@ def test_the_kubelet_gets_one_range_and_other_users_keep_theirs(
     must(operator.deploy(node))
     assert node.ssh("getsubids kubelet").stdout == expected
     assert "late:500000:65536\n" in node.ssh("cat /etc/subuid").stdout
+
+    # A kubelet that runs keeps the range that it started with, until somebody restarts it.
+    moved = {"kubelet_id_range": (START * 2, COUNT)}
+    needed = "warning kubelet-restart-needed: "
+    node.ssh(PLAYED)
+    changed = must(operator.deploy(node, **moved))
+    assert any(line.startswith(f"{needed}the kubelet runs") for line in changed.said(node)), changed.text
+    assert f"--> Restart the kubelet (systemctl restart kubelet) of {node.name}" in changed.text
+    assert "kubectl label" not in changed.text
+    still = must(operator.deploy(node, **moved))
+    assert still.done(node) == []
+    assert any(line.startswith(f"{needed}the kubelet that runs was started before") for line in still.said(node))
+    node.ssh(f"systemctl stop kubelet && {PLAYED}")
+    assert needed not in must(operator.deploy(node, **moved)).text
 
 
 def pod_file(start: int) -> str:

@@ -297,6 +297,17 @@ def test_a_kubelet_that_runs_has_to_be_restarted_before_it_gives_out_old_ids() -
     assert "before a pod with hostUsers: false starts" in said["kubelet-restart-needed"].message
 
 
+def test_a_kubelet_that_ran_when_its_range_was_written_has_to_be_restarted_still() -> None:
+    written = asked(PRINTED, units=RUNNING)
+    assert found(written) == {}
+    older = written.model_copy(update={"kubelet_is_older": True})
+    assert severities(older) == {"kubelet-restart-needed": "warning"}
+    assert "before a pod with hostUsers: false starts" in found(older)["kubelet-restart-needed"].message
+    stranded = older.model_copy(update={"pod_ids": (POD,)})
+    assert severities(stranded) == {"kubelet-id-range-in-use": "warning", "kubelet-restart-needed": "warning"}
+    assert "once the pods with other IDs are gone" in found(stranded)["kubelet-restart-needed"].message
+
+
 @pytest.mark.parametrize("wanted", [RANGE, None])
 @pytest.mark.parametrize(
     "pod",

@@ -11,7 +11,7 @@ from userns.findings import Finding, blocker
 from userns.kubelet.idrange import IdRange
 from userns.node import Node
 
-__all__ = ["accounts", "kubelets", "of_others", "owners", "ranges", "unreadable", "whole"]
+__all__ = ["accounts", "differ", "kubelets", "of_others", "owners", "ranges", "unreadable", "whole"]
 
 
 def whole(node: Node, file: str) -> bool:
@@ -64,6 +64,11 @@ def kubelets(node: Node) -> tuple[IdRange | None, IdRange | None]:
         return found[0] if len(found) == 1 else None
 
     return of(paths.SUBUID), of(paths.SUBGID)
+
+
+def differ(node: Node, wanted: IdRange) -> bool:
+    """Whether a kubelet that starts now finds another range, or none, than it is to find."""
+    return not node.kubelet_user or kubelets(node) != (wanted, wanted)
 
 
 def of_others(node: Node) -> Iterator[tuple[IdRange, str]]:

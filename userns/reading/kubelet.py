@@ -85,6 +85,7 @@ READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "kubelet_mounts": _kubelet_mounts,
     "running_kubelet": _running_kubelet,
     "kubelet_config": _config,
+    "kubelet_is_older": lambda by_kind: bool(by_kind.get("kubelet-older")),
     "cgroup_driver": one("cgroup-driver"),
     "kubelet_version": lambda by_kind: version_in(one("kubelet-version")(by_kind)),
 }
