@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lab import Lab
 from lab.mirror import Mirror
@@ -59,7 +60,7 @@ def test_the_kubelet_gets_one_range_and_other_users_keep_theirs(
     assert "late:500000:65536\n" in node.ssh("cat /etc/subuid").stdout
 
     # A kubelet that runs keeps the range that it started with, until somebody restarts it.
-    moved = {"kubelet_id_range": (START * 2, COUNT)}
+    moved: dict[str, Any] = {"kubelet_id_range": (START * 2, COUNT)}
     needed = "warning kubelet-restart-needed: "
     node.ssh(PLAYED)
     changed = must(operator.deploy(node, **moved))
