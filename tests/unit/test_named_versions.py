@@ -14,7 +14,8 @@ import artifacts.options
 from docs_reference.commands import subcommands
 from userns import advisories
 from userns.releases import COMPONENTS
-from userns.tables import ADVISORIES
+from userns.tables import ADVISORIES, NEWEST_KUBERNETES
+from userns.versions import parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -71,3 +72,10 @@ def test_no_example_pins_a_version_whose_branch_gets_no_fixes() -> None:
     assert {component for component, _ in pinned} >= {"containerd", "runc"}
     found = [advisories.end_of_life(component, version, tables_day()) for component, version in sorted(pinned)]
     assert [finding.message for each in found for finding in each] == []
+
+
+def test_the_readme_says_which_kubernetes_is_the_newest_known_one() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"(here {NEWEST_KUBERNETES})" in readme
+    unknown = re.findall(r"^- Kubernetes (\S+) is out .* not yet judged", readme, re.MULTILINE)
+    assert [version for version in unknown if parse(version) <= parse(NEWEST_KUBERNETES)] == []
