@@ -16,9 +16,11 @@ __all__ = ["parser", "url"]
 _ADD = """\
 exit code: 0 the lock has them, 1 refused and nothing was written, 2 usage, a file or the network
 
-  python -m artifacts add containerd 2.3.5
+  python -m artifacts add containerd 2.3.7
   python -m artifacts add runc 1.4.4 1.3.7 crun 1.31 --keyring runc.keyring --keyring crun.keyring
-  python -m artifacts add containerd 2.3.5 --release-url https://mirror.example --second-url https://github.com
+  python -m artifacts add containerd 2.3.7 --release-url https://mirror.example --second-url https://github.com
+
+crun 1.31 may still be open to CVE-2026-133553: no fixed version is known.
 """
 _CHECK = """\
 exit code: 0 all is as the lock says, 1 something is missing or wrong, 2 usage, a file or the network
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "add", help="fetch and verify upstream's digests of releases, and pin them", epilog=_ADD, formatter_class=raw
     )
     add.add_argument(
-        "releases", nargs="+", metavar="COMPONENT VERSION…", help="such as: containerd 2.3.5 2.2.8 runc 1.4.4"
+        "releases", nargs="+", metavar="COMPONENT VERSION…", help="such as: containerd 2.3.7 runc 1.4.4 1.3.7"
     )
     add.add_argument(
         "--keyring",

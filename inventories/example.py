@@ -47,14 +47,14 @@ cluster_a = (
 # tokens fail. That is accepted by name, for pods that have none; the canary tries what the others are to get.
 cluster_b = (
     [
-        ("node-b1.example.internal", {"containerd_version": "2.3.4", "runc_version": "1.4.3"}),
+        ("node-b1.example.internal", {"runc_version": "1.4.3"}),
         "node-b2.example.internal",
         "node-b3.example.internal",
     ],
     {
         **_ssh,
         "kubernetes_version": "1.33",
-        "containerd_version": "2.2.7",
+        "containerd_version": "2.3.4",
         "runc_version": "1.3.6",
         "release_url": "https://mirror.example.internal/github",
         "sandbox_image": "mirror.example.internal/pause:3.10.1",

@@ -265,10 +265,17 @@ def start_counter(node: Machine, runtime: str = "/usr/local/sbin/runc") -> Count
     return counter
 
 
-def image(node: Machine, name: str, *command: str, owner: int = 0, more: Mapping[str, bytes] | None = None) -> bytes:
+def image(
+    node: Machine,
+    name: str,
+    *command: str,
+    owner: int = 0,
+    more: Mapping[str, bytes] | None = None,
+    attributes: Mapping[str, str] | None = None,
+) -> bytes:
     """An OCI image with a shell and sleep, and the libraries that the node says they need, to run `command`.
 
-    All of its files belong to `owner`, a number. `more` are files beside these, by path.
+    All of its files belong to `owner`, a number. `more` are files beside these, by path, with extended `attributes`.
     """
     programs = "/bin/sh /bin/sleep"
     libraries = f"ldd {programs} | tr ' \\t' '\\n\\n' | grep '^/[^:]*$' | sort -u"
@@ -277,7 +284,7 @@ def image(node: Machine, name: str, *command: str, owner: int = 0, more: Mapping
         f"tar --create --dereference {owned} --directory / $({{ echo {programs}; {libraries}; }} | sed s,/,,)"
     )
     if more:
-        layer = _tar(more, layer)
+        layer = _tar(more, layer, attributes or {})
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, content: bytes) -> dict[str, object]:
@@ -301,11 +308,12 @@ def image(node: Machine, name: str, *command: str, owner: int = 0, more: Mapping
     return _tar({"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": index, **blobs})
 
 
-def _tar(files: Mapping[str, bytes], onto: bytes = b"") -> bytes:
+def _tar(files: Mapping[str, bytes], onto: bytes = b"", attributes: Mapping[str, str] = {}) -> bytes:
     packed = io.BytesIO(onto)
     with tarfile.open(fileobj=packed, mode="a" if onto else "w") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode = len(content), 0o755
+            entry.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in attributes.items()}
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tarfile
 import tomllib
@@ -16,7 +17,7 @@ from lab import Lab, LabNode, host
 from lab.mirror import Mirror
 from lab.serving import Fault, Served
 from tests.node.conftest import BootNode
-from tests.node.runs import Operator, Run, differences, leftovers, must, start_counter, tree
+from tests.node.runs import Operator, Run, differences, image, leftovers, must, start_counter, tree
 
 PROGRAMS = {
     "/usr/local/bin/containerd": "containerd",
@@ -213,6 +214,19 @@ def test_a_container_of_our_own_runs_in_a_user_namespace(deployed: Deployed, run
     assert "ovl-idmapped" in mount
     assert deployed.node.ssh(f"stat -c %u /proc/{counter.pid}/root/bin/sh").stdout == "65536\n"
     counter.remove()
+
+
+def test_no_layer_of_an_image_brings_an_attribute_that_overlay_would_follow(deployed: Deployed) -> None:
+    """With metacopy such a one says which file's data belong to an inode: docs/explanation/metacopy.md."""
+    node, name = deployed.node, "docker.io/lab/marked:1"
+    theirs = {"user.lab": "kept", "trusted.overlay.redirect": "/etc/shadow", "trusted.overlay.metacopy": "y"}
+    node.put("/root/marked.tar", image(node, name, more={"marked": b"data"}, attributes=theirs))
+    node.ssh("ctr images import /root/marked.tar && rm /root/marked.tar")
+    snapshots = Path(f"/proc/{node.leader}/root/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots")
+    [marked] = snapshots.glob("*/fs/marked")
+    assert marked.read_bytes() == b"data"
+    assert os.listxattr(marked) == ["user.lab"]
+    node.ssh(f"ctr images rm --sync {name}")
 
 
 def test_settings_arrive_by_data_before_host_before_group_before_all(

@@ -6,6 +6,8 @@ import cProfile
 import json
 import pstats
 import time
+from pathlib import Path
+from statistics import median
 
 import packaging.version
 import pytest
@@ -134,3 +136,20 @@ def test_the_table_of_a_profile_adds_up() -> None:
         "| gevent | 49% |",
         "| all others | 1% |",
     ]
+
+
+def test_the_page_on_many_controllers_reckons_with_the_figures_that_are_kept() -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    plans, shared = (
+        json.loads(max((root / "bench/results").glob(f"*-{kind}.json")).read_text("utf-8")) for kind in ("plan", "many")
+    )
+    runs = [run for run in plans["runs"] if run["what"] == "a plan"]
+    few, lot = (median(run["controller_cpu"] for run in runs if run["nodes"] == nodes) for nodes in (10, 1000))
+    each = (lot - few) / 990 * 1000
+    page = (root / "docs/how-to/many-controllers.md").read_text("utf-8")
+    assert f"{lot:.1f} s for 1,000 addresses in one process, and {few:.1f} s for 10, in " in page
+    assert f"{each:.1f} ms for each more | {round(each, 1) * 100:.0f} s |" in page
+    assert f"| {few:.1f} s: a plan of 10 addresses | 500 shards, {round(few, 1) * 500:.0f} s |" in page
+    per_node = shared["cpu_ms_per_node"]
+    assert f"| {per_node['controller_cpu']} ms a node (`python -m bench many`, 4,000 nodes) |" in page
+    assert f"| {per_node['scheduler_cpu']} ms a node |" in page

@@ -235,6 +235,12 @@ def test_the_configuration_has_each_setting_of_the_script_and_no_other() -> None
     assert set(re.findall(r"(?m)^(PULL_[A-Z]+)=", CONF.read_text())) == known
 
 
+def test_the_page_names_each_setting_of_the_configuration() -> None:
+    page = (ROOT / "docs/how-to/pull.md").read_text("utf-8")
+    settings = re.findall(r"(?m)^(PULL_[A-Z]+)=", CONF.read_text())
+    assert [name for name in settings if not re.search(rf"\b{name}\b", page)] == []
+
+
 def test_the_units_are_well(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         unavailable("needs systemd-analyze")

@@ -291,7 +291,7 @@ def test_where_they_are_used_up_an_old_version_number_refuses_and_says_what_to_d
     [
         ("debian", "12", "6.1.0-50-amd64", "bookworm-backports"),
         ("ubuntu", "22.04", "5.15.0-100-generic", "linux-generic-hwe-22.04"),
-        ("amzn", "2023", "6.1.100", "kernel6.12"),
+        ("amzn", "2023", "6.1.100", "kernel6.12 or kernel6.18"),
         ("debian", "", "6.1.0", "6.3"),
         ("nixos", "25.11", "6.1.0", "6.3"),
     ],
