@@ -143,7 +143,7 @@ class Run(BaseStateCallback):
         ctx_config.set(config)
         exec_file(str(ROOT / "config.py"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides about that
-        if not request.inventory.strip(", "):
+        if not request.inventory.replace(",", " ").strip():
             raise NothingToRun("no inventory: name a file, or hosts with commas")
         try:
             is_there = Path(request.inventory).exists()
@@ -155,9 +155,13 @@ class Run(BaseStateCallback):
         if Path(request.inventory).is_dir():
             raise NothingToRun(f"{request.inventory} is a directory: name an inventory's file, or hosts with commas")
         data = {key: parse_cli_arg(value) for key, value in request.data.items()}
-        part = only(request.hosts) if request.until and request.hosts else nullcontext()  # a worker's
-        with part, named_after_files() as added:
-            self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
+        inventory, wanted = request.inventory, request.hosts if request.until else None  # with a time: a worker's part
+        if "," in inventory and not is_there:
+            given = [each.strip() for each in inventory.split(",") if each.strip()]
+            inventory = ",".join(given) + ("," if len(given) == 1 else "")  # else pyinfra takes it for a file
+            wanted = wanted or tuple(given)  # but not for what stands behind that comma
+        with only(wanted) if wanted else nullcontext(), named_after_files() as added:
+            self.inventory = make_inventory(inventory, cwd=state.cwd, override_data=data)
         if not len(self.inventory):
             raise NothingToRun(hosts.nobody(request.inventory))
         if said := hosts.twice(self.inventory):
