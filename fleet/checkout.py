@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from fleet.child import ROOT
+from fleet.imports import imported
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -29,7 +30,10 @@ _SUFFIXES = (".py", ".sh", ".j2", ".toml", ".yaml")
 
 
 class Checkout(BaseModel):
-    """Digests of the code (with pyinfra's version) and of the inventory: its file, and the groups' data beside it."""
+    """Digests of the code (with pyinfra's version) and of the inventory.
+
+    That is its file, the groups' data beside it, and what they import.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +73,7 @@ def differences(wanted: Checkout, found: Checkout, inventory: str) -> str:
     if found.inventory == MISSING:
         return f"no inventory {inventory}"
     if found.inventory != wanted.inventory:
-        return f"another inventory: {inventory}, or the data of groups beside it, is not the controller's"
+        return f"another inventory: {inventory}, groups' data beside it or what they import is not the controller's"
     return ""
 
 
@@ -92,7 +96,21 @@ def _inventory(inventory: str, directory: Path) -> str:
     if is_file:
         files[file.name] = file
     _add(digest, files)
+    is_module = not is_file and not {",", "@"} & {*inventory}  # or one host's name, or nothing: no module has that
+    names = [inventory.replace(":", ".")] if is_module else []
+    places = [*_places(directory), beside]
+    modules = imported(filter(_is_file, files.values()), names, places, but=_CODE)
+    _add(digest, {f"imports/{name}": module for name, module in modules.items()})
     return digest.hexdigest()
+
+
+def _places(directory: Path) -> Iterator[Path]:
+    """Where pyinfra's process finds modules that nobody installed, in its order."""
+    yield ROOT
+    for place in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if Path(place).name not in ("site-packages", "dist-packages"):
+            yield directory / place
+    yield directory
 
 
 def _is_file(path: Path | str) -> bool:

@@ -28,7 +28,7 @@ from fleet.schedulers import LOCAL, MANY, NONE, Settings, events_of
 from fleet.shards import SHARD
 from fleet.terminal import say
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
-from userns.arguments import number, seconds
+from userns.arguments import number, seconds, utf8
 
 __all__ = ["main"]
 
@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     applying.add_argument("--json", action="store_true", help="print JSON at the end")
     applying.add_argument("--resume", action="store_true", help="go on with the last run over this inventory")
     applying.add_argument(
-        "--canary", metavar="NAME", help="the node that is changed first, or a group of it (else the first one)"
+        "--canary",
+        type=utf8,
+        metavar="NAME",
+        help="the node that is changed first, or a group of it (else the first one)",
     )
     applying.add_argument(
         "--max-unavailable",
@@ -126,11 +129,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _choosing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inventory", metavar="INVENTORY", help="as pyinfra takes it: a file, or hosts with commas")
     parser.add_argument(
-        "--limit", action="append", default=[], metavar="NAME", help="only this group, host or pattern (repeatable)"
+        "inventory", type=utf8, metavar="INVENTORY", help="as pyinfra takes it: a file, or hosts with commas"
     )
-    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="not these (repeatable)")
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        type=utf8,
+        metavar="NAME",
+        help="only this group, host or pattern (repeatable)",
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], type=utf8, metavar="NAME", help="not these (repeatable)"
+    )
     parser.add_argument(
         "--data", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="a setting for all (repeatable)"
     )
@@ -173,7 +185,7 @@ def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
 
 def _looking_back(commands: Any) -> None:
     listing = commands.add_parser("history", help="list the runs")
-    listing.add_argument("inventory", nargs="?", metavar="INVENTORY", help="only those over this one")
+    listing.add_argument("inventory", nargs="?", type=utf8, metavar="INVENTORY", help="only those over this one")
     listing.add_argument("-n", "--count", type=_some, default=20, help="how many (20)")
     listing.add_argument(
         "--end", type=_count, metavar="RUN", help="mark this run as ended, whose process is gone with another host"
@@ -193,7 +205,7 @@ def _looking_back(commands: Any) -> None:
     drifting.add_argument("before", type=_count, metavar="RUN")
     drifting.add_argument("after", type=_count, nargs="?", metavar="RUN", help="(one alone: since the run before it)")
     reporting = commands.add_parser("report", help="write where the fleet stands, as a page, as JSON, as metrics")
-    reporting.add_argument("inventory", nargs="?", metavar="INVENTORY", help="the last run over this one")
+    reporting.add_argument("inventory", nargs="?", type=utf8, metavar="INVENTORY", help="the last run over this one")
     reporting.add_argument("--run", dest="number", type=_count, metavar="RUN", help="this run")
     for form, what in (("html", "one page that needs nothing else"), ("json", "JSON"), ("prometheus", "metrics")):
         reporting.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write {what} (-: standard output)")
@@ -306,7 +318,7 @@ def _command(text: str) -> str:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
+    name, equals, value = utf8(text).partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value

@@ -19,10 +19,9 @@ import signal
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import click
 import gevent
@@ -39,6 +38,7 @@ from pyinfra_cli.util import exec_file, load_deploy_file, load_func, parse_cli_a
 
 from artifacts.slip import slip
 from fleet.events import Ended, Event, HostEvent, InventoryEvent, Problem, RecordEvent, Request, StepEvent
+from fleet.groups import Groups, named_after_files
 from fleet.inventory_part import only
 from fleet.observed import of_plan, printable
 from fleet.options import WAYS
@@ -107,6 +107,7 @@ class Run(BaseStateCallback):
         self.said = said
         self.state = State(check_for_changes=False)  # the plan says what changes; pyinfra need not find out again
         self.inventory = Inventory.empty()
+        self.groups = Groups(self.inventory)
         self.hosts: list[Host] = []
         self.plans: dict[str, Record] = {}
         self.unreachable: dict[str, str] = {}
@@ -142,7 +143,7 @@ class Run(BaseStateCallback):
         ctx_config.set(config)
         exec_file(str(ROOT / "config.py"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides about that
-        if not request.inventory.strip(", "):
+        if not request.inventory.replace(",", " ").strip():
             raise NothingToRun("no inventory: name a file, or hosts with commas")
         try:
             is_there = Path(request.inventory).exists()
@@ -154,29 +155,36 @@ class Run(BaseStateCallback):
         if Path(request.inventory).is_dir():
             raise NothingToRun(f"{request.inventory} is a directory: name an inventory's file, or hosts with commas")
         data = {key: parse_cli_arg(value) for key, value in request.data.items()}
-        with only(request.hosts) if request.until and request.hosts else nullcontext():  # the part of a worker
-            self.inventory = make_inventory(request.inventory, cwd=state.cwd, override_data=data)
+        inventory, wanted = request.inventory, request.hosts if request.until else None  # with a time: a worker's part
+        if "," in inventory and not is_there:
+            given = [each.strip() for each in inventory.split(",") if each.strip()]
+            inventory = ",".join(given) + ("," if len(given) == 1 else "")  # else pyinfra takes it for a file
+            wanted = wanted or tuple(given)  # but not for what stands behind that comma
+        with only(wanted) if wanted else nullcontext(), named_after_files() as added:
+            self.inventory = make_inventory(inventory, cwd=state.cwd, override_data=data)
         if not len(self.inventory):
             raise NothingToRun(hosts.nobody(request.inventory))
         if said := hosts.twice(self.inventory):
             raise NothingToRun(said)
+        self.groups = Groups(self.inventory, added)
         self.hosts = self._chosen()
         ctx_inventory.set(self.inventory)
         if request.action != "inventory" and (request.at_most is None or len(self.hosts) <= request.at_most):
             state.init(self.inventory, config, initial_limit=self.hosts)
             state.add_callback_handler(self)
+        members = self.groups.members()
         self.tell(
             InventoryEvent(
                 hosts=tuple(self._host(host) for host in self.hosts),
-                sizes={name: len(hosts) for name, hosts in self._members().items()},
-                data={name: self._data(name) for name in self._members()},
+                sizes={name: len(hosts) for name, hosts in members.items()},
+                data={name: self.groups.data(name, request.group_data) for name in members},
             )
         )
 
     def _host(self, host: Host) -> HostEvent:
         node = str(host.data.get(KUBERNETES_NODE) or host.name)
         region = str(host.data.get(REGION) or "")
-        return HostEvent(name=host.name, groups=self._groups(host), kubernetes_node=node, region=region)
+        return HostEvent(name=host.name, groups=self.groups.of(host), kubernetes_node=node, region=region)
 
     def _chosen(self) -> list[Host]:
         """The hosts, in the inventory's order."""
@@ -199,28 +207,6 @@ class Run(BaseStateCallback):
         except hosts.NobodyMatches as error:
             raise NothingToRun(str(error)) from error
 
-    def _groups(self, host: Host) -> tuple[str, ...]:
-        """The groups that the inventory has for it: not the one that pyinfra names after the file."""
-        own = Path(self.request.inventory).stem
-        named = [group for group in dict.fromkeys(host.groups) if group != "all" and not group.startswith("@")]
-        return tuple([group for group in named if group != own] or named or ["all"])
-
-    def _members(self) -> Mapping[str, Sequence[Host]]:
-        members = defaultdict(list)
-        for host in self.inventory:
-            for group in self._groups(host):
-                members[group].append(host)
-        return members
-
-    def _data(self, group: str) -> dict[str, Any]:
-        """What a group's data says to the fleet: of `all`, of the group, of the command line."""
-        data = {
-            **self.inventory.get_data(),
-            **self.inventory.get_group_data(group),
-            **self.inventory.get_override_data(),
-        }
-        return {key: data[key] for key in self.request.group_data if key in data}
-
     # --- what ----------------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
@@ -241,7 +227,7 @@ class Run(BaseStateCallback):
 
     def _planned(self, name: str, plan: Plan) -> None:
         host = ctx_host.get()
-        self.plans[name] = of_plan(name, self._groups(host), plan)
+        self.plans[name] = of_plan(name, self.groups.of(host), plan)
         self.tell(StepEvent(name=name, step="read"))
         disrupts = self.plans[name].disrupts
         if self.request.action == "apply" and disrupts and name not in self.request.may_disturb:
@@ -274,7 +260,7 @@ class Run(BaseStateCallback):
         record = self.plans.get(name)
         said = tuple(self.said.lines.pop(name, ()))
         if record is None:
-            empty = Record(name=name, groups=self._groups(host), status=Status.FAILED)
+            empty = Record(name=name, groups=self.groups.of(host), status=Status.FAILED)
             if name in self.unreachable:
                 return empty.model_copy(update={"status": Status.UNREACHABLE, "reasons": (self.unreachable[name],)})
             refused = tuple(line.removeprefix("refused: ") for line in said if line.startswith("refused: "))

@@ -1,4 +1,4 @@
-"""What command lines have in common: a word that is no day and no number is told in one line. For argparse's `type`."""
+"""What command lines have in common: a word that is not what is asked for is told in a line. For argparse's `type`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from datetime import date
 
-__all__ = ["day", "number", "seconds"]
+__all__ = ["day", "number", "seconds", "utf8"]
 
 
 def day(text: str) -> date:
@@ -43,3 +43,12 @@ def seconds(most: int) -> Callable[[str], float]:
         return given
 
     return read
+
+
+def utf8(text: str) -> str:
+    """A text that can be written down, and sent on. Only a file's name may be of any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from error
+    return text

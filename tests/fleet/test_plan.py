@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet import child
 from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
 from fleet.history import History
 from fleet.plan import gather, run
@@ -172,12 +173,37 @@ def test_it_runs_from_anywhere(tmp_path: Path) -> None:
         (["paln", "x.py"], "invalid choice: 'paln'"),
         (["plan", "x.py", "--limti", "n"], "unrecognized arguments: --limti"),
         (["plan", "x.py", "--data", "n"], "'n' is not NAME=VALUE"),
+        (["plan", "n\udcff,m"], r"'n\udcff,m' is not UTF-8"),
+        (["plan", "n,m", "--limit", "n\udcff"], r"argument --limit: 'n\udcff' is not UTF-8"),
+        (["plan", "n,m", "--data", "n=\udcff"], r"argument --data: 'n=\udcff' is not UTF-8"),
+        (["apply", "n,m", "--canary", "\udcff"], r"argument --canary: '\udcff' is not UTF-8"),
+        (["history", "n\udcff,m"], r"'n\udcff,m' is not UTF-8"),
     ],
 )
 def test_a_mistake_in_the_command_line_is_1_and_never_0_or_2(tmp_path: Path, arguments: list[str], said: str) -> None:
     run = fleet_py(*arguments, home=tmp_path)
     assert run.code == 1
     assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("127.0.0.1,", ["127.0.0.1"]),
+        ("2001:db8::1,", ["2001:db8::1"]),
+        ("a, 2001:db8::1", ["a", "2001:db8::1"]),
+        (",@fake/n , ,a", ["@fake/n", "a"]),
+        ("a,", ["a"]),
+    ],
+)
+def test_hosts_with_commas_may_have_spaces_between_them_and_a_comma_at_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, names: list[str]
+) -> None:
+    (tmp_path / "a").write_text("nodes = ['of-a-file']\n")
+    monkeypatch.chdir(tmp_path)
+    with child.events(Request(action="inventory", inventory=given)) as events:
+        assert [each.name for each in child.inventory_of(events).hosts] == names
 
 
 @pytest.mark.parametrize(

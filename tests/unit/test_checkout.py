@@ -64,3 +64,70 @@ def test_an_editors_lock_beside_group_data_is_none(here: Path) -> None:
 def test_hosts_that_are_named_are_one_as_they_stand(here: Path) -> None:
     assert checkout.inputs("n1,n2") == checkout.inputs("n1,n2")
     assert checkout.inputs("n1,n2") != checkout.inputs("n1,n2,n3")
+
+
+@pytest.mark.parametrize(
+    ("importing", "line", "module"),
+    [
+        ("inventories/prod.py", "from versions import CONTAINERD", "versions.py"),
+        ("inventories/prod.py", "from inventories import versions", "inventories/versions.py"),
+        (
+            "inventories/prod.py",
+            "import sys; sys.path.append('inventories'); import versions",
+            "inventories/versions.py",
+        ),
+        ("inventories/prod.py", "import pins.now.versions", "pins/__init__.py"),
+        ("inventories/group_data/all.py", "def _read():\n    from pins import *", "pins/__init__.py"),
+        ("group_data/all.py", "from elsewhere import CONTAINERD", "../path/elsewhere.py"),
+    ],
+)
+def test_so_is_what_an_inventory_and_its_data_import(
+    here: Path, monkeypatch: pytest.MonkeyPatch, importing: str, line: str, module: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(here.parent / "path"))
+    (here / importing).write_text(f"{line}\n")
+    (here / module).parent.mkdir(exist_ok=True)
+    (here / module).write_text("CONTAINERD = '2.1.8'\n")
+    before = checkout.inputs("inventories/prod.py")
+    (here / module).write_text("CONTAINERD = '2.1.9'\n")
+    assert checkout.inputs("inventories/prod.py") != before
+
+
+def test_and_what_that_imports_in_turn(here: Path) -> None:
+    package = here / "pins"
+    package.mkdir()
+    for name, text in {"__init__": "from .a import A", "a": "from . import b", "b": "from .c import C"}.items():
+        (package / f"{name}.py").write_text(text)
+    (here / "inventories/prod.py").write_text("import pins")
+    before = checkout.inputs("inventories/prod.py")
+    (package / "c.py").write_text("C = 1")
+    after = checkout.inputs("inventories/prod.py")
+    assert after != before
+    (package / "d.py").write_text("nobody imports it")
+    assert checkout.inputs("inventories/prod.py") == after
+
+
+@pytest.mark.parametrize("inventory", ["cloud.hosts", "cloud:hosts"])
+def test_so_is_the_module_whose_function_is_an_inventory(here: Path, inventory: str) -> None:
+    (here / "cloud.py").write_text("import pins")
+    (here / "pins.py").write_text("A = 1")
+    before = checkout.inputs(inventory)
+    (here / "pins.py").write_text("A = 2")
+    assert checkout.inputs(inventory) != before
+
+
+@pytest.mark.parametrize(
+    "text", ["import (", "\0", "from ... import a", "from ....b import *", "import json, fleet.runner"]
+)
+def test_an_import_that_leads_nowhere_is_none(here: Path, text: str) -> None:
+    (here / "inventories/prod.py").write_text(text)
+    before = checkout.inputs("inventories/prod.py")
+    (here / "fleet/events.py").write_text("of our own code, whose digest has it")
+    assert before.split()[1] == checkout.inputs("inventories/prod.py").split()[1]
+
+
+@pytest.mark.parametrize(
+    "inventory", [".", "..", "/", "2001:db8::1", "@docker/debian:13", pytest.param("n" * 5000, id="long")]
+)
+def test_what_is_no_module_s_name_is_none(here: Path, inventory: str) -> None:
+    assert checkout.inputs(inventory) == checkout.inputs(inventory)
