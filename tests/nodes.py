@@ -39,6 +39,12 @@ def converged(base: Node | None = None, **settings: Any) -> Node:
     return done(node, plan(node, **settings))
 
 
+def drifted(path: str, text: str, mode: str = "644") -> Node:
+    """A node that is as it should be but for this file."""
+    node = converged()
+    return node.model_copy(update={"files": {**node.files, path: file_state(text, mode)}})
+
+
 _BARE = Node(
     kernel="6.12.48+deb13-amd64",
     machine="x86_64",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,12 @@ PROVEN = (
 )
 # What the answers stand for: each is the one command that runs the script of this name.
 READ, TEXT, PROVE, FETCH, CHANGE = ("node.sh node.sh", "text.sh", "verify.sh", "fetch.sh", "launch.sh")
+
+
+def answered(text: str) -> str:
+    """A text on the node, as the script for TEXT answers with it."""
+    return "=" + b64encode(text.encode()).decode()
+
 
 _INVENTORY = """
 import json

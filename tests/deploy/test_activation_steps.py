@@ -173,6 +173,50 @@ def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plug
     assert said[-1] == why
 
 
+# --- before anything is touched ------------------------------------------------------------------------------------
+
+
+def test_a_containerd_that_hangs_over_its_config_is_killed(tmp_path: Path) -> None:
+    """Else it would hold the lock, and with it the change, for good. It inherits that the script ignores SIGTERM."""
+    programs = {
+        "containerd": "trap '' TERM; sleep 5 2>/dev/null; echo it went on >&2",
+        "timeout": 'options="$1 $2" seconds=$3; shift 3; exec /usr/bin/timeout $options "0.$seconds" "$@"',
+    }
+    (tmp_path / "config.toml").touch()
+    beside = f"beside() {{ case $1 in *.toml) echo {tmp_path}/config.toml ;; *) echo /none ;; esac; }}"
+    calls = f"{beside}\nnew_containerd={tmp_path}/bin/containerd; {{ check_config || echo refused; }} 2>/dev/null"
+    assert run(tmp_path, "check_config", calls, **programs) == ["it did not answer within 30 s", "refused"]
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_no_file_is_moved_into_a_directory_that_has_its_name(tmp_path: Path, directory: bool) -> None:
+    target = tmp_path / "config.toml"
+    if directory:
+        target.mkdir()
+    (tmp_path / "new").touch()
+    (tmp_path / "actions").write_text(f"put\t644\t{target}\tnew\t-\t-\t-\n")
+    calls = f"""
+tab=$(printf '\\t') stage={tmp_path} needs_no_tasks=no
+take_lock() {{ :; }}
+die() {{ echo "error: $*"; exit; }}
+save_all() {{ echo goes on; exit; }}
+activate"""
+    (said,) = run(tmp_path, "activate", calls)
+    refusal = f"error: {target} is a directory, expected a file; nothing was changed"
+    assert said == (refusal if directory else "goes on")
+
+
+@pytest.mark.parametrize("step", ["install_packages", "bring_back_package containerd 2.1.9-1"])
+def test_no_package_is_removed_for_another(tmp_path: Path, step: str) -> None:
+    """As apt would remove Docker's for a containerd of the distribution."""
+    (tmp_path / "actions").write_text("package\tcontainerd\n")
+    (tmp_path / "containerd.version").write_text("2.1.9-1\n")
+    programs = {"apt_get": f'echo "$@" >>{tmp_path}/asked', "apt_mark": "exit 0"}
+    said = run(tmp_path, f"apt_get {step.split()[0]}", f"stage={tmp_path}; {step}; cat {tmp_path}/asked", **programs)
+    (asked,) = (line.split() for line in said)
+    assert {"install", "--no-remove", "containerd=2.1.9-1"} <= set(asked)
+
+
 # --- bringing back -------------------------------------------------------------------------------------------------
 
 BRINGS = "back=$PWD/undo; mkdir -p undo previous t; "
@@ -234,6 +278,30 @@ save_service; try_on; echo end; cat started"""
     assert said[end + 1 :] == started
     assert told in "".join(said[:end])
     assert bool(told) is bool(said[:end])
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ("healthy", "error: the previous set is back, but containerd is not healthy with it: no CRI"),
+        ("enabled", "the previous set is back; containerd is as unhealthy with it as before: no CRI"),
+    ],
+)
+def test_a_containerd_that_was_unhealthy_before_is_not_blamed_on_the_way_back(
+    tmp_path: Path, before: str, told: str
+) -> None:
+    (tmp_path / "restore").write_text(f"active\tcontainerd.service\t-\n{before}\tcontainerd.service\t-\n")
+    (tmp_path / "mark").touch()
+    calls = f"""
+tab=$(printf '\\t') back={tmp_path} mark={tmp_path}/mark touched=yes restarted=yes clean=yes
+ctr=/bin/sh undo_is="the previous set" why="no CRI"
+restore() {{ :; }}
+restart_containerd() {{ :; }}
+healthy() {{ false; }}
+start_dependents() {{ :; }}
+abandon() {{ :; }}
+go_back || echo unhealthy"""
+    assert run(tmp_path, "was go_back", calls) == [told, "unhealthy"]
 
 
 DEPENDENTS = "note_dependents is_down start_dependents tell_down"

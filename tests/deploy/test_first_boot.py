@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -105,6 +106,25 @@ def test_without_a_state_directory_the_machine_is_fitted_all_the_same(booting: B
     assert booting.fits() == (True, True)
     assert "put in place what fits" in said
     assert booting.at(paths.READINESS).exists()
+
+
+def test_what_a_cut_off_change_has_begun_is_left_to_the_unit_that_undoes_it(booting: Booting) -> None:
+    booting.at(f"{paths.STATE}/activation").touch()
+    assert booting.boot().startswith("userns-node: a change of this node was cut off")
+    assert booting.fits() == (False, False)
+    assert not booting.at(f"{paths.PRE_START}.ran").exists()
+
+
+def test_beside_a_deploy_that_is_running_nothing_is_changed(booting: Booting) -> None:
+    flock = booting.root / "bin/flock"
+    flock.write_text('#!/bin/sh\nshift 2; exec /usr/bin/flock -n "$@"\n')  # not the ten seconds
+    flock.chmod(0o755)
+    with booting.at(f"{paths.STATE}/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert booting.boot() == "userns-node: a deploy is changing this node: nothing is changed here\n"
+    assert booting.fits() == (False, False)
+    booting.boot()
+    assert booting.fits() == (True, True)
 
 
 @pytest.mark.parametrize(("broken", "fits"), [(paths.CHECK, (True, False)), (paths.CONFIG, (False, True))])

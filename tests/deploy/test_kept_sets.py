@@ -284,11 +284,16 @@ def test_a_program_that_the_record_does_not_name_is_never_swapped_in(
 ) -> None:
     node_with_a_set(tmp_path, {path: saved}, {path: lies}, {path: ran} if ran else {})
     calls = f"""
-tab=$(printf '\\t') state={tmp_path}{paths.STATE} set=previous stage=$state
-cp "$state/previous/restore" "$stage/restore"
+tab=$(printf '\\t') state={tmp_path}{paths.STATE} stage={tmp_path} mark={tmp_path}/none needs_no_tasks=no
+sum=$(sha256sum "$state/previous/restore")
+printf 'rollback\\tprevious\\t%s\\n' "${{sum%% *}}" >"$stage/actions"
+sed "s/^/back$tab/" "$state/previous/restore" >>"$stage/actions"
+take_lock() {{ :; }}
+note_dependents() {{ :; }}
+tidy() {{ :; }}
 die() {{ echo "error: $*"; exit; }}
-refuse_damaged
-echo goes on
+save_for_rollback() {{ echo goes on; exit; }}
+roll_back
 """
-    (said,) = run(tmp_path, "saved_record recorded refuse_damaged", calls)
+    (said,) = run(tmp_path, "saved_record recorded back_lines refuse_damaged roll_back", calls)
     assert said.startswith(f"error: {tmp_path}{paths.STATE}/previous/0 is not the ") if refused else said == "goes on"

@@ -1,8 +1,9 @@
-"""What an operator sees: what each node is, what would change and why, once for a fleet, and never a secret."""
+"""What an operator sees: what each node is, what would change and why, and once for a fleet."""
 
 from __future__ import annotations
 
-from base64 import b64encode
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from lab.paths import REPO
 from tasks import next_step
 from tests import nodes
-from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, TEXT, Fleet, pyinfra
+from tests.deploy.fleet import PROVE, TEXT, Fleet, Run, answered, pyinfra
 from userns import paths, proof
 from userns.node import Node, Overlay, Unit
 
@@ -23,6 +24,19 @@ def one(directory: Path, name: str, node: Node | None = None, **how: Any) -> Fle
     made = Fleet(directory)
     made.add(name, node, **how)
     return made
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """One run with these options over hosts of many kinds, for all tests that ask for it: they differ in one host."""
+    made = Fleet(tmp_path_factory.mktemp("mixed"))
+    made.add("fresh")
+    made.add("done", nodes.converged())
+    made.add("gpu", nodes.converged(nodes.bare(gpu_hooks=("nvidia-ctk",))))
+    made.add("edited", nodes.drifted(paths.PRE_START, "edited", "755"), answers={TEXT: answered("edited")})
+    made.add("hostile", nodes.drifted(paths.MODPROBE, "\x1b[2J"), answers={TEXT: answered("\x1b[2J\n")})
+    made.add("old-kubernetes", kubernetes_version="1.32", max_pods=50)  # the longest name, so that nothing is before it
+    return cache(made.deploy)
 
 
 @pytest.mark.parametrize("options", [["-y"], ["-y", "--json"], ["-y", "-vvv"]], ids=" ".join)
@@ -38,20 +52,24 @@ def test_who_seals_a_machine_is_told_what_to_do_next(tmp_path: Path, options: li
 
 
 @pytest.mark.parametrize("options", MODES, ids=" ".join)
-def test_a_converged_node_says_so_and_gets_no_operation(tmp_path: Path, options: list[str]) -> None:
-    run = one(tmp_path, "done", nodes.converged()).deploy(*options)
+def test_where_all_goes_well_the_exit_code_is_0(mixed: Callable[..., Run], options: list[str]) -> None:
+    assert mixed(*options).code == 0
+
+
+@pytest.mark.parametrize("options", MODES, ids=" ".join)
+def test_a_converged_node_says_so_and_gets_no_operation(mixed: Callable[..., Run], options: list[str]) -> None:
+    run = mixed(*options)
     said = run.said("@fake/done")
-    assert run.code == 0
     assert said[0].startswith("tier idmapped: ")
     assert said[-1] == "nothing to do"
     assert run.will("@fake/done") == []
     if "--json" in options:
-        assert run.json["plan"] == []
+        assert "@fake/fresh" in run.stdout
+        assert "@fake/done" not in run.stdout
 
 
-def test_it_shows_warnings_and_no_notes(tmp_path: Path) -> None:
-    made = one(tmp_path, "done", nodes.converged(nodes.bare(gpu_hooks=("nvidia-ctk",))))
-    said = made.deploy("-y").said("@fake/done")
+def test_it_shows_warnings_and_no_notes(mixed: Callable[..., Run]) -> None:
+    said = mixed("-y").said("@fake/gpu")
     assert [line for line in said if line.startswith("warning gpu-hooks: ")]
     assert not [line for line in said if line.startswith(("note ", "decided "))]
 
@@ -74,20 +92,16 @@ def test_one_remote_command_is_all_that_it_costs(tmp_path: Path) -> None:
 EDITED = nodes.file_state("edited").sha256
 
 
-def test_each_change_is_a_line_with_its_reason(tmp_path: Path) -> None:
-    drifted = nodes.converged().model_copy(
-        update={"files": {**nodes.converged().files, paths.PRE_START: nodes.file_state("edited", "755")}}
-    )
-    run = one(tmp_path, "drifted", drifted).deploy("--dry")
-    assert run.will("@fake/drifted") == [
+def test_each_change_is_a_line_with_its_reason(mixed: Callable[..., Run]) -> None:
+    assert mixed("--dry").will("@fake/edited") == [
         f"write {paths.PRE_START}: its text differs (loads overlay and sets metacopy before containerd mounts anything)"
         f"; what is there was not written by a deploy, and is kept as {paths.REPLACED}/pre-start.{EDITED[:12]}"
     ]
 
 
-def test_what_is_to_be_written_elsewhere_is_told_line_by_line(tmp_path: Path) -> None:
-    run = one(tmp_path, "old", kubernetes_version="1.32", max_pods=50).deploy("--dry")
-    mark = "[@fake/old]"
+def test_what_is_to_be_written_elsewhere_is_told_line_by_line(mixed: Callable[..., Run]) -> None:
+    run = mixed("--dry")
+    mark = "[@fake/old-kubernetes]"
     told = [line.partition(mark)[2] for line in run.stderr.splitlines() if mark in line]
     start = next(number for number, line in enumerate(told) if "note kubernetes-feature-gates: " in line)
     lines = ["featureGates:", "  UserNamespacesSupport: true", "maxPods: 50"]
@@ -95,25 +109,19 @@ def test_what_is_to_be_written_elsewhere_is_told_line_by_line(tmp_path: Path) ->
 
 
 def test_diff_shows_each_file_and_every_decision(tmp_path: Path) -> None:
-    drifted = nodes.converged().model_copy(
-        update={"files": {**nodes.converged().files, paths.MODPROBE: nodes.file_state("options overlay metacopy=N\n")}}
-    )
-    text = "=" + b64encode(b"options overlay metacopy=N\n").decode()
-    said = one(tmp_path, "drifted", drifted, answers={TEXT: text}).deploy("--dry", "--diff").said("@fake/drifted")
+    off = "options overlay metacopy=N\n"
+    made = one(tmp_path, "off", nodes.drifted(paths.MODPROBE, off), answers={TEXT: answered(off)})
+    said = made.deploy("--dry", "--diff").said("@fake/off")
     assert f"--- {paths.MODPROBE}" in said
     assert "-options overlay metacopy=N" in said
     assert "+options overlay metacopy=Y" in said
     assert [line for line in said if line.startswith("decided metacopy Y: ")]
 
 
-def test_what_a_node_has_written_cannot_play_with_the_terminal(tmp_path: Path) -> None:
-    drifted = nodes.converged().model_copy(
-        update={"files": {**nodes.converged().files, paths.MODPROBE: nodes.file_state("\x1b[2J")}}
-    )
-    text = "=" + b64encode(b"\x1b[2J\n").decode()
-    run = one(tmp_path, "drifted", drifted, answers={TEXT: text}).deploy("--dry", "--diff")
+def test_what_a_node_has_written_cannot_play_with_the_terminal(mixed: Callable[..., Run]) -> None:
+    run = mixed("--dry", "--diff")
     assert "\x1b" not in run.text
-    assert "-\\x1b[2J" in run.said("@fake/drifted")
+    assert "-\\x1b[2J" in run.said("@fake/hostile")
 
 
 # --- a fleet -------------------------------------------------------------------------------------------------------
@@ -142,12 +150,11 @@ def test_why_a_node_is_refused_is_told_in_full_each_time(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [["-y"], ["-y", "--json"]], ids=" ".join)
-def test_converged_nodes_are_not_told_of_each_operation_of_others(tmp_path: Path, options: list[str]) -> None:
-    made = Fleet(tmp_path)
-    made.add("fresh")
-    done = made.add("done", nodes.converged())
-    run = made.deploy(*options)
-    assert len(run.said(done)) <= 4
+def test_converged_nodes_are_not_told_of_each_operation_of_others(
+    mixed: Callable[..., Run], options: list[str]
+) -> None:
+    run = mixed(*options)
+    assert len(run.said("@fake/done")) <= 4
     assert "Skipped" not in run.text
 
 
@@ -165,45 +172,64 @@ def test_proven_nodes_are_told_how_to_go_on(tmp_path: Path) -> None:
     assert "hostUsers: false" in run.stderr
 
 
-def test_the_proof_alone_changes_nothing_and_says_what_differs(tmp_path: Path) -> None:
-    made = Fleet(tmp_path)
-    fresh, done = made.add("fresh"), made.add("done", nodes.converged())
-    run = pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
-    assert run.code == 0
-    assert [each["name"] for each in run.json["plan"]] == ["Prove: start a container in a user namespace with runc"]
-    assert "not as the settings say: a deploy would enable containerd.service: it is not there yet" in run.said(fresh)
-    assert "runc: proven" in "\n".join(run.said(done))
+FAILED = f"{proof.BEGIN}\t{proof.FORMAT}\trunc\nfailed\trunc\t0.10\tno space left on device\n{proof.END}\t0\n"
+WHY = "containers start in user namespaces here, but this node is refused: crio-runs"
 
 
-@pytest.mark.parametrize(("allow", "code"), [([], 1), (["proof-owner"], 1), (["proof-failed"], 0)])
-def test_a_failed_proof_fails_the_host_unless_its_finding_is_accepted(
-    tmp_path: Path, allow: list[str], code: int
-) -> None:
-    failed = f"{proof.BEGIN}\t{proof.FORMAT}\trunc\nfailed\trunc\t0.10\tno space left on device\n{proof.END}\t0\n"
-    made = Fleet(tmp_path)
-    host = made.add("node", nodes.converged(), answers={PROVE: failed}, allow=allow)
-    run = pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
-    assert run.code == code
-    assert any("proof-failed" in line and "no space left on device" in line for line in run.said(host))
-    assert "kubectl label" not in run.text  # it is accepted, not proven
-
-
-@pytest.mark.parametrize(("allow", "code"), [([], 1), (["crio-runs"], 0)])
-def test_a_node_that_is_refused_is_not_proven_though_its_containers_start(
-    tmp_path: Path, allow: list[str], code: int
-) -> None:
-    crio = nodes.bare(units={**nodes.bare().units, "crio": Unit(load="loaded", active="active")})
-    made = Fleet(tmp_path)
-    host = made.add("node", nodes.converged(crio), allow=allow)
+def proofs(directory: Path, **allow: list[str]) -> Run:
+    """The proof alone of good nodes, and of some whose container does not start, or which are refused, by name."""
+    made = Fleet(directory)
+    made.add("fresh")
     made.add("done", nodes.converged())
-    run = pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
-    said = run.said(host)
-    assert run.code == code
-    assert [line for line in said if line.startswith("runc: proven")]  # it is looked at all the same
-    why = "containers start in user namespaces here, but this node is refused: crio-runs"
-    assert (why in said, "tier idmapped is proven" in said) == (bool(code), not code)
-    labelled = "@fake/done" if code else "@fake/done @fake/node"
-    assert f"kubectl label --overwrite node {labelled} userns-node/tier=idmapped\n" in run.stderr
+    crio = nodes.bare(units={**nodes.bare().units, "crio": Unit(load="loaded", active="active")})
+    for name, accepted in allow.items():
+        if name.startswith("failed"):
+            made.add(name, nodes.converged(), answers={PROVE: FAILED}, allow=accepted)
+        else:
+            made.add(name, nodes.converged(crio), allow=accepted)
+    return pyinfra(made.inventory, "tasks.verify.user_namespace", "-y", "--json")
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return proofs(tmp_path_factory.mktemp("accepted"), failed=["proof-failed"], refused=["crio-runs"])
+
+
+@pytest.fixture(scope="module")
+def unaccepted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return proofs(tmp_path_factory.mktemp("unaccepted"), failed=[], failed_otherwise=["proof-owner"], refused=[])
+
+
+def test_the_proof_alone_changes_nothing_and_says_what_differs(accepted: Run) -> None:
+    said = accepted.said("@fake/fresh")
+    assert [each["name"] for each in accepted.json["plan"]] == [
+        "Prove: start a container in a user namespace with runc"
+    ]
+    assert "not as the settings say: a deploy would enable containerd.service: it is not there yet" in said
+    assert "runc: proven" in "\n".join(accepted.said("@fake/done"))
+
+
+def test_a_failed_proof_fails_the_host_unless_its_finding_is_accepted(accepted: Run, unaccepted: Run) -> None:
+    assert (accepted.code, accepted.json["results"]["failed_hosts"]) == (0, [])
+    assert unaccepted.code == 1
+    bad = {"@fake/failed", "@fake/failed_otherwise", "@fake/refused"}
+    assert set(unaccepted.json["results"]["failed_hosts"]) == bad
+    for run, host in ((accepted, "failed"), (unaccepted, "failed"), (unaccepted, "failed_otherwise")):
+        said = run.said(f"@fake/{host}")
+        assert any("proof-failed" in line and "no space left on device" in line for line in said)
+
+
+def test_a_node_that_is_refused_is_not_proven_though_its_containers_start(accepted: Run, unaccepted: Run) -> None:
+    for run, proven in ((accepted, True), (unaccepted, False)):
+        said = run.said("@fake/refused")
+        assert [line for line in said if line.startswith("runc: proven")]  # it is looked at all the same
+        assert (WHY in said, "tier idmapped is proven" in said) == (not proven, proven)
+
+
+def test_only_a_proven_node_is_labelled_and_not_one_whose_failure_is_accepted(accepted: Run, unaccepted: Run) -> None:
+    for run, proven in ((accepted, "@fake/done @fake/fresh @fake/refused"), (unaccepted, "@fake/done @fake/fresh")):
+        assert f"kubectl label --overwrite node {proven} userns-node/tier=idmapped\n" in run.stderr
+        assert run.text.count("kubectl label") == 1
 
 
 def test_nodes_of_one_group_that_differ_in_metacopy_are_told(tmp_path: Path) -> None:
@@ -248,154 +274,3 @@ def test_a_tier_has_one_label_command_for_all_its_nodes() -> None:
 def test_the_test_pod_is_sent_to_a_tier_that_was_proven(tiers: dict[str, str], start: str) -> None:
     assert next_step.pod_commands(tiers)[0].startswith(start)
     assert f"{next_step.LABEL}: {next_step.TEST_POD_TIER}" in next_step.TEST_POD.read_text()
-
-
-# --- secrets -------------------------------------------------------------------------------------------------------
-
-MIRROR, REGISTRY, OLD = "mirr0r-pa55word", "reg1stry-pa55word", "0ld-pa55word"
-SECRETS: dict[str, Any] = {
-    "release_url": f"https://user:{MIRROR}@mirror.example/github",
-    "containerd_config": {
-        "plugins": {
-            "io.containerd.cri.v1.images": {"registry": {"configs": {"r.example": {"auth": {"password": REGISTRY}}}}}
-        }
-    },
-}
-
-
-def secretive(directory: Path, **answers: object) -> Fleet:
-    """A node with a password in its config.toml, which is to get others; and the same node, bare."""
-    base = nodes.converged()
-    drifted = base.model_copy(
-        update={"files": {**base.files, paths.CONFIG: nodes.file_state("old"), paths.UNIT: nodes.file_state("old")}}
-    )
-    config = f'version = 2\n[x.auth]\npassword = "{OLD}"\n'
-    unit = f"[Service]\nEnvironment=HTTPS_PROXY=http://u:{OLD}@proxy.example:3128\n"
-    texts = "\n".join("=" + b64encode(text.encode()).decode() for text in (config, unit))
-    made = Fleet(directory)
-    made.add("drifted", drifted, answers={TEXT: texts, **answers}, **SECRETS)
-    made.add("fresh", answers=answers, **SECRETS)
-    made.add("refused", **SECRETS, max_pods="many")
-    return made
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--dry", "--diff", "-vvv"],
-        ["--dry", "--diff", "--json"],
-        ["--dry", "--diff", "--debug"],
-        ["--dry", "--debug-operations"],
-        ["--dry", "--debug-operations", "--json"],
-        ["-y", "--diff", "-vvv"],
-        ["-y", "--json", "-vvv"],
-    ],
-    ids=" ".join,
-)
-def test_no_option_shows_a_secret(tmp_path: Path, options: list[str]) -> None:
-    run = secretive(tmp_path).deploy(*options)
-    assert "drifted" in run.text
-    for secret in (MIRROR, REGISTRY, OLD):
-        assert secret not in run.text
-        assert b64encode(secret.encode()).decode()[1:-4] not in run.text
-
-
-def test_a_changed_secret_shows_as_changed(tmp_path: Path) -> None:
-    said = secretive(tmp_path).deploy("--dry", "--diff").said("@fake/drifted")
-    assert '-password = "<secret 1>"' in said
-    assert '+password = "<secret 2>"' in said
-
-
-def test_debug_masks_what_pyinfra_logs_of_the_data_of_groups(tmp_path: Path) -> None:
-    made = one(tmp_path, "one")
-    (tmp_path / "group_data").mkdir()
-    (tmp_path / "group_data" / "all.py").write_text(
-        f"release_url = {SECRETS['release_url']!r}\nssh_password = {OLD!r}\n"
-    )
-    run = made.deploy("--dry", "--debug")
-    assert "Adding data to group all" in run.text
-    assert MIRROR not in run.text
-    assert OLD not in run.text
-
-
-@pytest.mark.parametrize("script", [FETCH, CHANGE])
-def test_nor_does_a_failure(tmp_path: Path, script: str) -> None:
-    run = secretive(tmp_path, **{script: {"success": False, "stderr": "could not"}}).deploy("-y", "-vv")
-    assert run.code == 1
-    for secret in (MIRROR, REGISTRY, OLD):
-        assert secret not in run.text
-
-
-@pytest.mark.parametrize(
-    "url", [f"https://u:{MIRROR}@", f"ftp://u:{MIRROR}@x", f"https://u:{MIRROR}@x/?a", f"u:{MIRROR}@x"]
-)
-def test_nor_does_a_refusal_of_the_very_setting(tmp_path: Path, url: str) -> None:
-    run = one(tmp_path, "one", release_url=url).deploy("--dry", "-vvv")
-    assert run.refused("@fake/one")[0].startswith("release_url = ")
-    assert MIRROR not in run.text
-
-
-def test_a_config_that_cannot_be_written_is_refused_without_its_values(tmp_path: Path) -> None:
-    config = {"plugins": {"x": {"password": REGISTRY, "none": None}}, "version": 3}
-    run = one(tmp_path, "one", containerd_config=config).deploy("--dry", "-vvv")
-    assert run.code == 1
-    assert run.refused("@fake/one")
-    assert REGISTRY not in run.text
-
-
-def test_reading_a_node_prints_no_script(tmp_path: Path) -> None:
-    run = one(tmp_path, "one").deploy("--dry", "-vv")
-    assert READ in run.stderr
-    assert "read_machine" not in run.stderr
-
-
-WRAPPED = "wr4pped-under-no-name"
-
-
-def wrapped(directory: Path, **answers: object) -> Path:
-    """An inventory as an operator writes it, with wrapped secrets in settings and in the data of somebody else."""
-    path = directory / "wrapped.py"
-    played: dict[str, Any] = {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {}}
-    played["fake_responses"] = {READ: nodes.answer(nodes.bare()), PROVE: PROVEN, **answers}
-    path.write_text(
-        "from userns.secret import Secret\n"
-        f"one = ([('@fake/one', {played!r})], dict(\n"
-        f"    release_url=Secret('https://m.example/{WRAPPED}'),\n"
-        f"    containerd_config={{'x': {{'plain': Secret({WRAPPED!r}), 'password': {REGISTRY!r}}}}},\n"
-        f"    somebody_elses=Secret({WRAPPED!r}), ssh_password={OLD!r},\n"
-        "))\n"
-    )
-    return path
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["debug-inventory"],
-        ["debug-inventory", "--json"],
-        ["deploy.py", "--dry", "--diff", "-vvv"],
-        ["deploy.py", "--dry", "--debug", "--debug-operations"],
-        ["deploy.py", "--dry", "--debug-operations", "--json"],
-        ["deploy.py", "-y", "--json", "-vvv"],
-    ],
-    ids=" ".join,
-)
-def test_a_wrapped_secret_is_shown_by_nothing(tmp_path: Path, words: list[str]) -> None:
-    run = pyinfra(wrapped(tmp_path), *words)
-    assert run.code == 0
-    assert "@fake/one" in run.text
-    for secret in (WRAPPED, REGISTRY, OLD):
-        assert secret not in run.text
-    if "--json" in words:
-        assert run.json
-
-
-@pytest.mark.parametrize("options", [["-y"], ["-y", "--json"], ["-y", "-vvv"]], ids=" ".join)
-def test_nor_by_what_a_program_on_the_node_says_of_it(tmp_path: Path, options: list[str]) -> None:
-    said = {"success": False, "stdout": f"error: level {WRAPPED}", "stderr": f"{REGISTRY} is no number"}
-    run = pyinfra(wrapped(tmp_path, **{CHANGE: said}), "deploy.py", *options)
-    assert run.code == 1
-    assert "error: level <secret>" in run.text
-    assert "<secret> is no number" in run.text
-    assert WRAPPED not in run.text
-    assert REGISTRY not in run.text

@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -62,6 +62,8 @@ class Node:
 
     path: Path
     seconds: int = 30
+    theirs: list[Path] = field(default_factory=list)
+    """What somebody else has in its temporary directory."""
 
     def runtime(self, name: str, behaviour: str) -> str:
         binary = self.path / name
@@ -83,7 +85,7 @@ class Node:
         )
         proof = parse(done.stdout)
         assert proof.exit_code == done.returncode
-        assert list((self.path / "tmp").iterdir()) == []
+        assert list((self.path / "tmp").iterdir()) == self.theirs
         return proof
 
     @property
@@ -141,13 +143,19 @@ def test_the_image_is_the_same_in_every_run(node: Node) -> None:
     assert images[0] == images[1]
 
 
-def test_its_shell_starts_with_nothing_but_what_is_in_the_image(node: Node, tmp_path: Path) -> None:
+def unpacked(node: Node) -> Path:
+    """The root directory that the image makes."""
     node.verify(node.runtime("runc", PROVEN))
     image = members((node.path / "image.tar").read_bytes())
     layer = max(image.values(), key=len)
-    root = tmp_path / "root"
+    root = node.path / "root"
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         archive.extractall(root, filter="fully_trusted")
+    return root
+
+
+def test_its_shell_starts_with_nothing_but_what_is_in_the_image(node: Node) -> None:
+    root = unpacked(node)
     said = subprocess.check_output(["chroot", str(root), "/bin/sh", "-c", "printf %s hello"], text=True)
     assert said == "hello"
 
@@ -158,6 +166,20 @@ def test_a_container_that_shares_the_nodes_ids_is_unproven_however_well_it_speak
     result = proof.handlers["runc"]
     assert (result.uid_map, result.host_uid, result.owner, result.proven) == ("0 65536 65536", 0, 0, False)
     assert [finding.id for finding in judge(proof, "idmapped")] == ["proof-host-uid"]
+
+
+@pytest.mark.parametrize("written", ["yes", "no"])
+def test_a_container_whose_root_cannot_write_is_unproven(node: Node, written: str) -> None:
+    root = unpacked(node)
+    os.chown(root / "bin/sh", 65536, 65536)
+    says = PROVEN.replace("written yes", f"written {written}")
+    (root / "says").write_text(says)
+    (root / "says").chmod(0o644)
+    enter = 'exec chroot --userspec=65536:65536 "$here/root" /bin/sh /says\n'
+    proof = node.verify(node.runtime("runc", enter))
+    result = proof.handlers["runc"]
+    assert (result.host_uid, result.owner, result.proven) == (65536, 65536, written == "yes")
+    assert [finding.id for finding in judge(proof, "idmapped")] == ([] if result.proven else ["proof-not-writable"])
 
 
 def test_the_last_words_of_the_runtime_come_out_on_one_line(node: Node) -> None:
@@ -201,6 +223,15 @@ def test_what_an_earlier_run_left_is_swept_first(node: Node) -> None:
     assert calls.index("namespaces rm userns-node-check") < min(
         i for i, c in enumerate(calls) if c.startswith("images i")
     )
+
+
+def test_what_lies_there_by_another_user_is_not_taken_for_an_earlier_runs(node: Node) -> None:
+    """Anybody may make a directory of that name in /tmp, and fill it with what root is to act on."""
+    theirs = node.path / "tmp" / "userns-node-check.theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    node.theirs.append(theirs)
+    node.verify(node.runtime("runc", PROVEN))
 
 
 def test_no_call_touches_another_namespace(node: Node) -> None:

@@ -15,7 +15,7 @@ from tests.faults.running import Outcome
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break a real node, again and again.")
-    parser.add_argument("cases", nargs="*", type=Case.of, help="these alone, by name: kill@config:17, power@all:~1.5")
+    parser.add_argument("cases", nargs="*", type=Case.of, help="these alone, by name: kill@config:17, power@all:~0.4")
     parser.add_argument("--seed", type=int, help="draw the cases as a run did that printed this seed")
     parser.add_argument("--nodes", type=int, default=2, help="how many are broken side by side (default: 2)")
     return parser.parse_args()

@@ -23,7 +23,7 @@ class Fault:
     """How many of a whole run."""
     changes: tuple[str, ...] = CHANGES
     when: str = "step"
-    """"step": before one of the change's commands; "any": that, or at any time of the deploy; "always": all along."""
+    """"step": before one of the change's commands; "any": that, or somewhere on its way; "always": all along."""
     layout: str = "any"
     """"one": all on one file system; "apart": the programs, the state and containerd's files have their own."""
     in_sample: bool = True
@@ -65,17 +65,18 @@ FAULTS: Mapping[str, Fault] = {
     "clock-in-the-past": Fault(faults.clock("20 years ago"), 3, when="any"),
     "clock-in-the-future": Fault(faults.clock("20 years"), 2, when="any"),
 }
-NAME = re.compile(r"(?P<fault>[a-z0-9-]+)@(?P<change>[a-z]+)(:(?P<step>\d+)|:~(?P<after>[\d.]+))?(?P<apart>/apart)?")
+NAME = re.compile(r"(?P<fault>[a-z0-9-]+)@(?P<change>[a-z]+)(:(?P<step>\d+)|:~(?P<after>0\.\d+))?(?P<apart>/apart)?")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, the change that it strikes, and when: before a step, some seconds after the begin, or all along."""
+    """A fault, the change that it strikes, and when: before a step, some way through the deploy, or all along."""
 
     fault: str
     change: str
     step: int | None = None
     after: float | None = None
+    """A part of the time from the first that the deploy writes on the node to its end, as it was measured."""
     apart: bool = False
 
     def __str__(self) -> str:
@@ -87,7 +88,7 @@ class Case:
         """The case of this name. Raises ValueError where there is none."""
         found = NAME.fullmatch(name)
         if not found or found["fault"] not in FAULTS or found["change"] not in CHANGES:
-            raise ValueError(f"{name!r} is no case: expected a name such as kill@config:17 or power@all:~1.5")
+            raise ValueError(f"{name!r} is no case: expected a name such as kill@config:17 or power@all:~0.4")
         step, after = found["step"], found["after"]
         return cls(
             found["fault"],
@@ -129,5 +130,7 @@ def _draw(random: Random, name: str, lengths: Mapping[str, int], *, apart: bool 
     if fault.when == "always":
         return Case(name, change, apart=apart)
     if fault.when == "any" and random.random() < 0.3:
-        return Case(name, change, after=round(random.uniform(0, 4), 1), apart=apart)
-    return Case(name, change, step=random.randint(1, lengths[change]), apart=apart)
+        # Not to its very end: another time it may be quicker, and what does not strike proves nothing.
+        return Case(name, change, after=round(random.uniform(0, 0.7), 2), apart=apart)
+    # Not randint, which may draw again: then the number of steps would decide what the cases after this one are.
+    return Case(name, change, step=1 + int(random.random() * lengths[change]), apart=apart)

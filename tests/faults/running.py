@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -11,9 +12,9 @@ from random import Random
 from lab import Lab
 from tests.faults.catalogue import FAULTS, Case
 from tests.faults.faults import Scene
-from tests.faults.ground import Ground
+from tests.faults.ground import Ground, Settings
 from tests.faults.verdict import Verdict
-from tests.node.faults import UNITS, wait_for
+from tests.node.faults import STATE, UNITS, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Operator, must
 
@@ -26,7 +27,7 @@ class Outcome:
 
     case: Case
     struck: bool
-    """The change came to the step at which the fault strikes."""
+    """The change came to where the fault strikes."""
     problems: tuple[str, ...]
     """Why the node is worse than before; none where it is not."""
     dead: str
@@ -50,6 +51,7 @@ class Worker:
         self._operator = Operator(lab, directory, release_url=self._served.url, artifact_lock=str(releases.mirror.lock))
         self._operator.timeout = 1800
         self._grounds: dict[bool, Ground] = {}
+        self._seconds: dict[str, float] = {}
 
     def ground(self, apart: bool = False) -> Ground:
         """The node."""
@@ -62,14 +64,25 @@ class Worker:
     def length(self, change: str) -> int:
         """How many steps this change has, by making it."""
         ground = self.ground()
-        goal = ground.changed("all" if change == "back" else change)
+        goal, asked = _settings(ground, change)
         with ground.steps.watched():
-            if change == "back":
-                assert ground.deploy(**{**goal, "containerd_version": self._releases.broken}).code == 1
+            deploying = ground.deploying(**asked)
+            assert begins(ground, deploying.ended), deploying.end().text
+            began = time.monotonic()
+            run = deploying.end()
+            self._seconds[change] = time.monotonic() - began
+            if asked != goal:
+                assert run.code == 1
             else:
-                must(ground.deploy(**goal))
+                must(run)
                 ground.settings = goal
             return len(ground.steps.seen())
+
+    def seconds(self, change: str) -> float:
+        """How long a deploy with this change takes from the first that it writes on the node."""
+        if change not in self._seconds:
+            self.length(change)
+        return self._seconds[change]
 
     def run(self, case: Case, seed: int) -> Outcome:
         """Run a case and judge it. A node that is worse off afterwards makes place for a new one."""
@@ -78,7 +91,8 @@ class Worker:
         problems: list[str] = []
         try:
             ground = self.ground(case.apart)
-            struck, problems, dead = _run(ground, case, Random(f"{seed} {case}"))
+            after = None if case.after is None else case.after * self.seconds(case.change)
+            struck, problems, dead = _run(ground, case, after, Random(f"{seed} {case}"))
         except Exception:
             problems = [traceback.format_exc()]
         if problems or dead:
@@ -103,18 +117,40 @@ def at_work(ground: Ground) -> str:
     return ground.inside.ssh(look, check=False).stdout
 
 
-def _run(ground: Ground, case: Case, random: Random) -> tuple[bool, list[str], str]:
-    goal = ground.changed("all" if case.change == "back" else case.change)
-    asked = {**goal, "containerd_version": ground.releases.broken} if case.change == "back" else dict(goal)
+def begins(ground: Ground, ended: Callable[[], bool]) -> bool:
+    """Wait until the deploy writes on the node; false where it came to its end without."""
+    staged = ground.root / STATE / "staged"
+    wait_for(lambda: ended() or any(staged.glob("*")), seconds=1800)
+    return any(staged.glob("*"))
+
+
+def strikes(ground: Ground, case: Case, after: float | None, ended: Callable[[], bool]) -> bool:
+    """Wait for the moment of the fault, `after` seconds after the begin; false where the deploy had ended by then."""
+    if case.step is not None:
+        return ground.steps.wait(ended)
+    if after is None:
+        return True
+    if not begins(ground, ended):
+        return False
+    time.sleep(after)
+    return not ended()
+
+
+def _settings(ground: Ground, change: str) -> tuple[Settings, Settings]:
+    """Where this change leads, and what is asked for: the same, or what can't work."""
+    goal = ground.changed("all" if change == "back" else change)
+    return goal, {**goal, "containerd_version": ground.releases.broken} if change == "back" else dict(goal)
+
+
+def _run(ground: Ground, case: Case, after: float | None, random: Random) -> tuple[bool, list[str], str]:
+    goal, asked = _settings(ground, case.change)
     scene = Scene(ground, goal, asked, wanted=[goal] if asked == goal else [], random=random)
     before = ground.look()
     blow = FAULTS[case.fault].blow(scene)
     with ground.steps.watched(case.step):
         next(blow)
         deploying = scene.begin()
-        if case.after is not None:
-            time.sleep(case.after)
-        struck = case.step is None or ground.steps.wait(deploying.ended)
+        struck = strikes(ground, case, after, deploying.ended)
         if struck:
             next(blow)
         ground.steps.release()

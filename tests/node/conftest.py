@@ -1,4 +1,4 @@
-"""Real nodes for the tests below: fresh ones for each test that asks for one."""
+"""Real nodes for the tests below: fresh ones for each test that asks for one, or one for all that only look."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def fresh_node(lab: Lab) -> Iterator[BootNode]:
     yield boot
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_node(lab: Lab) -> Iterator[LabNode]:
+    """One node for the tests of a file that leave it as it is."""
+    node = lab.node(f"node{next(_numbers)}")
+    yield node
+    node.stop()

@@ -17,8 +17,9 @@ from tests.faults.verdict import Verdict
 from tests.node import releases as made
 
 SAMPLE = 5
-# A draw of CI's own would fail somebody's change for what was there before; `make test-faults` finds new ones.
-CI_SEED = 2
+# A draw of CI's own would fail somebody's change for what was there before; `make test-faults` finds new ones. These
+# five strike at a step: no clock decides what they prove.
+CI_SEED = 2278
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, cache, cgroups, detached, host, ssh, traces
+from lab import Lab, LabNode, cache, cgroups, detached, host, ssh, traces
 from lab.mirror import Mirror
 from lab.paths import REPO
 from lab.serving import Fault, Served
@@ -58,24 +58,23 @@ def network_namespaces(pids: Iterable[int]) -> set[str]:
     return found
 
 
-def test_a_node_boots_and_every_unit_of_it_runs(fresh_node: BootNode) -> None:
-    node = fresh_node()
-    assert node.ssh("systemctl is-system-running").stdout == "running\n"
-    assert node.ssh("systemctl --failed --plain --no-legend").stdout == ""
+def test_a_node_boots_and_every_unit_of_it_runs(shared_node: LabNode) -> None:
+    assert shared_node.ssh("systemctl is-system-running").stdout == "running\n"
+    assert shared_node.ssh("systemctl --failed --plain --no-legend").stdout == ""
 
 
-def test_a_node_lacks_what_a_deploy_has_to_bring(fresh_node: BootNode) -> None:
-    missing = fresh_node().ssh("for p in containerd ctr runc crun python3; do command -v $p || echo no $p; done").stdout
+def test_a_node_lacks_what_a_deploy_has_to_bring(shared_node: LabNode) -> None:
+    missing = shared_node.ssh("for p in containerd ctr runc crun python3; do command -v $p || echo no $p; done").stdout
     assert missing.split("\n")[:-1] == ["no containerd", "no ctr", "no runc", "no crun", "no python3"]
 
 
-def test_ssh_passes_input_output_and_exit_code_on(fresh_node: BootNode) -> None:
-    done = fresh_node().ssh("cat; id -un; echo oops >&2; exit 3", check=False, input="hello\n")
+def test_ssh_passes_input_output_and_exit_code_on(shared_node: LabNode) -> None:
+    done = shared_node.ssh("cat; id -un; echo oops >&2; exit 3", check=False, input="hello\n")
     assert (done.stdout, done.stderr, done.returncode) == ("hello\nroot\n", "oops\n", 3)
 
 
-def test_nodes_reach_each_other_and_are_different_machines(fresh_node: BootNode) -> None:
-    one, two = fresh_node(), fresh_node()
+def test_nodes_reach_each_other_and_are_different_machines(shared_node: LabNode, fresh_node: BootNode) -> None:
+    one, two = shared_node, fresh_node()
     assert one.ssh(f"timeout 5 bash -c '</dev/tcp/{two.address}/22'").returncode == 0
     identity = "cat /etc/machine-id /etc/hostname /etc/ssh/ssh_host_ed25519_key.pub"
     assert not set(one.ssh(identity).stdout.splitlines()) & set(two.ssh(identity).stdout.splitlines())
@@ -100,9 +99,9 @@ def test_a_power_cut_keeps_the_tree(fresh_node: BootNode) -> None:
 
 
 @pytest.mark.parametrize("name", ["kernel/panic", "user/max_user_namespaces", "fs/file-max", "vm/swappiness"])
-def test_a_node_cannot_write_the_machines_sysctls(fresh_node: BootNode, name: str) -> None:
+def test_a_node_cannot_write_the_machines_sysctls(shared_node: LabNode, name: str) -> None:
     before = Path("/proc/sys", name).read_text()
-    done = fresh_node().ssh(f"cat /proc/sys/{name} | tee /proc/sys/{name}", check=False)
+    done = shared_node.ssh(f"cat /proc/sys/{name} | tee /proc/sys/{name}", check=False)
     assert done.stdout == before
     assert "Read-only file system" in done.stderr
 
@@ -112,7 +111,7 @@ def test_a_node_cannot_write_the_machines_sysctls(fresh_node: BootNode, name: st
     [(None, 0, True), ("404", 22, False), ("truncate", 18, False), ("corrupt", 0, False), ("hang", 28, False)],
 )
 def test_the_server_misbehaves_as_told(
-    fresh_node: BootNode,
+    shared_node: LabNode,
     releases: Served,
     mirror: Mirror,
     fault: Fault | None,
@@ -122,7 +121,8 @@ def test_the_server_misbehaves_as_told(
     asset = mirror.asset("crun")
     if fault:
         releases.misbehave(asset.path, fault, times=1)
-    node = fresh_node()
+    node = shared_node
+    node.ssh("rm -f /root/asset")  # of the case before
     seconds = 3 if fault == "hang" else 60
     get = f"curl --silent --fail --max-time {seconds} --output /root/asset {releases.url}{asset.path}"
     assert node.ssh(get, check=False).returncode == curl_exits_with
