@@ -295,6 +295,7 @@ def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None
         ({"PULL_SINCE": "HEAD"}, "is no commit: write it in full"),
         ({"PULL_SINCE": "abcdef0"}, "is no commit: write it in full"),
         ({"PULL_SINCE": "x" * 40}, "is no commit: write it in full"),
+        ({"PULL_SINCE": "a" * 64}, "is no commit: write it in full"),
         ({"PULL_MEBIBYTES": "0"}, "no number above 0"),
         ({"PULL_MEBIBYTES": "1+1"}, "no number above 0"),
     ],
