@@ -268,16 +268,42 @@ class TestChecking:
             assert "is no whole bundle: " in ran.err
             assert "Traceback" not in ran.err
 
-    def test_a_size_that_no_file_can_have_is_a_refusal(self, run: Run, bundle: Path, lock: Path) -> None:
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize(
+        "size",
+        # GNU's binary form, for sizes beyond 8 GiB and below 0: the next header is this one, or the one before it.
+        [b"\x80" + b"\xff" * 11, (-512).to_bytes(12, "big", signed=True), (-6656).to_bytes(12, "big", signed=True)],
+        ids=["beyond every file", "this header once more", "a header before it"],
+    )
+    def test_a_size_that_no_file_can_have_is_a_refusal(self, run: Run, bundle: Path, lock: Path, size: bytes) -> None:
         header = start_of(bundle, "runc", "1.4.4", "amd64") - 512
         with bundle.open("r+b") as file:
             file.seek(header)
             block = bytearray(file.read(512))
-            block[124:136] = b"\x80" + b"\xff" * 11  # GNU's binary form, for sizes beyond 8 GiB
+            block[124:136] = size
             block[148:156] = b" " * 8
             block[148:156] = b"%06o\0 " % sum(block)
             file.seek(header)
             file.write(block)
+        ran = run("check", bundle, "--lock", lock)
+        assert (ran.code, ran.out) == (1, "")
+        assert "is no whole bundle: " in ran.err
+        assert ran.err.count("\n") == 1
+
+    @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+    def test_headers_that_a_reader_of_tar_breaks_on_are_a_refusal(
+        self, run: Run, bundle: Path, lock: Path, kind: bytes
+    ) -> None:
+        """Thousands that each describe the next one, and one that goes on beyond the end of the file."""
+        end = start_of(bundle, "runc", "1.4.4", "s390x") + len(content("runc", "1.4.4", "s390x"))
+        entry = tarfile.TarInfo("x")
+        entry.type, entry.size = kind, 12 if kind == tarfile.XHDTYPE else 0
+        block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        block[482] = 1  # of a sparse file: more of its map follows
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        more = b"12 a=bcdefg\n".ljust(512, b"\0") if kind == tarfile.XHDTYPE else b""
+        bundle.write_bytes(bundle.read_bytes()[: -(-end // 512) * 512] + (bytes(block) + more) * (3000 if more else 1))
         ran = run("check", bundle, "--lock", lock)
         assert (ran.code, ran.out) == (1, "")
         assert "is no whole bundle: " in ran.err
@@ -343,5 +369,12 @@ class TestReading:
             entry = tarfile.TarInfo("more")
             entry.type = tarfile.SYMTYPE if extra == "link" else tarfile.REGTYPE
             tar.addfile(entry)
-        with pytest.raises(Refused, match="holds what its manifest does not name: 'more'"):
+        with pytest.raises(Refused, match="holds what its manifest does not name, or twice: 'more'"):
+            BundleFile(bundle)
+
+    def test_what_is_there_twice_is_refused(self, bundle: Path) -> None:
+        name = path("runc", "1.4.4", "arm64").lstrip("/")
+        with tarfile.open(bundle, "a") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        with pytest.raises(Refused, match=f"holds what its manifest does not name, or twice: {name!r}"):
             BundleFile(bundle)
