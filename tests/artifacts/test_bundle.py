@@ -238,6 +238,24 @@ class TestChecking:
         ran = run("check", bundle, "--only", "containerd=2.2.8", "--only", "runc", "--lock", lock)
         assert ran == (1, f"containerd 2.2.8: missing: {', '.join(ALL)}\n{bundle}: 5 good, 5 missing\n", "")
 
+    def test_what_a_host_without_settings_gets_is_told_where_it_is_not_in_it(
+        self, run: Run, lock: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        """A deploy refuses such a host; one whose settings name the older version is well, so it is no fault."""
+        old, words = tmp_path / "old.tar", ["containerd=2.2.8", "runc=1.4.4"]
+        made = run("bundle", old, *words, "--arch", "amd64", "--arch", "arm64", "--lock", lock, "--from", folder)
+        assert made.code == 0
+        told = "containerd 2.3.5 is not in it for amd64, arm64: a node whose settings name no version is refused"
+        assert run("check", old, "--lock", lock) == (0, f"{told}\n{old}: 4 good\n", "")
+        assert json.loads(run("check", old, "--lock", lock, "--json").out)["lacking"] == [
+            {"component": "containerd", "version": "2.3.5", "architecture": arch} for arch in ("amd64", "arm64")
+        ]
+        only = [f"--only={word}" for word in words]
+        assert run("check", old, *only, "--arch", "amd64", "--lock", lock) == (0, f"{old}: 2 good\n", "")
+        # A lock file from which no such host gets anything.
+        lock.write_text(lock.read_text().partition("[runc]")[0])
+        assert run("check", old, "--lock", lock).code == 0
+
     def test_swapped_contents_are_found(self, run: Run, bundle: Path, lock: Path) -> None:
         amd64, arm64 = content("containerd", "2.3.5", "amd64"), content("containerd", "2.3.5", "arm64")
         assert len(amd64) == len(arm64)
