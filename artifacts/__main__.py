@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,14 +120,18 @@ def _check(options: argparse.Namespace) -> int:
     assets = [] if not remote and os.path.isfile(options.where) else _selected(file.lock, options)
     read: checking.Reader
     extra: list[str] = []
+    lacking: list[Asset] = []
     if remote:
         site = _site(_base(options.where), options)
         where, read = site.base, checking.mirror(site)
     elif not assets:  # a bundle, of what it is meant to have: what it has, or what the options name
         where = options.where
-        assets, extra, read = checking.bundle(BundleFile(Path(where)), file.lock)
+        opened = BundleFile(Path(where))
+        assets, extra, read = checking.bundle(opened, file.lock)
         if options.only or options.arch:
             assets = _selected(file.lock, options)
+        else:
+            lacking = bundling.lacking(opened.bundle, file)
         if not assets:
             raise Unusable(f"{where} has nothing that the lock file {file.name} pins")
     else:
@@ -143,9 +147,11 @@ def _check(options: argparse.Namespace) -> int:
         state: sum(each.state == state for each in checked) for state in ("good", "missing", "wrong", "unreadable")
     }
     if options.json:
-        _tell([json.dumps(_as_json(where, file.name, checked, extra), indent=2)])
+        _tell([json.dumps(_as_json(where, file.name, checked, extra, lacking), indent=2)])
     else:
         _tell(list(_complaints(checked)))
+        for release, architectures in _by_release(lacking):
+            _tell([f"{release} is not in it for {architectures}: a node whose settings name no version is refused"])
         _tell([f"{name}: superfluous: the lock file does not have it" for name in extra[:_SHOWN]])
         _tell([f"and {len(extra) - _SHOWN} superfluous files more: --json has them all"] if len(extra) > _SHOWN else [])
         _tell([f"{where}: " + ", ".join(f"{number} {state}" for state, number in count.items() if number)])
@@ -154,15 +160,19 @@ def _check(options: argparse.Namespace) -> int:
 
 def _complaints(checked: Sequence[checking.Checked]) -> Iterator[str]:
     """A line for each release that is missing, and for each asset that is not as it should be."""
-    missing: dict[tuple[str, str], list[str]] = {}
-    for each in checked:
-        if each.state == "missing":
-            missing.setdefault((each.asset.component, each.asset.version), []).append(each.asset.arch)
-    for (component, version), architectures in missing.items():
-        yield f"{component} {version}: missing: {', '.join(architectures)}"
+    for release, architectures in _by_release(each.asset for each in checked if each.state == "missing"):
+        yield f"{release}: missing: {architectures}"
     for each in checked:
         if each.state not in {"good", "missing"}:
             yield f"{each.asset.component} {each.asset.version} {each.asset.arch}: {each.state}: {each.detail}"
+
+
+def _by_release(assets: Iterable[Asset]) -> Iterator[tuple[str, str]]:
+    """Each release that these assets are of, and their architectures."""
+    found: dict[str, list[str]] = {}
+    for asset in assets:
+        found.setdefault(f"{asset.component} {asset.version}", []).append(asset.arch)
+    return ((release, ", ".join(architectures)) for release, architectures in found.items())
 
 
 def _selected(lock: Lock, options: argparse.Namespace) -> list[Asset]:
@@ -189,7 +199,9 @@ def _selected(lock: Lock, options: argparse.Namespace) -> list[Asset]:
     return assets
 
 
-def _as_json(where: str, lock: str, checked: list[checking.Checked], extra: list[str]) -> dict[str, object]:
+def _as_json(
+    where: str, lock: str, checked: list[checking.Checked], extra: list[str], lacking: list[Asset]
+) -> dict[str, object]:
     return {
         "where": where,
         "lock": lock,
@@ -206,6 +218,9 @@ def _as_json(where: str, lock: str, checked: list[checking.Checked], extra: list
             for each in checked
         ],
         "superfluous": extra,
+        "lacking": [
+            {"component": each.component, "version": each.version, "architecture": each.arch} for each in lacking
+        ],
     }
 
 

@@ -26,6 +26,8 @@ MANIFEST = "manifest.json"
 
 _LONGEST_MANIFEST = 1 << 22
 _PIECE = 1 << 16
+# What tarfile raises for what is no tar file, or was made to break it. ValueError: also a size that no file has.
+_BROKEN = (tarfile.TarError, EOFError, LookupError, MemoryError, RecursionError, ValueError)
 
 
 class BundleFile:
@@ -64,9 +66,10 @@ class BundleFile:
                 manifest = tar.extractfile(first)
                 assert manifest
                 bundle = Bundle.parse(manifest.read().decode("utf-8"), name)
-                there = {member.name: member for member in tar if member is not first}
-        except (tarfile.TarError, EOFError, ValueError) as error:  # ValueError: also a size that no file can have
-            raise Refused(f"{name} is no whole bundle: {error}. Make it, or copy it, anew") from error
+                there = _members(tar, first, {asset.member for asset in bundle.assets}, name)
+        except _BROKEN as error:
+            why = str(error) or type(error).__name__
+            raise Refused(f"{name} is no whole bundle: {why}. Make it, or copy it, anew") from error
         except OSError as error:
             raise Unusable(f"the bundle {name} cannot be read: {error.strerror}") from error
         offsets = {}
@@ -77,8 +80,6 @@ class BundleFile:
             if member.offset_data + member.size > os.fstat(self._file).st_size:
                 raise Refused(f"{name} is no whole bundle: it ends in the middle of {asset}. Copy it anew")
             offsets[asset.member] = member.offset_data
-        if there:
-            raise Refused(f"{name} holds what its manifest does not name: {next(iter(there))!r}")
         return bundle, offsets
 
     def pieces(self, asset: Bundled) -> Iterator[bytes]:
@@ -110,6 +111,23 @@ class BundleFile:
                 f"See python -m artifacts check {self.bundle.name}, and copy it anew"
             )
         self._good.add(asset.sha256)
+
+
+def _members(tar: tarfile.TarFile, first: tarfile.TarInfo, named: set[str], name: str) -> dict[str, tarfile.TarInfo]:
+    """What is in the file after its first member, by name. Raises Refused where that is not named, or there twice."""
+    there: dict[str, tarfile.TarInfo] = {}
+    at = first.offset
+    for member in tar:
+        if member is first:
+            continue
+        # Some versions of Python take a size below 0, and come to the same headers again and again (CVE-2025-8194).
+        if member.offset <= at:
+            raise tarfile.ReadError("one of its headers leads back")
+        at = member.offset
+        if member.name not in named or member.name in there:
+            raise Refused(f"{name} holds what its manifest does not name, or twice: {member.name!r}")
+        there[member.name] = member
+    return there
 
 
 def write(target: Path, bundle: Bundle, contents: Sequence[Path]) -> None:

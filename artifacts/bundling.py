@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import bundlefile
-from artifacts.checking import Source
+from artifacts.checking import Source, locked
 from artifacts.errors import Refused, Unusable
 from artifacts.lockfile import ROOT, LockFile
 from artifacts.site import Absent, Unreadable
@@ -22,7 +22,7 @@ from userns import advisories, policy
 from userns.bundles import Bundle, Bundled
 from userns.releases import ARCHITECTURES, Asset, Lock, NoDigest
 
-__all__ = ["Wanted", "assets", "collect", "defaults", "of_inventory"]
+__all__ = ["Wanted", "assets", "collect", "defaults", "lacking", "of_inventory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,23 @@ def defaults(lock: LockFile) -> Wanted:
     except policy.PolicyError as error:
         raise Unusable(str(error)) from error
     return Wanted(lock, tuple(made.versions.items()))
+
+
+def lacking(bundle: Bundle, lock: LockFile) -> list[Asset]:
+    """What a host without any settings gets and the bundle has not, for the architectures that it is for."""
+    try:
+        versions = defaults(lock).versions
+    except Unusable:  # no host goes without settings then
+        return []
+    held = {(each.component, each.version, each.architecture) for each in bundle.assets}
+    architectures = {each.architecture for each in bundle.assets}
+    return [
+        asset
+        for asset in locked(lock.lock, dict(versions))
+        if (asset.component, asset.version) in versions
+        and asset.arch in architectures
+        and (asset.component, asset.version, asset.arch) not in held
+    ]
 
 
 def of_inventory(inventory: str, lock: str | None) -> list[Wanted]:

@@ -23,11 +23,14 @@ exit code: 0 the lock has them, 1 refused and nothing was written, 2 usage, a fi
 crun 1.31 may still be open to CVE-2026-133553: no fixed version is known.
 """
 _CHECK = """\
+Of a bundle everything that is in it is checked. What a host without any settings gets and it does not have is told, and
+is no fault: the settings may name what it has. --only says what it has to have.
+
 exit code: 0 all is as the lock says, 1 something is missing or wrong, 2 usage, a file or the network
 
   python -m artifacts check https://mirror.example --only containerd=2.3.4 --only runc --arch amd64
   python -m artifacts check /srv/mirror --json
-  python -m artifacts check bundle.tar
+  python -m artifacts check bundle.tar --only containerd=2.3.4 --only runc=1.4.3 --arch amd64
 """
 _BUNDLE = """\
 Without versions it gets what a host without any settings gets. The file has its manifest first and then the assets

@@ -12,11 +12,12 @@ import hashlib
 import http.client
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -68,7 +69,6 @@ class Site:
         self._timeout = timeout
         self._retries = retries
         self._pause = pause
-        self._opener = urllib.request.build_opener(_Redirects(self._authorization))
 
     def url(self, path: str) -> str:
         """The URL of a path, as it may be shown."""
@@ -118,21 +118,17 @@ class Site:
             request.add_header("Cache-Control", "no-cache")
         if self._authorization:
             request.add_unredirected_header("Authorization", self._authorization)
-        with self._opener.open(request, timeout=self._timeout) as answer:
+        watch = _Watch(self._timeout)
+        opener = urllib.request.build_opener(_Redirects(self._authorization), _Watched(watch))
+        with watch, opener.open(request, timeout=self._timeout) as answer:
             announced = answer.headers.get("Content-Length", "")
-            got, window, since = 0, 0, time.monotonic()
             while chunk := answer.read1(_CHUNK):
-                got += len(chunk)
-                window += len(chunk)
-                if got > most:
+                watch.got += len(chunk)
+                if watch.got > most:
                     raise Unreadable(f"{self.url(path)}: the answer is longer than {most} bytes: that is no such file")
-                if time.monotonic() - since > self._timeout:
-                    if window < _SLOWEST:
-                        raise _Transient(f"too slow: {window} bytes in {self._timeout:g} s", Unreachable)
-                    window, since = 0, time.monotonic()
                 yield chunk
-            if announced.isdecimal() and got < int(announced):
-                raise _Transient(f"the answer ends after {got} of {announced} bytes", Unreadable)
+            if announced.isdecimal() and watch.got < int(announced):
+                raise _Transient(f"the answer ends after {watch.got} of {announced} bytes", Unreadable)
 
 
 def keep(chunk: bytes, into: IO[bytes]) -> None:
@@ -149,6 +145,85 @@ class _Transient(Exception):
     def __init__(self, why: str, final: type[ArtifactsError]) -> None:
         self.final = final
         super().__init__(why)
+
+
+class _Watch:
+    """Cuts a connection that brings less than the slowest answer has.
+
+    From a thread of its own: http.client reads heads, 100 Continue and the lines between chunks to their end by itself,
+    and a byte every now and then keeps it there for ever.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.got = 0
+        self._timeout = timeout
+        self._over = threading.Event()
+        self._slow: int | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._over.set()
+        if self._slow is None or kind is GeneratorExit:
+            return
+        # What http.client makes of a connection that was cut may look like any answer, or like an error of any kind.
+        if not self._slow:
+            raise TimeoutError from error
+        raise _Transient(f"too slow: {self._slow} bytes in {self._timeout:g} s", Unreachable) from error
+
+    def begin(self, connected: socket.socket) -> None:
+        """This connection is the one that is waited for; after a redirect it is another."""
+        self._over.set()
+        self._over = threading.Event()
+        # A descriptor of our own: TLS takes the other one over.
+        threading.Thread(target=self._look, args=(connected.dup(), self._over), daemon=True).start()
+
+    def _look(self, connected: socket.socket, over: threading.Event) -> None:
+        with connected:
+            before = self.got
+            while not over.wait(self._timeout):
+                if self.got - before < _SLOWEST:
+                    self._slow = self.got - before
+                    with suppress(OSError):
+                        connected.shutdown(socket.SHUT_RDWR)
+                    return
+                before = self.got
+
+
+class _Connection(http.client.HTTPConnection):
+    watch: _Watch
+
+    def connect(self) -> None:
+        """Watched from here on, which for TLS is before the handshake."""
+        super().connect()
+        self.watch.begin(self.sock)
+
+
+class _SecureConnection(http.client.HTTPSConnection, _Connection):
+    """Its first base connects by the second."""
+
+
+class _Watched(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Connections that are watched."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made(_Connection), req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made(_SecureConnection), req)
+
+    def _made(self, kind: type[_Connection]) -> Callable[..., _Connection]:
+        def make(host: str, **how: Any) -> _Connection:
+            connection = kind(host, **how)
+            connection.watch = self._watch
+            return connection
+
+        return make
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

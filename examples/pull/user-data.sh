@@ -44,8 +44,9 @@ write_files:
 YAML
 file /etc/userns-node/pull.conf 0600 "$1"
 file /etc/userns-node/allowed_signers 0644 "$2"
-# With its head, and without the comments below it: they are for who changes it, and would be an eighth of what may be sent.
+# The script with its head, and without the comments below it, and the units without theirs: they are for who changes them, and
+# would be a fifth of what may be sent.
 file /usr/local/sbin/userns-node-pull 0755 "$here/userns-node-pull" '1,/^set -eu/!{/^ *#/d;}'
-file /etc/systemd/system/userns-node-pull.service 0644 "$here/userns-node-pull.service"
-file /etc/systemd/system/userns-node-pull.timer 0644 "$here/userns-node-pull.timer"
+file /etc/systemd/system/userns-node-pull.service 0644 "$here/userns-node-pull.service" '/^#/d'
+file /etc/systemd/system/userns-node-pull.timer 0644 "$here/userns-node-pull.timer" '/^#/d'
 file /var/lib/cloud/scripts/per-boot/50-userns-node 0755 "$here/first-boot"

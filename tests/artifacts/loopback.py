@@ -50,7 +50,10 @@ class Request:
 
 @dataclass
 class Answer:
-    """What is sent; `cut`: the connection ends after so many bytes; `trickle`: a byte every so many seconds."""
+    """What is sent; `cut`: the connection ends after so many bytes; `trickle`: a byte every so many seconds.
+
+    `raw` is what is sent first, in place of a head and a body, and the bytes after that come again and again.
+    """
 
     body: bytes = b""
     status: int = 200
@@ -59,6 +62,7 @@ class Answer:
     trickle: float = 0
     never: bool = False
     silent: bool = False
+    raw: tuple[bytes, bytes] | None = None
 
 
 class LoopbackSite:
@@ -145,6 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if answer.silent:
             site.closing.wait(_NEVER)
+            return
+        if answer.raw:
+            self.wfile.write(answer.raw[0])
+            while not site.closing.wait(0.1):
+                self.wfile.write(answer.raw[1])
             return
         self.send_response(answer.status)
         for key, value in answer.headers.items():

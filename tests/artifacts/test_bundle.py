@@ -238,6 +238,24 @@ class TestChecking:
         ran = run("check", bundle, "--only", "containerd=2.2.8", "--only", "runc", "--lock", lock)
         assert ran == (1, f"containerd 2.2.8: missing: {', '.join(ALL)}\n{bundle}: 5 good, 5 missing\n", "")
 
+    def test_what_a_host_without_settings_gets_is_told_where_it_is_not_in_it(
+        self, run: Run, lock: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        """A deploy refuses such a host; one whose settings name the older version is well, so it is no fault."""
+        old, words = tmp_path / "old.tar", ["containerd=2.2.8", "runc=1.4.4"]
+        made = run("bundle", old, *words, "--arch", "amd64", "--arch", "arm64", "--lock", lock, "--from", folder)
+        assert made.code == 0
+        told = "containerd 2.3.5 is not in it for amd64, arm64: a node whose settings name no version is refused"
+        assert run("check", old, "--lock", lock) == (0, f"{told}\n{old}: 4 good\n", "")
+        assert json.loads(run("check", old, "--lock", lock, "--json").out)["lacking"] == [
+            {"component": "containerd", "version": "2.3.5", "architecture": arch} for arch in ("amd64", "arm64")
+        ]
+        only = [f"--only={word}" for word in words]
+        assert run("check", old, *only, "--arch", "amd64", "--lock", lock) == (0, f"{old}: 2 good\n", "")
+        # A lock file from which no such host gets anything.
+        lock.write_text(lock.read_text().partition("[runc]")[0])
+        assert run("check", old, "--lock", lock).code == 0
+
     def test_swapped_contents_are_found(self, run: Run, bundle: Path, lock: Path) -> None:
         amd64, arm64 = content("containerd", "2.3.5", "amd64"), content("containerd", "2.3.5", "arm64")
         assert len(amd64) == len(arm64)
@@ -268,16 +286,42 @@ class TestChecking:
             assert "is no whole bundle: " in ran.err
             assert "Traceback" not in ran.err
 
-    def test_a_size_that_no_file_can_have_is_a_refusal(self, run: Run, bundle: Path, lock: Path) -> None:
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize(
+        "size",
+        # GNU's binary form, for sizes beyond 8 GiB and below 0: the next header is this one, or the one before it.
+        [b"\x80" + b"\xff" * 11, (-512).to_bytes(12, "big", signed=True), (-6656).to_bytes(12, "big", signed=True)],
+        ids=["beyond every file", "this header once more", "a header before it"],
+    )
+    def test_a_size_that_no_file_can_have_is_a_refusal(self, run: Run, bundle: Path, lock: Path, size: bytes) -> None:
         header = start_of(bundle, "runc", "1.4.4", "amd64") - 512
         with bundle.open("r+b") as file:
             file.seek(header)
             block = bytearray(file.read(512))
-            block[124:136] = b"\x80" + b"\xff" * 11  # GNU's binary form, for sizes beyond 8 GiB
+            block[124:136] = size
             block[148:156] = b" " * 8
             block[148:156] = b"%06o\0 " % sum(block)
             file.seek(header)
             file.write(block)
+        ran = run("check", bundle, "--lock", lock)
+        assert (ran.code, ran.out) == (1, "")
+        assert "is no whole bundle: " in ran.err
+        assert ran.err.count("\n") == 1
+
+    @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+    def test_headers_that_a_reader_of_tar_breaks_on_are_a_refusal(
+        self, run: Run, bundle: Path, lock: Path, kind: bytes
+    ) -> None:
+        """Thousands that each describe the next one, and one that goes on beyond the end of the file."""
+        end = start_of(bundle, "runc", "1.4.4", "s390x") + len(content("runc", "1.4.4", "s390x"))
+        entry = tarfile.TarInfo("x")
+        entry.type, entry.size = kind, 12 if kind == tarfile.XHDTYPE else 0
+        block = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+        block[482] = 1  # of a sparse file: more of its map follows
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        more = b"12 a=bcdefg\n".ljust(512, b"\0") if kind == tarfile.XHDTYPE else b""
+        bundle.write_bytes(bundle.read_bytes()[: -(-end // 512) * 512] + (bytes(block) + more) * (3000 if more else 1))
         ran = run("check", bundle, "--lock", lock)
         assert (ran.code, ran.out) == (1, "")
         assert "is no whole bundle: " in ran.err
@@ -343,5 +387,12 @@ class TestReading:
             entry = tarfile.TarInfo("more")
             entry.type = tarfile.SYMTYPE if extra == "link" else tarfile.REGTYPE
             tar.addfile(entry)
-        with pytest.raises(Refused, match="holds what its manifest does not name: 'more'"):
+        with pytest.raises(Refused, match="holds what its manifest does not name, or twice: 'more'"):
+            BundleFile(bundle)
+
+    def test_what_is_there_twice_is_refused(self, bundle: Path) -> None:
+        name = path("runc", "1.4.4", "arm64").lstrip("/")
+        with tarfile.open(bundle, "a") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        with pytest.raises(Refused, match=f"holds what its manifest does not name, or twice: {name!r}"):
             BundleFile(bundle)

@@ -165,8 +165,14 @@ class TestFaults:
             Answer(silent=True),
             Answer(b"", headers={"Content-Length": "9"}, never=True),
             Answer(b"x" * 100_000, trickle=0.1),
+            # What is read to its end before there is any content.
+            Answer(raw=(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+            Answer(raw=(b"HTTP/1.1 200 OK\r\nX: ", b"a")),
+            Answer(raw=(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a")),
+            Answer(raw=(b"HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n", b"a")),
         ],
     )
+    @pytest.mark.timeout(20)
     def test_a_slow_answer_ends(self, site: LoopbackSite, fault: Answer) -> None:
         site.answers["/a"] = fault
         with pytest.raises(Unreachable, match=r"no answer for 0.5 s|too slow"):

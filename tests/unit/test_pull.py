@@ -239,11 +239,14 @@ def test_the_virtual_environment_is_made_when_its_lock_file_changed(node: Node, 
     repository.release(packages="a")
     assert [node.pull().returncode, node.pull().returncode] == [0, 0]
     assert (node.home / "made").read_text().count("venv") == 1
+    before = list(node.state.glob("venv-*"))
     repository.release(packages="b")
     (node.home / "pip-code").write_text("1")
     assert node.pull().returncode == 5
     assert node.status["result"] == "unusable"
     assert node.ran == ["1", "1"]
+    # What failed does not fill a disk that may be full.
+    assert list(node.state.glob("venv-*")) == before
     (node.home / "pip-code").unlink()
     assert node.pull(PULL_WHEELS="/srv/wheels of ours").returncode == 0
     assert node.ran == ["1", "1", "2"]
@@ -295,6 +298,7 @@ def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None
         ({"PULL_SINCE": "HEAD"}, "is no commit: write it in full"),
         ({"PULL_SINCE": "abcdef0"}, "is no commit: write it in full"),
         ({"PULL_SINCE": "x" * 40}, "is no commit: write it in full"),
+        ({"PULL_SINCE": "a" * 64}, "is no commit: write it in full"),
         ({"PULL_MEBIBYTES": "0"}, "no number above 0"),
         ({"PULL_MEBIBYTES": "1+1"}, "no number above 0"),
     ],

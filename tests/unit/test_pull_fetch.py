@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from string import ascii_letters
@@ -214,3 +215,63 @@ def test_who_can_push_a_tag_cannot(node: Node) -> None:
         assert node.pull().returncode == 0
         assert node.status["converged"]["commit"] == commit
     assert twin != real
+
+
+# --- what PULL_SINCE names --------------------------------------------------------------------------------------------
+
+
+def test_the_hash_of_a_tag_is_refused_before_a_new_tag_takes_its_place(node: Node) -> None:
+    """A new release leaves no trace of the tag before it, so that nothing would follow it."""
+    node.repository.release()
+    tag = node.repository.git("rev-parse", TAG)
+    assert node.pull(PULL_SINCE=tag).returncode == 2
+    assert (node.status["result"], node.ran) == ("unusable", [])
+    assert f"PULL_SINCE={tag} is a tag and no commit" in node.status["message"]
+    assert "git rev-parse 'production^{commit}' prints" in node.status["message"]
+    node.repository.release()
+    assert node.pull(PULL_SINCE=tag).returncode == 4
+    assert f"does not follow {tag}, PULL_SINCE, and its history has no such commit" in node.status["message"]
+
+
+def test_a_commit_that_the_repository_does_not_have_is_told(node: Node) -> None:
+    commit = node.repository.release()
+    assert node.pull(PULL_SINCE="a" * 40).returncode == 4
+    assert node.status["message"] == (
+        f"{commit} ({TAG}) does not follow {'a' * 40}, PULL_SINCE, and its history has no such commit: "
+        "nothing of it was run"
+    )
+
+
+def test_a_git_that_cannot_tell_the_order_refuses_nothing_for_good(node: Node) -> None:
+    first = node.repository.release()
+    node.repository.release()
+    (node.home / "bin/git").write_text(
+        f'#!/bin/sh\ncase $* in *merge-base*) exit 128 ;; esac\nexec {shutil.which("git")} "$@"\n'
+    )
+    (node.home / "bin/git").chmod(0o755)
+    assert node.pull(PULL_SINCE=first).returncode == 1
+    assert node.status["message"].startswith(f"git could not tell whether {node.repository.git('rev-parse', 'HEAD')}")
+    (node.home / "bin/git").unlink()
+    assert node.pull(PULL_SINCE=first).returncode == 0
+
+
+# --- the kind of hashes -----------------------------------------------------------------------------------------------
+
+
+def test_a_git_whose_new_repositories_have_other_hashes_pulls(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As git 3's have by default."""
+    node.repository.release()
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    assert node.pull().returncode == 0
+    node.repository.release()
+    assert node.pull().returncode == 0
+
+
+def test_a_repository_with_other_hashes_is_not_fetched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/how-to/pull.md says."""
+    shutil.rmtree(node.repository.home)
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    node.repository.create()
+    node.repository.release()
+    done = node.pull()
+    assert (done.returncode, "mismatched algorithms" in done.stderr) == (3, True), done.stderr

@@ -42,11 +42,14 @@ def user_data(printed: str) -> dict[str, Any]:
     return parsed
 
 
+def without_comments(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
+
+
 def brought(script: str) -> str:
     """The script as user-data has it: no line that is a comment, below its head."""
     head, code = script.split("\nset -eu\n")
-    kept = [line for line in code.splitlines(keepends=True) if not line.lstrip().startswith("#")]
-    return f"{head}\nset -eu\n{''.join(kept)}"
+    return f"{head}\nset -eu\n{without_comments(code)}"
 
 
 def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
@@ -55,8 +58,10 @@ def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
         "/etc/userns-node/pull.conf": CONF.read_text(),
         "/etc/userns-node/allowed_signers": SIGNERS,
         "/usr/local/sbin/userns-node-pull": brought(SCRIPT.read_text()),
-        "/etc/systemd/system/userns-node-pull.service": (PULL / "userns-node-pull.service").read_text(),
-        "/etc/systemd/system/userns-node-pull.timer": (PULL / "userns-node-pull.timer").read_text(),
+        "/etc/systemd/system/userns-node-pull.service": without_comments(
+            (PULL / "userns-node-pull.service").read_text()
+        ),
+        "/etc/systemd/system/userns-node-pull.timer": without_comments((PULL / "userns-node-pull.timer").read_text()),
         "/var/lib/cloud/scripts/per-boot/50-userns-node": FIRST_BOOT.read_text(),
     }
     modes = {path: each["permissions"] for path, each in files.items() if each["permissions"] != "0644"}

@@ -1,13 +1,16 @@
-"""What a node that pulls spends on a fetch has an end: in time and on its disk, whatever the other side does."""
+"""What a node that pulls spends on what others hand out has an end: in time, on its disk and in memory."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import unavailable
-from tests.unit.pull_place import MEBIBYTE, Node, make_node
+from tests.unit.pull_place import BRANCH, MEBIBYTE, Node, make_node
 
 
 @pytest.fixture
@@ -134,3 +137,75 @@ def test_many_files_of_a_plain_web_server_have_one_limit(node: Node, ends: bool)
         assert node.status["converged"]["commit"] == first
     with plain_web_server(files, 10**9) as url:
         assert node.pull(PULL_REPOSITORY=url).returncode == 0
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def entry(kind: int, size: int, content: bytes, base: bytes = b"") -> bytes:
+    """One object in a pack: its kind, its size, the base of a delta, what it holds."""
+    head, size = [kind << 4 | size & 15], size >> 4
+    while size:
+        head[-1] |= 128
+        head.append(size & 127)
+        size >>= 7
+    return bytes(head) + base + zlib.compress(content, 9)
+
+
+def number(value: int) -> bytes:
+    """As a delta has sizes."""
+    digits = []
+    while value >= 128:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def name_of(kind: str, content: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content).hexdigest()
+
+
+def write_bundle(path: Path, message: bytes, mebibytes: int) -> None:
+    """A file that git can fetch a branch from: a commit, and beside it a delta that makes one file of so many MiB."""
+    copy = b"\xf0\xff\xff\xff"  # the first 16 MiB of the base, but for a byte
+    base, times = bytes(0xFFFFFF), mebibytes // 16
+    delta = number(len(base)) + number(times * len(base)) + copy * times
+    who = b"A <a@example.internal> 0 +0000\n"
+    commit = b"tree %s\nauthor %scommitter %s\n" % (name_of("tree", b"").encode(), who, who) + message
+    entries = [entry(1, len(commit), commit), entry(2, 0, b"")]
+    if times:
+        reference = bytes.fromhex(name_of("blob", base))
+        entries += [entry(3, len(base), base), entry(7, len(delta), delta, reference)]
+    pack = b"PACK" + (2).to_bytes(4, "big") + len(entries).to_bytes(4, "big") + b"".join(entries)
+    head = f"# v2 git bundle\n{name_of('commit', commit)} {BRANCH}\n\n"
+    path.write_bytes(head.encode() + pack + hashlib.sha1(pack).digest())
+
+
+MEASURE = """\
+import resource, subprocess, sys
+ended = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+print(ended, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "file", "code"),
+    [(0, 512, 3), (200, 0, 4), (0, 64, 4)],
+    ids=["a file", "a message", "a file that is well"],
+)
+def test_a_few_bytes_that_unpack_to_many_do_not_take_the_memory(
+    node: Node, tmp_path: Path, message: int, file: int, code: int
+) -> None:
+    bundle = tmp_path / "evil.bundle"
+    write_bundle(bundle, b"x" * (message * MEBIBYTE), file)
+    assert bundle.stat().st_size < MEBIBYTE
+    command, environment = node.command(PULL_REPOSITORY=str(bundle), PULL_REF=BRANCH, PULL_MEBIBYTES="16")
+    # What it and all that it started took at most; not from here, since a program begins with what its parent took.
+    measured = [sys.executable, "-c", MEASURE, *command]
+    done = subprocess.run(measured, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    ended, most = map(int, done.stdout.split())
+    assert (ended, node.status["exit"]) == (code, code)
+    assert most < (16 + 256) * 1024
+    if code == 3:
+        assert "with 272 MiB of memory at most" in node.status["message"]
+    assert node.ran == []
