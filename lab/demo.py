@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab import Lab, LabError, LabNode, host, mirror
+from lab import Lab, LabError, LabNode, host, idmap, mirror
 from lab.errors import in_one_line
 from lab.paths import BUILD, PYINFRA, REPO
 
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(keep: bool) -> int:
     """Show it all, and check that the machine itself was not touched, also where a step failed or was stopped."""
+    if reason := idmap.lacking():
+        raise LabError(reason)
     before = host.fingerprint()
     try:
         show(keep)
