@@ -70,6 +70,8 @@ def as_it_was(before: host.Fingerprint, *, kept: bool = False) -> bool:
     now = host.fingerprint()
     if kept:
         now = {name: value for name, value in now.items() if name in before}
+    if others := host.meanwhile(before, now):
+        print("Also changed meanwhile, and not by the demo:", *others, sep="\n  ")
     if differences := host.differences(before, now):
         print("demo: this machine is not as it was before (a bug):", *differences, sep="\n  ", file=sys.stderr)
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def lab(machine: None) -> Iterator[Lab]:
     before = host.fingerprint()
     with Lab() as lab:
         yield lab
-    assert host.differences(before, host.fingerprint()) == []
+    after = host.fingerprint()
+    assert host.differences(before, after) == []
+    for line in host.meanwhile(before, after):
+        warnings.warn(f"also changed meanwhile, and not by a lab: {line}", stacklevel=1)
 
 
 @pytest.fixture(scope="session")
