@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,6 +59,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Under `--dist loadscope`, or any other."""
     config.option.loadscopereorder = False  # not by their number: a module of two tests may take minutes
     return Together(config, log)
+
+
+INSTALLS = Path(__file__).resolve().parent.parent / "lab/install-packages.sh"
+
+
+def brought() -> set[str]:
+    """The programs that lab/install-packages.sh brings, for the tests and for what they need of the lab."""
+    return set(re.findall(r"(?m)^ +need (\S+) \S+$", INSTALLS.read_text()))
+
+
+# Of packages that no Debian is without (Essential).
+EVERYWHERE = {
+    *("awk", "cat", "chmod", "date", "dpkg-query", "grep", "id", "ls", "mkdir", "mv", "printf", "rm", "sed", "sh"),
+    *("sha256sum", "sleep", "timeout", "tr"),
+}
+
+
+def program(name: str) -> str:
+    """The path of a program that a test needs. A fresh machine has to get it: in CI its lack is a failure."""
+    assert name in EVERYWHERE | brought(), f"lab/install-packages.sh does not bring {name}"
+    return shutil.which(name) or unavailable(f"{name} is not installed: sh lab/install-packages.sh tests")
 
 
 def in_ci() -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.unit.pull_place import BRANCH, MEBIBYTE, Node, make_node
 
 
@@ -46,8 +46,7 @@ def hurry(node: Node, words: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["ssh", "http", "git"])
 def test_a_repository_that_says_nothing_is_given_up(node: Node, silent: str, scheme: str) -> None:
-    if not shutil.which(scheme if scheme == "ssh" else "git"):
-        unavailable(f"needs {scheme}")
+    program(scheme if scheme == "ssh" else "git")
     commit = node.repository.release()
     assert node.pull().returncode == 0
     hurry(node, "-k 10 1")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.paths import REPO
-from tests.conftest import unavailable
+from tests.conftest import brought, program, unavailable
 from tests.vm import conftest
 
 
@@ -38,6 +38,21 @@ def test_ci_skips_nothing(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: Any
     monkeypatch.setenv("CI", ci)
     with pytest.raises(outcome, match="no QEMU"):
         unavailable("no QEMU")
+
+
+def test_what_a_test_needs_is_installed_on_a_fresh_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert program("sh") == shutil.which("sh")
+    with pytest.raises(AssertionError, match=r"lab/install-packages\.sh does not bring frobnicate"):
+        program("frobnicate")
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(shutil, "which", without("shellcheck"))
+    with pytest.raises(pytest.fail.Exception, match="shellcheck is not installed: sh lab/install-packages"):
+        program("shellcheck")
+
+
+@pytest.mark.parametrize("name", ["curl", "wget", "mawk", "systemd-analyze", "gpgconf"])
+def test_no_debian_has_these_by_itself(name: str) -> None:
+    assert name in brought()
 
 
 def test_a_skip_is_never_silent() -> None:
