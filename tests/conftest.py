@@ -38,10 +38,17 @@ def _room(nodeid: str) -> str:
     return parts[1] if len(parts) > 2 else ""
 
 
+# Rooms whose tests wait for nothing but programs of this machine, and how long one may take there, in seconds.
+SHORT = {"unit": 900, "deploy": 900, "artifacts": 900}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the rooms into that order; within one nothing changes."""
+    """Put the rooms into that order; within one nothing changes. And bound the tests of the short ones."""
     rank = {room: number for number, room in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(_room(item.nodeid), len(rank)))
+    for item in items:
+        if (seconds := SHORT.get(_room(item.nodeid))) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]
