@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,6 +68,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Under `--dist loadscope`, or any other."""
     config.option.loadscopereorder = False  # not by their number: a module of two tests may take minutes
     return Together(config, log)
+
+
+@pytest.fixture
+def signals_are_heard() -> Iterator[None]:
+    """What a test starts hears HUP, INT and TERM, also where this run ignores some of them, as under nohup.
+
+    A shell can trap nothing that it inherits as ignored. What has a handler is reset in every program that is started,
+    and this process goes on ignoring it.
+    """
+    ignored = [
+        each for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) == signal.SIG_IGN
+    ]
+    for each in ignored:
+        signal.signal(each, lambda *_: None)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
 
 
 INSTALLS = Path(__file__).resolve().parent.parent / "lab/install-packages.sh"

@@ -243,6 +243,7 @@ SLOW = """status='0 '
 """
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_all_of_it_cleaned(node: Node, number: signal.Signals) -> None:
     (node.path / "behaviour").write_text(SLOW)

@@ -69,6 +69,7 @@ def test_http_is_given_up_after_a_minute_of_silence(node: Node, silent: str) -> 
     assert "git ended with 128 after" in node.status["message"]
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_one_that_waits_for_a_silent_repository_can_be_stopped(node: Node, silent: str, number: signal.Signals) -> None:
     node.repository.release()
