@@ -11,6 +11,7 @@ import pytest
 from lab import Lab, LabError, cgroups, host, processes
 from lab import mirror as mirrors
 from lab.serving import Served
+from lab.vm import TUN
 from tests.conftest import unavailable
 
 
@@ -41,16 +42,21 @@ def lab(machine: None) -> Iterator[Lab]:
         warnings.warn(f"also changed meanwhile, and not by a lab: {line}", stacklevel=1)
 
 
-@pytest.fixture(scope="session")
-def vm_lab(lab: Lab) -> Lab:
-    """The session's lab, on a machine that can have virtual machines too."""
+def lacking() -> str:
+    """What this machine lacks for virtual machines, and how to get it; "" where it has all."""
     try:
         for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
             processes.tool(program)
     except LabError as error:
-        unavailable(str(error))
-    if not Path("/dev/net/tun").exists():
-        unavailable("virtual machines need /dev/net/tun, which this machine does not have")
+        return str(error)
+    return "" if TUN.exists() else f"virtual machines need {TUN}, which this machine does not have"
+
+
+@pytest.fixture(scope="session")
+def vm_lab(lab: Lab) -> Lab:
+    """The session's lab, on a machine that can have virtual machines too."""
+    if reason := lacking():
+        unavailable(reason)
     return lab
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lab.paths import REPO
+from tests import labs
 from tests.conftest import brought, program, unavailable
-from tests.vm import conftest
 
 
 def without(program: str) -> Callable[..., str | None]:
@@ -24,13 +24,13 @@ def without(program: str) -> Callable[..., str | None]:
 @pytest.mark.parametrize("program", ["qemu-system-x86_64", "qemu-img", "mkfs.ext4"])
 def test_without_qemu_the_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(shutil, "which", without(program))
-    assert conftest.lacking() == f"the lab needs the program {program}: run lab/install-packages.sh as root"
+    assert labs.lacking() == f"the lab needs the program {program}: run lab/install-packages.sh as root"
 
 
 def test_without_tun_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", without(""))
-    monkeypatch.setattr(conftest, "TUN", Path("/nowhere/tun"))
-    assert conftest.lacking() == "virtual machines need /nowhere/tun, which this machine does not have"
+    monkeypatch.setattr(labs, "TUN", Path("/nowhere/tun"))
+    assert labs.lacking() == "virtual machines need /nowhere/tun, which this machine does not have"
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
