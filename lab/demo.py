@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab import Lab, LabError, LabNode, host, mirror
+from lab import Lab, LabError, LabNode, host, idmap, mirror
 from lab.errors import in_one_line
 from lab.paths import BUILD, PYINFRA, REPO
 
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(keep: bool) -> int:
     """Show it all, and check that the machine itself was not touched, also where a step failed or was stopped."""
+    if reason := idmap.lacking():
+        raise LabError(reason)
     before = host.fingerprint()
     try:
         show(keep)
@@ -68,6 +70,8 @@ def as_it_was(before: host.Fingerprint, *, kept: bool = False) -> bool:
     now = host.fingerprint()
     if kept:
         now = {name: value for name, value in now.items() if name in before}
+    if others := host.meanwhile(before, now):
+        print("Also changed meanwhile, and not by the demo:", *others, sep="\n  ")
     if differences := host.differences(before, now):
         print("demo: this machine is not as it was before (a bug):", *differences, sep="\n  ", file=sys.stderr)
         return False

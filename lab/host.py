@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from lab import traces
+from lab import network, traces
+from lab.paths import BUILD
 
 # What changes by itself while nothing is done: counters, random numbers, and what the kernel tunes to its load.
 _UNSTABLE = (
@@ -21,6 +24,7 @@ _UNSTABLE = (
 )
 
 Fingerprint = dict[str, str]
+_LIVES = "a lab is alive"
 
 
 def fingerprint() -> Fingerprint:
@@ -29,9 +33,42 @@ def fingerprint() -> Fingerprint:
 
 
 def differences(before: Fingerprint, after: Fingerprint) -> list[str]:
-    """What is not as it was, a line each."""
-    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    return [f"{name}: {before.get(name, '(absent)')} -> {after.get(name, '(absent)')}" for name in changed]
+    """What is not as it was and may be a lab's doing, a line each."""
+    return [_line(*change) for change in _changes(before, after) if _may_be_a_labs(*change, after)]
+
+
+def meanwhile(before: Fingerprint, after: Fingerprint) -> list[str]:
+    """What else is not as it was, because somebody logged in, a service started a container, or the like."""
+    return [_line(*change) for change in _changes(before, after) if not _may_be_a_labs(*change, after)]
+
+
+Change = tuple[str, str | None, str | None]
+
+
+def _changes(before: Fingerprint, after: Fingerprint) -> Iterator[Change]:
+    for name in sorted((before.keys() | after.keys()) - {_LIVES}):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
+
+
+def _line(name: str, was: str | None, now: str | None) -> str:
+    return f"{name}: {was or '(absent)'} -> {now or '(absent)'}"
+
+
+def _may_be_a_labs(name: str, was: str | None, now: str | None, after: Fingerprint) -> bool:
+    if was is not None and now is not None:
+        return not name.startswith("cgroup ")  # a value that somebody has set, or a mount on what was there
+    if now is None:
+        return False  # a lab takes nothing away that is not its own
+    match name.partition(" ")[0]:
+        case "module":
+            return name.removeprefix("module ") in traces.AUTOLOADED and _LIVES not in after
+        case "mount":
+            return any(mark in f"{name} {now}" for mark in (str(BUILD), *traces.STARTED))
+        case "interface":
+            return re.fullmatch(rf"interface ({network.BRIDGE}|port\d+)", name) is not None
+        case kind:
+            return kind in ("lab", "network")  # the network namespaces with a name, as nodes have one
 
 
 def _read(path: Path) -> str | None:
@@ -58,8 +95,10 @@ def _overlay() -> Fingerprint:
 
 
 def _modules() -> Fingerprint:
-    lines = (_read(Path("/proc/modules")) or "").splitlines()
-    return {f"module {line.split()[0]}": "loaded" for line in lines}
+    """What is loaded, and whether a lab is alive, of another process, too: what is loaded for it, it unloads itself."""
+    with traces.turn():
+        loaded = {f"module {name}": "loaded" for name in traces.modules()}
+        return loaded | ({_LIVES: "yes"} if traces.any_alive() else {})
 
 
 def _mounts() -> Fingerprint:

@@ -46,9 +46,15 @@ nodes | vms | tests)
         need bash bash
         need busybox busybox
         need shellcheck shellcheck
+        # What the scripts find on nodes: an awk beside busybox's, and what downloads.
+        need mawk mawk
+        need curl curl
+        need wget wget
+        need systemd-analyze systemd
         # Throw-away keys, which sign what the tests of python -m artifacts verify.
         need gpg gpg
         need gpg-agent gpg-agent
+        need gpgconf gpgconf
         # Signed repositories, and nodes that pull from them.
         need git git
         # The operator's own kubectl, which drains nodes, against a server of the test's own.

@@ -44,7 +44,6 @@ def main(lab: str) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop, write = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(write, b"."))
-    loaded = traces.modules()
     group = cgroups.of_lab(lab)
     holder: subprocess.Popen[str] | None = None
     inner: list[int] = []
@@ -63,10 +62,11 @@ def main(lab: str) -> int:
         if holder:
             holder.kill()
             holder.wait()
-        traces.remove(lab)
-        # The namespace's first process is in no cgroup of the lab, and ends a moment after the one that holds it.
-        processes.wait_for_the_end([*members, *inner])
-        traces.unload_new(loaded)
+        with traces.turn():
+            traces.remove(lab)
+            # The namespace's first process is in no cgroup of the lab, and ends a moment after the one that holds it.
+            processes.wait_for_the_end([*members, *inner])
+            traces.unload()
     return 0
 
 

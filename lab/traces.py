@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import subprocess
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lab import cache, cgroups
@@ -15,14 +16,23 @@ from lab.processes import has_ended, tool
 # The labs of this process, for whoever checks that they left nothing.
 STARTED: list[str] = []
 
-# Modules that the kernel loads by itself when a lab makes its bridge or a node mounts an overlay.
-_AUTOLOADED = ("overlay", "veth", "bridge", "stp", "llc")
+# Modules that the kernel loads by itself when a lab makes its bridge and its ports or a node mounts an overlay.
+AUTOLOADED = ("overlay", "tun", "veth", "bridge", "stp", "llc")
+# Those that links are made of: no link holds its module, and rmmod takes everybody's along.
+_OF_LINKS = ("tun", "veth", "bridge")
+
+
+def turn() -> AbstractContextManager[None]:
+    """Who begins a lab, ends one or counts them does so alone: the modules are one machine's."""
+    return cache.locked(LABS / ".lock")
 
 
 def claim(lab: str) -> int:
     """Make the lab's directory. The lab lives as long as some process holds the lock that is returned."""
-    with cache.locked(LABS / ".lock"):
+    with turn():
         sweep()
+        if not any_alive():
+            (LABS / ".modules").write_text("\n".join(sorted(modules())))
         (LABS / lab).mkdir()
         lock = os.open(LABS / lab / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -40,6 +50,11 @@ def is_alive(lab: str) -> bool:
     except FileNotFoundError:
         pass
     return False
+
+
+def any_alive() -> bool:
+    """Whether any lab is alive, of whatever process. Asked in one's `turn`."""
+    return any(is_alive(path.name) for path in LABS.glob("*") if path.is_dir())
 
 
 def sweep() -> None:
@@ -91,8 +106,29 @@ def modules() -> set[str]:
     return set()
 
 
+def unload() -> None:
+    """Unload what the kernel loaded for labs, where none is alive any more: the last one does it, in its `turn`."""
+    before = LABS / ".modules"
+    if before.exists() and not any_alive():
+        unload_new(set(before.read_text().split()))
+        before.unlink()
+
+
 def unload_new(before: set[str]) -> None:
-    """Unload what the kernel loaded for the lab. A module that somebody else has begun to use refuses, and stays."""
-    for module in _AUTOLOADED:
-        if module in modules() - before:
+    """Unload what is new of these modules. One that somebody else has begun to use stays."""
+    for module in AUTOLOADED:
+        if module in modules() - before and not (module in _OF_LINKS and _has_links(module)):
             subprocess.run([tool("rmmod"), module], stderr=subprocess.DEVNULL, check=False)
+
+
+def _has_links(kind: str) -> bool:
+    """Whether any network namespace of this machine has a link of this kind."""
+    found: dict[str, Path] = {}
+    for namespace in [*Path("/proc").glob("[0-9]*/ns/net"), *Path("/run/netns").glob("*")]:
+        with contextlib.suppress(OSError):  # the process ended while we looked
+            found.setdefault(str(namespace.stat().st_ino), namespace)
+    for namespace in found.values():
+        look = [tool("nsenter"), f"--net={namespace}", "--", tool("ip"), "-o", "link", "show", "type", kind]
+        if subprocess.run(look, capture_output=True, check=False).stdout:
+            return True
+    return False

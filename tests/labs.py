@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lab import Lab, LabError, cgroups, host, processes
 from lab import mirror as mirrors
 from lab.serving import Served
+from lab.vm import TUN
 from tests.conftest import unavailable
 
 
@@ -34,19 +36,27 @@ def lab(machine: None) -> Iterator[Lab]:
     before = host.fingerprint()
     with Lab() as lab:
         yield lab
-    assert host.differences(before, host.fingerprint()) == []
+    after = host.fingerprint()
+    assert host.differences(before, after) == []
+    for line in host.meanwhile(before, after):
+        warnings.warn(f"also changed meanwhile, and not by a lab: {line}", stacklevel=1)
+
+
+def lacking() -> str:
+    """What this machine lacks for virtual machines, and how to get it; "" where it has all."""
+    try:
+        for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
+            processes.tool(program)
+    except LabError as error:
+        return str(error)
+    return "" if TUN.exists() else f"virtual machines need {TUN}, which this machine does not have"
 
 
 @pytest.fixture(scope="session")
 def vm_lab(lab: Lab) -> Lab:
     """The session's lab, on a machine that can have virtual machines too."""
-    try:
-        for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
-            processes.tool(program)
-    except LabError as error:
-        unavailable(str(error))
-    if not Path("/dev/net/tun").exists():
-        unavailable("virtual machines need /dev/net/tun, which this machine does not have")
+    if reason := lacking():
+        unavailable(reason)
     return lab
 
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from tests.conftest import unavailable
+from tests.conftest import program
 
 # Keys that have expired by now were made then.
 THEN = "20200101T000000"
@@ -19,8 +19,7 @@ class Keys:
 
     def __enter__(self) -> Keys:
         for tool in ("gpg", "gpgv", "gpgconf", "gpg-agent"):
-            if not shutil.which(tool):
-                unavailable(f"{tool} is not installed: sh lab/install-packages.sh tests")
+            program(tool)
         # Not below pytest's directory: the path of the agent's socket may not be longer than 107 bytes.
         self._home = Path(tempfile.mkdtemp(prefix="keys-"))
         self._start_agent()

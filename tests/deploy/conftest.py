@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import program, unavailable
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree
 
 SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
@@ -20,8 +19,7 @@ SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": 
 @pytest.fixture(params=sorted(SHELLS))
 def shell(request: pytest.FixtureRequest) -> list[str]:
     command = SHELLS[request.param]
-    if shutil.which(command[0]) is None:
-        unavailable(f"{command[0]} is not installed")
+    program(command[0])
     return command
 
 

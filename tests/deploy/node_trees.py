@@ -14,6 +14,8 @@ from userns.reading import read
 
 ROOT = os.geteuid() == 0
 PROBE = Path(__file__).parents[2] / "tasks/scripts/probe.sh"
+# What this machine's kernel has to say of a tmpfs.
+TMPFS = "ok" if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 3) else "cannot mount_setattr EINVAL"
 # What is on PATH in a tree, where this machine has it.
 EVERYDAY = [
     *("awk", "busybox", "cat", "dpkg-query", "grep", "ls", "perl", "printf", "readlink", "sha256sum", "sleep", "stat"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.deploy.node_trees import ROOT, Tree, process, run
 from userns import paths
 from userns.node import Binary, FileState, Process, Unit
@@ -285,8 +285,7 @@ def test_a_containerd_that_is_not_the_units_is_told_with_what_it_uses(tree: Tree
 
 
 def test_packages_are_what_dpkg_says(tree: Tree) -> None:
-    if shutil.which("dpkg-query") is None:
-        unavailable("dpkg is Debian's")
+    program("dpkg-query")
     entry = "Package: {}\nStatus: {} ok {}\nMaintainer: x\nArchitecture: amd64\nVersion: {}\nDescription: x\n"
     tree.write(
         "var/lib/dpkg/status",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.deploy.node_trees import Tree
 from tests.deploy.test_node_script_kubelet import CONFIG, PODS, mapping
 from userns.node import Mounts
@@ -82,9 +80,7 @@ def test_every_awk_says_the_same(tree: Tree, awk: str) -> None:
     tree.write("var/lib/kubelet/config.yaml", CONFIG)
     tree.write("proc/self/mountinfo", mountinfo((r"/var/lib/kubelet/pods/a/with\040blank", "nfs4")))
     before = tree.run()
-    found = shutil.which(awk)
-    if found is None:
-        unavailable(f"{awk} is not installed")
+    found = program(awk)
     (tree.programs / "awk").unlink()
     (tree.programs / "awk").symlink_to(found)
     told = ("host-ids", "pod-ids", "kubelet-")

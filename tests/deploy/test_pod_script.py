@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cri_api.v1 import api_pb2 as pb
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.deploy.pod_node import CHECK, CONTAINER, FOREIGN, PAUSE, SANDBOX, Node, running
 from userns.proof import Proof, cri, judge, parse
 
@@ -26,8 +26,7 @@ pytestmark = pytest.mark.usefixtures("as_root")
 @pytest.fixture(params=["dash", "busybox sh"])
 def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     shell = request.param.split()
-    if not shutil.which(shell[0]):
-        unavailable(f"needs {shell[0]}")
+    program(shell[0])
     with running(tmp_path, shell) as node:
         yield node
 
@@ -244,6 +243,7 @@ SLOW = """status='0 '
 """
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_all_of_it_cleaned(node: Node, number: signal.Signals) -> None:
     (node.path / "behaviour").write_text(SLOW)

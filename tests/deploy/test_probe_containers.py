@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import nodes
-from tests.deploy.node_trees import PROBE, Tree, private, probe, run
+from tests.deploy.node_trees import PROBE, TMPFS, Tree, private, probe, run
 from userns.reading import read
 
 
@@ -18,7 +18,7 @@ from userns.reading import read
     ("count", "answer", "of_tmpfs"),
     [
         (65536, "cannot uid_map EPERM", "cannot uid_map EPERM"),  # what LXC gives by default
-        (10_000_000, "cannot user_namespace EPERM", "ok"),  # IDs enough, and a file system of its host
+        (10_000_000, "cannot user_namespace EPERM", TMPFS),  # IDs enough, and a file system of its host
     ],
 )
 def test_a_container_in_a_user_namespace_cannot_give_pods_ids_or_idmap_what_its_host_mounted(

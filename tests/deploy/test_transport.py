@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from tasks.files import script
 from tasks.operations import UNPACK
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.deploy.node_trees import link
 
 TOOLS = ("cat", "cp", "grep", "head", "mkdir", "mv", "rm", "rmdir", "sed", "sha256sum", "tar", "wc", "chmod")
@@ -180,9 +180,7 @@ class Programs:
         self.directory.mkdir()
         link(self.directory, TOOLS)
         name = download.removeprefix("plain ")
-        real = shutil.which(name if self.hides else "curl")
-        if real is None:
-            unavailable(f"{download} is not installed")
+        real = program(name if self.hides else "curl")
         does = f"exec '{real}' \"$@\"" if self.hides else PLAIN_WGET.replace("exec curl", f"exec '{real}'")
         body = f"printf '%s\\n' \"$@\" >>'{self.noted}'\n{does}\n"
         (self.directory / name).write_text(f"#!{shutil.which('sh')}\n{body}")

@@ -248,6 +248,7 @@ def test_without_containerd_nothing_is_tried_and_the_exit_code_is_2(node: Node) 
     assert proof.untried == f"no containerd socket at {node.path}/containerd.sock"
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_the_cleaning_done_and_no_proof(node: Node, number: signal.Signals) -> None:
     slow = node.runtime("slow", "read -r a\n")  # a container that lives until it is told to end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.conftest import unavailable
+from tests.conftest import program
 
 _VERBS = ["get", "list", "patch", "delete", "create"]
 _CORE = [("nodes", "Node", False), ("pods", "Pod", True), ("pods/eviction", "Eviction", True)]
@@ -187,8 +186,7 @@ def serve(home: Path) -> Iterator[Cluster]:
 @contextmanager
 def with_pods(home: Path) -> Iterator[Cluster]:
     """A server with two nodes, a pod on each. Without a kubectl there is nothing to test."""
-    if shutil.which("kubectl") is None:
-        unavailable("there is no kubectl: lab/install-packages.sh tests")
+    program("kubectl")
     with serve(home) as made:
         for name in ("n1", "n2"):
             made.add_node(name)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, LabNode
+from lab import Lab, LabNode, idmap
+from tests.conftest import unavailable
 
 BootNode = Callable[..., LabNode]
 
@@ -19,6 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("node")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel() -> None:
+    """Nodes share this machine's kernel: where it is too old, every deploy here ends in a refusal."""
+    if reason := idmap.lacking():
+        unavailable(reason)
 
 
 _numbers = count(1)

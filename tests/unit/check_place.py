@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tests import nodes
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.strategies import probe
 from userns.node import Filesystem, Node, Probe
 from userns.tables import FILESYSTEMS
@@ -60,7 +60,7 @@ class Place:
         (self.root / "proc/sys/user/max_user_namespaces").write_text("63000\n")
 
     def _link(self, name: str) -> None:
-        (self.programs / name).symlink_to(shutil.which(name) or unavailable(f"needs {name}"))
+        (self.programs / name).symlink_to(program(name))
 
     def program(self, name: str, body: str) -> None:
         (self.programs / name).unlink(missing_ok=True)

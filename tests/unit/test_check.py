@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tasks.files import templates
 from tests import nodes
-from tests.conftest import unavailable
+from tests.conftest import program, unavailable
 from tests.unit.check_place import KEYS, Place, asked, place
 from userns import check, paths, readiness
 from userns.findings import apply_allow
@@ -40,8 +40,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(params=sorted(SHELLS))
 def shell(request: pytest.FixtureRequest) -> list[str]:
-    if shutil.which(SHELLS[request.param][0]) is None:
-        unavailable(f"needs {request.param}")
+    program(SHELLS[request.param][0])
     return SHELLS[request.param]
 
 
@@ -299,8 +298,7 @@ def test_any_root_is_quoted(here: Place, root: str) -> None:
 
 
 def test_shellcheck_finds_nothing() -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     for wanted in ({}, {"overlay_metacopy": False, "snapshotter": "stargz"}):
         policy = nodes.policy(**wanted)
         text = rendered(policy, readiness.of_node(nodes.bare(), policy), metacopy=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping
 
@@ -11,7 +10,7 @@ import pytest
 
 from tasks.files import templates
 from tests import nodes
-from tests.conftest import unavailable
+from tests.conftest import program
 from userns import paths, readiness
 from userns.changes import EnableService, InstallArtifact, RestartService, SetMetacopy, SetSysctl, WriteFile
 from userns.findings import Severity
@@ -231,8 +230,7 @@ def test_what_is_baked_for_a_kernel_is_what_a_deploy_writes_there(
 
 
 def test_the_first_boots_script_is_sh_that_shellcheck_has_nothing_to_say_of() -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     made = plan("6.12.48")
     text = next(each.content for each in made.changes if isinstance(each, WriteFile) and each.path == paths.FIRST_BOOT)
     said = subprocess.run(

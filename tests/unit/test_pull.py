@@ -271,6 +271,7 @@ def test_two_never_run_at_once(node: Node, repository: Repository) -> None:
     assert node.status["result"] == "converged"
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None:
     repository.release()
     (node.home / "hang").touch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.unit.pull_place import ROOT, SCRIPT
 
 PULL = ROOT / "examples/pull"
@@ -72,8 +71,7 @@ def test_every_file_arrives_as_it_is(user_data: dict[str, Any]) -> None:
 
 def test_what_user_data_leaves_out_of_the_script_are_comments_alone() -> None:
     """No line that looks like one is within a text that the script writes: bash prints what it understood of both."""
-    if not shutil.which("bash"):
-        unavailable("needs bash")
+    program("bash")
     texts = [
         subprocess.run(
             ["bash", "-c", f"all() {{\n{text}\n}}\ndeclare -f all"], capture_output=True, text=True, check=True
@@ -247,8 +245,7 @@ def test_the_page_names_each_setting_of_the_configuration() -> None:
 
 
 def test_the_units_are_well(tmp_path: Path) -> None:
-    if not shutil.which("systemd-analyze"):
-        unavailable("needs systemd-analyze")
+    program("systemd-analyze")
     for name in ("userns-node-pull.service", "userns-node-pull.timer"):
         text = (PULL / name).read_text()
         # systemd-analyze looks whether the program is there.
@@ -270,16 +267,14 @@ def test_nothing_in_the_service_needs_a_mount_namespace() -> None:
 
 @pytest.mark.parametrize("script", [SCRIPT, FIRST_BOOT, PULL / "user-data.sh"], ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     done = subprocess.run(["shellcheck", "--shell=sh", str(script)], capture_output=True, text=True, check=False)
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_it_is_plain_sh(shell: str) -> None:
-    if not shutil.which(shell):
-        unavailable(f"needs {shell}")
+    program(shell)
     words = [shell, "sh"] if shell == "busybox" else [shell]
     subprocess.run([*words, "-n", str(SCRIPT)], check=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from tests.unit.pull_place import BRANCH, MEBIBYTE, Node, make_node
 
 
@@ -46,8 +46,7 @@ def hurry(node: Node, words: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["ssh", "http", "git"])
 def test_a_repository_that_says_nothing_is_given_up(node: Node, silent: str, scheme: str) -> None:
-    if not shutil.which(scheme if scheme == "ssh" else "git"):
-        unavailable(f"needs {scheme}")
+    program(scheme if scheme == "ssh" else "git")
     commit = node.repository.release()
     assert node.pull().returncode == 0
     hurry(node, "-k 10 1")
@@ -70,6 +69,7 @@ def test_http_is_given_up_after_a_minute_of_silence(node: Node, silent: str) -> 
     assert "git ended with 128 after" in node.status["message"]
 
 
+@pytest.mark.usefixtures("signals_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_one_that_waits_for_a_silent_repository_can_be_stopped(node: Node, silent: str, number: signal.Signals) -> None:
     node.repository.release()

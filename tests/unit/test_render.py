@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from tests.conftest import unavailable
+from tests.conftest import program
 from userns import paths, render
 
 TEMPLATES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "templates").iterdir()}
@@ -76,8 +76,7 @@ def test_the_drop_in_runs_the_hook_and_ignores_its_failure() -> None:
 
 @pytest.mark.parametrize("systemd", ["239", "257"])
 def test_systemd_itself_accepts_unit_and_drop_in(tmp_path: Path, systemd: str) -> None:
-    if not shutil.which("systemd-analyze"):
-        unavailable("needs systemd-analyze")
+    program("systemd-analyze")
     there = shutil.which("true") or "/bin/true"
     unit = re.sub(r"(?m)^(ExecStart\w*=-?)\S+", rf"\1{there}", render.unit(TEMPLATES, systemd=systemd))
     drop_in = render.unit_drop_in(TEMPLATES).replace(paths.PRE_START, there)
@@ -225,8 +224,7 @@ def test_a_modprobe_that_hangs_is_cut_off(machine: Machine, shell: str) -> None:
 
 @pytest.mark.parametrize("metacopy", [True, False])
 def test_shellcheck_finds_nothing_in_the_hook(metacopy: bool) -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     text = render.pre_start(TEMPLATES, metacopy=metacopy)
     said = subprocess.run(["shellcheck", "-s", "sh", "-"], input=text, capture_output=True, text=True, check=False)
     assert said.stdout == ""

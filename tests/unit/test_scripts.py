@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tasks import image, node, rollback, verify
 from tasks.files import ROOT, script
 from tasks.operations import ACTIVATION, activation
-from tests.conftest import unavailable
+from tests.conftest import program
 
 ALONE = ("image-launch.sh", "launch.sh", "package.sh", "put.sh", "text.sh")
 TEXTS = {
@@ -35,8 +34,7 @@ def test_every_script_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_shellcheck_finds_nothing(name: str) -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     said = subprocess.run(
         ["shellcheck", "--shell=sh", "--severity=warning", "-"],
         input=TEXTS[name],
@@ -55,8 +53,7 @@ def test_a_script_fits_into_one_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["debootstrap/build.sh", "mkosi/mkosi.finalize"])
 def test_shellcheck_finds_nothing_in_the_examples(name: str) -> None:
-    if not shutil.which("shellcheck"):
-        unavailable("needs shellcheck")
+    program("shellcheck")
     path = ROOT / "examples" / name
     said = subprocess.run(["shellcheck", "--shell=sh", str(path)], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stdout) == (0, "")

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, LabError, LabVM, processes
+from lab import Lab, LabVM
 from lab.kernels import KERNELS
 from lab.mirror import Mirror
 from lab.serving import Served
-from lab.vm import TUN
-from tests.conftest import unavailable
 from tests.node.runs import Operator
 from tests.vm import boots
 from tests.vm import proofs as proving
@@ -38,24 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("vm")
-
-
-def lacking() -> str:
-    """What this machine lacks for virtual machines, and how to get it; "" where it has all."""
-    try:
-        for program in ("qemu-system-x86_64", "qemu-img", "mkfs.ext4"):
-            processes.tool(program)
-    except LabError as error:
-        return str(error)
-    return "" if TUN.exists() else f"virtual machines need {TUN}, which this machine does not have"
-
-
-@pytest.fixture(scope="session")
-def vm_lab(lab: Lab) -> Lab:
-    """The session's lab, on a machine that can have virtual machines too."""
-    if reason := lacking():
-        unavailable(reason)
-    return lab
 
 
 @pytest.fixture(scope="session")
