@@ -49,13 +49,15 @@ class Nodes(Kubectl):
 class Played:
     """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises.
 
-    `loading` is called while a run's inventory is loaded; `reading` is raised while its nodes are read.
+    `refused` are nodes that nobody may change. `loading` is called while a run's inventory is loaded; `reading` is
+    raised while its nodes are read.
     """
 
     directory: Path
     names: tuple[str, ...] = ("n1", "n2", "n3")
     becomes: dict[str, Status | BaseException | Callable[[], None]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     cordoned: set[str] = field(default_factory=set)
     broken: set[tuple[str, str]] = field(default_factory=set)
     hook: Callable[[str, str], None] = lambda *_: None
@@ -107,6 +109,7 @@ class Played:
             raise self.reading
         for host in hosts if request.action != "inventory" else ():
             status = Status.READY if host.name in self.done else Status.CHANGES
+            status = Status.REFUSED if host.name in self.refused else status
             if request.action == "apply":
                 what = self.becomes.get(host.name, Status.CHANGED)
                 if isinstance(what, BaseException):
