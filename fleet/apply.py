@@ -17,13 +17,14 @@ from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
 from fleet.drained import LOOK, Away, left_out, look
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, History, Run, seal
+from fleet.history import History
 from fleet.interrupt import Interrupt, Late
 from fleet.options import Options
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
+from fleet.run import Run
 from fleet.terminal import say, tell
 from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
 from tasks import next_step
@@ -91,8 +92,7 @@ class Applying:
     @contextmanager
     def _written_down(self) -> Iterator[None]:
         """The run's row in the history: begun with the context, and ended with it, whatever happens."""
-        options = self._chosen() | {SEAL: seal(self.request.data)}
-        self.run = self.history.begin("apply", self.request.inventory, options)
+        self.run = self.history.begin("apply", self.request.inventory, self._chosen(), self.request.data)
         try:
             yield
         except KeyboardInterrupt:

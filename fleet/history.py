@@ -14,9 +14,8 @@ import sqlite3
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import scrypt, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,16 @@ from sqlite_utils.db import NotFoundError
 
 from fleet.checkout import inputs
 from fleet.child import ROOT
-from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
+from fleet.outcome import BROKEN_OFF, ENDED_BY_HAND
 from fleet.records import Record, Status
+from fleet.run import Run
 from fleet.run_locks import Locks, process
+from fleet.seal import SEAL, seal
 
-__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
+__all__ = ["CannotEnd", "History", "NoSuchRun", "absolute", "default_path"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
-# The option that tells whether two runs had the same --data, and not what it was.
-SEAL = "data_seal"
 # Of the tables, in the file itself: a later one may hold what is not known here.
 _VERSION = 1
 _SCHEMA = """
@@ -76,69 +75,6 @@ class CannotEnd(Exception):
     """A run cannot be marked as ended, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
-
-    id: int
-    kind: str
-    inventory: str
-    inputs: str
-    commit: str
-    user: str
-    host: str
-    options: Mapping[str, Any]
-    started: str
-    ended: str
-    outcome: str
-    exit_code: int | None
-    totals: Mapping[str, int]
-    has_read: bool
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it has not ended, as far as can be seen from here."""
-        return not self.outcome
-
-    @property
-    def way_out(self) -> str:
-        """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
-        gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
-        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
-
-    @property
-    def changed_nothing(self) -> bool:
-        """Whether it ended before its first wave."""
-        return self.outcome.startswith(BEFORE_A_WAVE)
-
-    @property
-    def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What --limit and --exclude it had: runs with the same ones are over the same part of an inventory."""
-        limit, exclude = (tuple(sorted({*self.options.get(name, ())})) for name in ("limit", "exclude"))
-        return limit, exclude
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it was over the whole inventory."""
-        return not any(self.choice)
-
-    @property
-    def chosen(self) -> str:
-        """Its choice in the words of the command line; "" where it was over the whole inventory."""
-        named = zip(("limit", "exclude"), self.choice, strict=True)
-        return " ".join(f"--{name} {each}" for name, values in named for each in values)
-
-    @property
-    def knows_its_nodes(self) -> bool:
-        """Whether it has read them: one that did not begin, or is still reading, has at most their names."""
-        return self.has_read and not self.outcome.startswith(NOT_BEGUN)
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
-        return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
-
-
 class History:
     """The file, opened; made where there is none."""
 
@@ -162,8 +98,10 @@ class History:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def begin(self, kind: str, inventory: str, options: Mapping[str, Any]) -> int:
-        """A new run, and its number."""
+    def begin(
+        self, kind: str, inventory: str, options: Mapping[str, Any], data: Mapping[str, object] | None = None
+    ) -> int:
+        """A new run, and its number. Of its --data only a seal is kept."""
         row = {
             "kind": kind,
             "inventory": absolute(inventory),
@@ -172,7 +110,7 @@ class History:
             "user": _user(),
             "host": socket.gethostname(),
             "process": process(os.getpid()),
-            "options": json.dumps(options),
+            "options": json.dumps({**options, SEAL: seal(data or {})}),
             "started": _now(),
         }
         with self._db.conn:
@@ -355,21 +293,6 @@ def default_path() -> Path:
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "userns-node" / "history.db"
-
-
-def seal(data: Mapping[str, object]) -> str:
-    """Tells whether two runs had the same data, "" where there is none: a slow digest, as a value may be a password."""
-    return _sealed(data, os.urandom(16).hex()) if data else ""
-
-
-def sealed_as(data: Mapping[str, object], sealed: str) -> bool:
-    """Whether this is the data that was sealed so; of what was not sealed, nothing is known against it."""
-    return not sealed or _sealed(data, sealed.partition(":")[0]) == sealed
-
-
-def _sealed(data: Mapping[str, object], salt: str) -> str:
-    text = json.dumps(data, sort_keys=True, default=str)
-    return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
 
 
 def _user() -> str:

@@ -17,12 +17,13 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import History, NoSuchRun, Run, absolute
+from fleet.history import History, NoSuchRun, absolute
 from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.report_run import before, reported
 from fleet.resume import latest
+from fleet.run import Run
 from fleet.terminal import say
 
 __all__ = ["differences", "end", "history", "prune", "report", "show"]

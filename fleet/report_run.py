@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.history import Run
+from fleet.run import Run
 
 __all__ = ["before", "reported"]
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from fleet.child import CannotRun
 from fleet.events import Request
-from fleet.history import SEAL, History, Run, sealed_as
+from fleet.history import History
 from fleet.outcome import BROKEN_OFF, DONE, ENDED_BY_HAND
 from fleet.records import Record, Status
+from fleet.run import Run
+from fleet.seal import SEAL, sealed_as
 
 __all__ = ["accepted", "done_in", "latest"]
 

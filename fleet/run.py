@@ -1,0 +1,76 @@
+"""A run, as the history knows it: over what it was, how it ended, and what it can tell of its nodes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.outcome import BEFORE_A_WAVE, NOT_BEGUN
+from fleet.seal import SEAL
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
+
+    id: int
+    kind: str
+    inventory: str
+    inputs: str
+    commit: str
+    user: str
+    host: str
+    options: Mapping[str, Any]
+    started: str
+    ended: str
+    outcome: str
+    exit_code: int | None
+    totals: Mapping[str, int]
+    has_read: bool
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended, as far as can be seen from here."""
+        return not self.outcome
+
+    @property
+    def way_out(self) -> str:
+        """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
+        gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
+        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
+
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether it ended before its first wave."""
+        return self.outcome.startswith(BEFORE_A_WAVE)
+
+    @property
+    def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What --limit and --exclude it had: runs with the same ones are over the same part of an inventory."""
+        limit, exclude = (tuple(sorted({*self.options.get(name, ())})) for name in ("limit", "exclude"))
+        return limit, exclude
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was over the whole inventory."""
+        return not any(self.choice)
+
+    @property
+    def chosen(self) -> str:
+        """Its choice in the words of the command line; "" where it was over the whole inventory."""
+        named = zip(("limit", "exclude"), self.choice, strict=True)
+        return " ".join(f"--{name} {each}" for name, values in named for each in values)
+
+    @property
+    def knows_its_nodes(self) -> bool:
+        """Whether it has read them: one that did not begin, or is still reading, has at most their names."""
+        return self.has_read and not self.outcome.startswith(NOT_BEGUN)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
+        return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
