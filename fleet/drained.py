@@ -87,7 +87,7 @@ def left_out(
     """
     names = sorted(drained.keys() - set(has))
     earlier = (each for each in (history.runs(inventory, "apply") if names else ()) if each.id != run)
-    whole = next((each.id for each in earlier if each.is_whole and each.has_read), 0)
+    whole = next((each.id for each in earlier if each.has_all_nodes and each.has_read), 0)
     for name in names:
         if drained[name] >= whole:
             yield (

@@ -121,7 +121,7 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     _knows(old)
     _knows(new)
     was, now = past.records(old.id), past.records(new.id)
-    if old.choice != new.choice:  # what one of them left out has neither come nor gone
+    if old.part != new.part:  # what one of them left out has neither come nor gone
         both = {each.name for each in was} & {each.name for each in now}
         was, now = ([each for each in records if each.name in both] for records in (was, now))
         runs = " and ".join(f"run {each.id} (over {_over(each)})" for each in (old, new))
@@ -141,7 +141,7 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
 def report(
     past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
 ) -> int:
-    """Write the report on a run, else on the last one over a whole inventory, in the forms asked for.
+    """Write the report on a run, else on the last one over an inventory as it is, in the forms asked for.
 
     Raises NoSuchRun, and CannotRun where a file cannot be written.
     """
@@ -157,9 +157,9 @@ def report(
     if run is None:
         raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
     if newer:
-        say(f"run {newer.id} is newer, but over a part of the inventory ({newer.chosen}): --run {newer.id} reports it")
+        say(f"run {newer.id} is newer, but had {newer.chosen}: --run {newer.id} reports it")
     if not run.is_whole:
-        say(f"run {run.id} was over a part of the inventory: {run.chosen}")
+        say(f"run {run.id} had {run.chosen}")
     earlier = before(run, past.runs(run.inventory))
     about = About(
         run=run.id,

@@ -64,7 +64,7 @@ def label(
     not to get it, 1 where kubectl failed, knows no such node, or nobody has read it. Raises CannotRun, BrokenOff,
     NoSuchRun, and what `ask` raises. Without `ask` it only looks.
     """
-    records = last_found(history, request.inventory)
+    records = last_found(history, request.inventory, request.data)
     with events_of(request.model_copy(update={"action": "inventory"}), verbose) as events:
         nodes = {each.name: each.kubernetes_node for each in child.inventory_of(events).hosts}
     there = labels.read()
@@ -99,17 +99,21 @@ def label(
     return 1 if failed else 2 if other and not agreed else 0
 
 
-def last_found(history: History, inventory: str) -> Mapping[str, Record]:
+def last_found(history: History, inventory: str, data: Mapping[str, object]) -> Mapping[str, Record]:
     """The last record of each node: of the last run over the whole inventory, and of those over a part of it since.
 
-    Raises NoSuchRun.
+    What a run with other `data` would have done is nothing that was found; what it did is. Raises NoSuchRun.
     """
-    since = list[int]()
+    since = list[tuple[int, bool]]()
     for run in history.runs(inventory):
         if run.knows_its_nodes:
-            since.append(run.id)
-            if run.is_whole:
+            since.append((run.id, run.had(data)))
+            if run.has_all_nodes and since[-1][1]:
                 break
-    if not since:
-        raise NoSuchRun(f"there is no run over {inventory}: plan one")
-    return {record.name: record for run in reversed(since) for record in history.records(run)}
+    found = dict[str, Record]()
+    for number, counts in reversed(since):
+        changed = history.waves(number)
+        found |= {each.name: each for each in history.records(number) if counts or each.name in changed}
+    if not found:
+        raise NoSuchRun(f"there is no run over {inventory}{' with the same --data' * bool(since)}: plan one")
+    return found

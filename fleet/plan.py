@@ -58,7 +58,7 @@ def _of_host(host: HostEvent, record: Record | None) -> Record:
 
 def run(request: Request, history: History, *, as_json_: bool, verbose: bool, events_of: Events = child.events) -> int:
     """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
-    number = history.begin("plan", request.inventory, options(request))
+    number = history.begin("plan", request.inventory, options(request), request.data)
     asking = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     try:
         _, records = gather(asking, Progress("reading"), verbose, _look_at_limits, events_of)

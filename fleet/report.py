@@ -26,7 +26,8 @@ TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown", NOT_YET)
 class About:
     """The run that is reported, and the one before it (0: none).
 
-    `chosen` is its --limit and --exclude, "" where it was over the whole inventory; `newer` a later run over a part.
+    `chosen` is its --limit, --exclude and --data, "" where it was over the inventory as it is; `newer` a later run that
+    was not.
     """
 
     run: int
