@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -125,14 +125,14 @@ class History:
             body, columns = _stored(record)
             bodies[body["digest"]] = body
             rows.append({"run": run, "name": record.name, "position": position, "wave": None, **columns})
-        with self._db.conn:
+        with self._transaction():
             self._keep(bodies.values())
             self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
 
     def settle(self, run: int, record: Record, wave: int) -> None:
         """What became of a node of the run in its wave. It keeps its place in the order."""
         body, columns = _stored(record)
-        with self._db.conn:
+        with self._transaction():
             self._keep([body])
             self._db.table("nodes").update((run, record.name), {"wave": wave, **columns})
 
@@ -246,6 +246,20 @@ class History:
         """The runs of this kind that have not ended, as far as can be seen from here."""
         unfinished = self._db.table("runs").rows_where("kind = ? and outcome is null", [kind], order_by="id desc")
         return [each for each in map(self._run, [*unfinished]) if each.goes_on]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing of what is written in it. sqlite-utils by itself commits each hundred rows.
+
+        Immediate: one that reads first fails at once where another one writes.
+        """
+        self._db.conn.execute("begin immediate")
+        try:
+            yield
+            self._db.conn.commit()
+        except BaseException:
+            self._db.conn.rollback()
+            raise
 
     def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
         self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)

@@ -72,13 +72,15 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     records = [*remembered(records, drained, say)]
     for line in left_out(history, request.inventory, number, drained, {each.name for each in records}):
         say(line)
-    history.put(number, records)
-    history.finish(number, DONE, exit_code(records))
-    if as_json_:
-        # Not by json: with an indentation it is pure Python, and takes longer than all else that is done here.
-        print(to_json(as_json(request.inventory, records), indent=1).decode())
-    else:
-        print(text.plan(records, diff=request.diff, verbose=verbose), end="")
+    try:
+        history.put(number, records)
+        history.finish(number, DONE, exit_code(records))
+    finally:  # a full disk must not cost what was read
+        if as_json_:
+            # Not by json: with an indentation it is pure Python, and takes longer than all else that is done here.
+            print(to_json(as_json(request.inventory, records), indent=1).decode())
+        else:
+            print(text.plan(records, diff=request.diff, verbose=verbose), end="")
     return exit_code(records)
 
 
