@@ -15,7 +15,7 @@ from fleet import child, consent, other_runs, outcome, resume, text
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
-from fleet.drained import LOOK, Away, left_out, look
+from fleet.drained import LOOK, Away, look, untold
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.interrupt import Interrupt, Late
@@ -160,7 +160,7 @@ class Applying:
             self.records[name] = self._told(record.with_status(record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
                 say(f"{name}: {look(self.drained[name])}")
-        for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
+        for line in untold(self.history, self.request.inventory, self.run, self.drained, self.records):
             say(line)
 
     def _idle(self) -> list[str]:

@@ -225,10 +225,25 @@ class History:
 
     def drained(self, inventory: str) -> dict[str, int]:
         """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it."""
+        return {name: run for name, (run, is_drained) in self._last_known(inventory).items() if is_drained}
+
+    def drained_elsewhere(self, inventory: str) -> dict[str, Run]:
+        """The same of all other inventories, but for what is older than an apply that had a node of that name here."""
+        here = self._last_known(inventory)
+        others = self._db.query("select distinct inventory from runs where inventory != ?", [absolute(inventory)])
+        found = dict[str, int]()
+        for other in [each["inventory"] for each in others]:
+            for name, run in self.drained(other).items():
+                if run > max(found.get(name, 0), here.get(name, (0,))[0]):
+                    found[name] = run
+        return {name: self.run(run) for name, run in found.items()}
+
+    def _last_known(self, inventory: str) -> dict[str, tuple[int, bool]]:
+        """Of each node the latest apply that knows of it, and whether it is drained there."""
         rows = self._db.query(
             f"select name, max(run) as run, is_drained from ({_KNOWING}) group by name", [absolute(inventory)]
         )
-        return {row["name"]: row["run"] for row in rows if row["is_drained"]}
+        return {row["name"]: (row["run"], bool(row["is_drained"])) for row in rows}
 
     def last_words(self, inventory: str, runs: Collection[int]) -> set[int]:
         """The runs to keep with these: for each node that one of them drained, the latest that mentions it.
@@ -317,9 +332,9 @@ def _user() -> str:
 
 
 def absolute(inventory: str) -> str:
-    """An inventory as the history names it."""
+    """An inventory as the history names it: a link keeps its name, which may lead to another release tomorrow."""
     # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
-    return str(Path(inventory).resolve()) if os.path.exists(inventory) else inventory
+    return os.path.abspath(inventory) if os.path.exists(inventory) else inventory
 
 
 def _commit() -> str:

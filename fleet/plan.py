@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from fleet import child, text
 from fleet.child import Events, in_words
-from fleet.drained import left_out, remembered
+from fleet.drained import remembered, untold
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
@@ -70,7 +70,7 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
         raise
     drained = history.drained(request.inventory)  # now: a run may have given some back while we were reading
     records = [*remembered(records, drained, say)]
-    for line in left_out(history, request.inventory, number, drained, {each.name for each in records}):
+    for line in untold(history, request.inventory, number, drained, {each.name for each in records}):
         say(line)
     try:
         history.put(number, records)

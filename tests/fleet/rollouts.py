@@ -55,6 +55,7 @@ class Played:
 
     directory: Path
     names: tuple[str, ...] = ("n1", "n2", "n3")
+    inventory: str = "hosts.py"
     becomes: dict[str, Status | BaseException | Callable[[], None]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
@@ -69,7 +70,7 @@ class Played:
     ) -> int:
         """One run of apply, in waves of up to three after the canary, as a process of its own would make it."""
         history = History(self.directory / "history.db")
-        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
+        request = Request(action="plan", inventory=str(self.directory / self.inventory), exclude=exclude)
         mine = guard or (Nodes(cordoned=self.cordoned, broken=self.broken, hook=self.hook) if drain else Guard())
         options = {"yes": True, "drain": drain, "max_unavailable": "3", "max_failures": 0} | how
         try:
@@ -80,7 +81,7 @@ class Played:
     def plan(self, exclude: tuple[str, ...] = ()) -> int:
         """One run of plan."""
         history = History(self.directory / "history.db")
-        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
+        request = Request(action="plan", inventory=str(self.directory / self.inventory), exclude=exclude)
         try:
             return plan.run(request, history, as_json_=False, verbose=False, events_of=self.events)
         finally:
