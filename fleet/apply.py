@@ -32,10 +32,6 @@ from userns.diff import Mask
 
 __all__ = ["apply"]
 
-_IN_FLIGHT = (
-    "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
-)
-
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
 _MOVED = f"its pods were moved away, and not let back: {LOOK}"
 _OTHERWISE = "the inventory, its data or this checkout changed since the plan: --resume plans anew"
@@ -252,7 +248,7 @@ class Applying:
     def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
         began = time.monotonic()
         for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
-            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [_IN_FLIGHT])
+            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [outcome.IN_FLIGHT])
         say(f"{wave}: {text.names(wave.nodes)}")
         self.history.in_flight(self.run, wave.nodes, wave.number)
         try:
@@ -291,7 +287,8 @@ class Applying:
         except (BrokenOff, CannotRun) as error:
             for record in self._of(names):
                 if record.status is Status.UNKNOWN:
-                    self._settle(record.with_status(Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
+                    why = [outcome.IN_FLIGHT, *str(error).splitlines()]
+                    self._settle(record.with_status(Status.UNKNOWN, why), wave)
 
     def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""

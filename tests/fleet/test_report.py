@@ -176,7 +176,7 @@ def test_metrics_are_in_prometheus_own_format() -> None:
     assert 'userns_node_fleet_version_nodes{component="runc",version="1.4.3"} 2' in lines
     assert 'userns_node_fleet_drift_nodes{inventory="inventories/prod.py"} 1' in lines
     types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(types) == len(set(types)) == 9
+    assert len(types) == len(set(types)) == 10
 
 
 def test_the_command_writes_what_is_asked_for(tmp_path: Path) -> None:
