@@ -115,12 +115,13 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     Raises NoSuchRun.
     """
     new = past.run(numbers[-1])
-    old = past.run(numbers[0]) if len(numbers) > 1 else before(new, past.runs(new.inventory))
+    old = past.run(numbers[0]) if len(numbers) > 1 else next(before(new, past.runs(new.inventory)), None)
     if old is None:
         raise NoSuchRun(f"there is no run over {_over(new)} before run {new.id}")
     _knows(old)
     _knows(new)
-    was, now = past.records(old.id), past.records(new.id)
+    now = past.records(new.id)
+    was = _known_before(past, old, now)
     if old.part != new.part:  # what one of them left out has neither come nor gone
         both = {each.name for each in was} & {each.name for each in now}
         was, now = ([each for each in records if each.name in both] for records in (was, now))
@@ -160,7 +161,7 @@ def report(
         say(f"run {newer.id} is newer, but had {newer.chosen}: --run {newer.id} reports it")
     if not run.is_whole:
         say(f"run {run.id} had {run.chosen}")
-    earlier = before(run, past.runs(run.inventory))
+    earlier, records = next(before(run, past.runs(run.inventory)), None), past.records(run.id)
     about = About(
         run=run.id,
         kind=run.kind,
@@ -176,7 +177,7 @@ def report(
         newer=newer.id if newer else 0,
         newer_chosen=newer.chosen if newer else "",
     )
-    fleet = make(about, past.records(run.id), past.records(earlier.id) if earlier else None, today)
+    fleet = make(about, records, _known_before(past, earlier, records) if earlier else None, today)
     forms = {
         "html": page.html,
         "json": lambda fleet: json.dumps(as_json(fleet), ensure_ascii=False) + "\n",
@@ -187,6 +188,12 @@ def report(
             _write(file, forms[form](fleet))
             say(f"run {run.id} as {form}: {file}")
     return 0
+
+
+def _known_before(past: History, run: Run, after: Sequence[Record]) -> list[Record]:
+    """What was known of its nodes at the end of this run: also of those that it could not read, and `after` has."""
+    earlier = (past.records(each.id) for each in before(run, past.runs(run.inventory)))
+    return drift.last_read(past.records(run.id), after, earlier)
 
 
 def _write(file: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fleet.run import Run
 
@@ -24,7 +24,6 @@ def reported(runs: Iterable[Run]) -> tuple[Run | None, Run | None]:
     return all_nodes or newer, newer if all_nodes not in (None, newer) else None
 
 
-def before(run: Run, runs: Iterable[Run]) -> Run | None:
-    """The run before this one, of those over the same choice of the same inventory, the latest first."""
-    same = (each for each in runs if each.id < run.id and each.choice == run.choice)
-    return next((each for each in same if each.knows_its_nodes), None)
+def before(run: Run, runs: Iterable[Run]) -> Iterator[Run]:
+    """The runs before this one, of those over the same choice of the same inventory, the latest first."""
+    return (each for each in runs if each.id < run.id and each.choice == run.choice and each.knows_its_nodes)

@@ -179,3 +179,30 @@ def test_a_file_that_somebody_edited_is_told_by_its_change(before: Record) -> No
 def test_of_what_is_still_to_be_changed_the_differences_are_told() -> None:
     (drift,) = between([node(Status.WAITING, TOML)], [node(Status.CHANGES, UNIT)])
     assert drift.what == (f"would now {UNIT}", f"would no longer {TOML}")
+
+
+def test_what_became_otherwise_while_a_node_could_not_be_reached_is_told(tmp_path: Path) -> None:
+    first = Record(name="n1", status=Status.CHANGED, tier="idmapped", kernel="6.12", changes=(TOML,))
+    lost = Record(name="n1", status=Status.UNREACHABLE, reasons=("timeout",))
+    back = Record(name="n1", status=Status.CHANGES, tier="rootfs-only", kernel="6.1", changes=(TOML,))
+    never = Record(name="n2", status=Status.UNREACHABLE, reasons=("timeout",))
+    read = Record(name="n2", status=Status.READY, tier="idmapped", kernel="6.12")
+    part = {"limit": ["n1"]}
+    home = written(
+        tmp_path, ({}, [first, never]), (part, [back]), ({}, [lost, never]), ({}, [lost, never]), ({}, [back, read])
+    )
+    told = [
+        {
+            "name": "n1",
+            "what": [
+                "unreachable -> changes",
+                "tier idmapped -> rootfs-only",
+                "kernel 6.12 -> 6.1",
+                f"would now {TOML}",
+            ],
+        },
+        {"name": "n2", "what": ["unreachable -> ready"]},
+    ]
+    assert fleet_py("drift", "5", "--json", home=home).json["drift"] == told
+    assert fleet_py("report", "prod", "--json", "-", home=home).json["drift"] == told
+    assert fleet_py("drift", "4", "--json", home=home).json["drift"] == []

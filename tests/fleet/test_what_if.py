@@ -60,7 +60,7 @@ def test_a_plan_with_a_setting_of_its_own_is_no_state_of_the_fleet(past: Past, t
     first, what_if = past.ran(READY), past.ran(REFUSED, data=OTHER)
     assert past.found() == {"n1": Status.READY}
     assert past.reported() == [first, what_if]
-    assert before(past.history.run(what_if), past.history.runs("prod")) is None
+    assert [*before(past.history.run(what_if), past.history.runs("prod"))] == []
     report = fleet_py("report", "prod", "--json", "-", home=tmp_path)
     assert report.json["totals"] == {"ready": 1}
     assert "run 2 is newer, but had --data kubernetes_version: --run 2 reports it" in report.stderr
