@@ -22,6 +22,7 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet import history_file
 from fleet.checkout import inputs
 from fleet.child import ROOT
 from fleet.outcome import BROKEN_OFF, ENDED_BY_HAND
@@ -76,20 +77,24 @@ class CannotEnd(Exception):
 
 
 class History:
-    """The file, opened; made where there is none."""
+    """The file, opened."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+    def __init__(self, path: Path, *, reads: bool = False) -> None:
+        """Where it only `reads`, nothing is made or written; one that is not there yet is empty."""
         self.path = path
-        self._locks = Locks(path.with_name(f"{path.name}.lock"), path.stat().st_mode & 0o777)
-        self._db = Database(path)
+        if not reads:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        self._locks = Locks(path.with_name(f"{path.name}.lock"), None if reads else path.stat().st_mode & 0o777)
+        self._db = history_file.read(path) if reads else Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
         if (written := self._db.conn.execute("pragma user_version").fetchone()[0]) > _VERSION:
             self.close()
             raise sqlite3.DatabaseError(f"it was written by a newer userns-node (version {written} of its tables)")
-        self._db.enable_wal()
-        self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
+        if not reads:
+            self._db.enable_wal()
+        if written < _VERSION and (not reads or self._db.memory):
+            self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
 
     def close(self) -> None:
         """Close the file. The runs that were begun here live no longer."""
