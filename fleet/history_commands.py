@@ -23,7 +23,7 @@ from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.report_run import before, reported
 from fleet.resume import latest
-from fleet.run import Run
+from fleet.run import Run, short
 from fleet.terminal import say
 
 __all__ = ["differences", "end", "history", "prune", "report", "show"]
@@ -41,7 +41,7 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
     rows = [
         [
             *(each.id, each.started, each.kind, each.inventory, each.chosen or "all", each.user),
-            *(_commit(each), _counts(each), _outcome(each)),
+            *(short(each.commit) or "-", _counts(each), _outcome(each)),
         ]
         for each in runs
     ]
@@ -98,7 +98,7 @@ def show(past: History, number: int, names: Sequence[str], json_: bool, verbose:
         nodes = {name: {**node, "wave": waves.get(name)} for name, node in nodes_as_json(records).items()}
         print(json.dumps({**run.as_json(), "nodes": nodes}, indent=1, ensure_ascii=False))
         return 0
-    print(f"run {run.id}: {run.kind} {_over(run)}, by {run.user} on {run.host}, commit {_commit(run)}")
+    print(f"run {run.id}: {run.kind} {_over(run)}, by {run.user} on {run.host}, commit {short(run.commit) or '-'}")
     print(f"from {run.started} to {run.ended or '-'}: {_outcome(run)}\n")
     print(text.plan(records, verbose=verbose), end="")
     for wave in sorted(set(waves.values())):
@@ -253,10 +253,6 @@ _DID = {Status.CHANGED: "did", Status.FAILED: "was to", Status.UNKNOWN: "was to"
 
 def _indented(line: str) -> str:
     return f"  {line}"
-
-
-def _commit(run: Run) -> str:
-    return run.commit[:10] + run.commit[40:] if run.commit else "-"
 
 
 def _counts(run: Run) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from fleet.outcome import BEFORE_A_WAVE, NOT_BEGUN
 from fleet.seal import SEAL, sealed_as
 
-__all__ = ["Run"]
+__all__ = ["Run", "short"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +94,8 @@ class Run:
 def _settings(names: Iterable[str]) -> tuple[str, ...]:
     """How a node is reached (ssh_password, _sudo) changes nothing of what it is."""
     return tuple(sorted({each for each in names if not each.startswith(("ssh_", "_"))}))
+
+
+def short(commit: str) -> str:
+    """A commit for people, with the "+" of one whose files were changed."""
+    return commit[:10] + commit[40:]

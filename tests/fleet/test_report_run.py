@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fleet import page, report
 from fleet.drift import between
 from fleet.history import History
 from fleet.records import Record, Status
@@ -151,6 +152,11 @@ def test_a_node_whose_pods_are_away_is_shown_as_such(tmp_path: Path) -> None:
     drained = Record(name="n1", status=Status.FAILED, changes=("restart containerd.service",), drained=True)
     text = fleet_py("show", "1", "n1", home=written(tmp_path, ({}, [drained]))).stdout
     assert "  was to restart containerd.service\n  its pods were moved away, and not let back\n" in text
+
+
+def test_a_checkout_that_was_edited_is_not_shown_as_its_commit() -> None:
+    about = report.About(1, "plan", "prod", "2026-11-25T10:00:00+00:00", "", "done", "ops", commit=f"{'a' * 40}+")
+    assert "commit <code>aaaaaaaaaa+</code>" in page.html(report.make(about, [], None))
 
 
 # --- what is drift, and what is not -------------------------------------------------------------------------------
