@@ -15,25 +15,22 @@ from fleet import child, consent, other_runs, outcome, resume, text
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
-from fleet.drained import LOOK, Away, left_out, look
+from fleet.drained import LOOK, Away, look, untold
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
-from fleet.history import SEAL, History, Run, seal
+from fleet.history import History
 from fleet.interrupt import Interrupt, Late
 from fleet.options import Options
 from fleet.plan import gather, nodes_as_json
 from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
+from fleet.run import Run
 from fleet.terminal import say, tell
 from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
 from tasks import next_step
 from userns.diff import Mask
 
 __all__ = ["apply"]
-
-_IN_FLIGHT = (
-    "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
-)
 
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
 _MOVED = f"its pods were moved away, and not let back: {LOOK}"
@@ -91,8 +88,7 @@ class Applying:
     @contextmanager
     def _written_down(self) -> Iterator[None]:
         """The run's row in the history: begun with the context, and ended with it, whatever happens."""
-        options = self._chosen() | {SEAL: seal(self.request.data)}
-        self.run = self.history.begin("apply", self.request.inventory, options)
+        self.run = self.history.begin("apply", self.request.inventory, self._chosen(), self.request.data)
         try:
             yield
         except KeyboardInterrupt:
@@ -160,7 +156,7 @@ class Applying:
             self.records[name] = self._told(record.with_status(record.status, () if record.is_well else record.reasons))
             if not self.options.drain:
                 say(f"{name}: {look(self.drained[name])}")
-        for line in left_out(self.history, self.request.inventory, self.run, self.drained, self.records):
+        for line in untold(self.history, self.request.inventory, self.run, self.drained, self.records):
             say(line)
 
     def _idle(self) -> list[str]:
@@ -252,7 +248,7 @@ class Applying:
     def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
         began = time.monotonic()
         for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
-            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [_IN_FLIGHT])
+            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [outcome.IN_FLIGHT])
         say(f"{wave}: {text.names(wave.nodes)}")
         self.history.in_flight(self.run, wave.nodes, wave.number)
         try:
@@ -291,7 +287,8 @@ class Applying:
         except (BrokenOff, CannotRun) as error:
             for record in self._of(names):
                 if record.status is Status.UNKNOWN:
-                    self._settle(record.with_status(Status.UNKNOWN, [_IN_FLIGHT, *str(error).splitlines()]), wave)
+                    why = [outcome.IN_FLIGHT, *str(error).splitlines()]
+                    self._settle(record.with_status(Status.UNKNOWN, why), wave)
 
     def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""

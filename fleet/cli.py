@@ -218,7 +218,8 @@ def _looking_back(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with _opened(options, makes=False) as history:
+    looks = options.end is None and options.prune is None
+    with _opened(options, makes=False, reads=looks) as history:
         if options.end is not None:
             return history_commands.end(history, options.end)
         if options.prune is not None:
@@ -227,13 +228,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    with _opened(options, makes=False) as history:
+    with _opened(options, makes=False, reads=True) as history:
         return history_commands.show(history, options.number, options.nodes, options.json, options.verbose)
 
 
 def _drift(options: argparse.Namespace) -> int:
     numbers = [each for each in (options.before, options.after) if each is not None]
-    with _opened(options, makes=False) as history:
+    with _opened(options, makes=False, reads=True) as history:
         return history_commands.differences(history, numbers, options.json)
 
 
@@ -246,20 +247,20 @@ def _report(options: argparse.Namespace) -> int:
     given = {form: os.path.realpath(file) for form, file in files.items() if file and str(file) != "-"}
     if same := [f"--{form}" for form, file in given.items() if [*given.values()].count(file) > 1]:
         raise CannotRun(f"{' and '.join(same)} are one file, which would have the last of them: give each its own")
-    with _opened(options, makes=False) as history:
+    with _opened(options, makes=False, reads=True) as history:
         return history_commands.report(history, options.inventory, options.number, files, datetime.now(UTC).date())
 
 
 @contextmanager
-def _opened(options: argparse.Namespace, *, makes: bool = True) -> Iterator[History]:
+def _opened(options: argparse.Namespace, *, makes: bool = True, reads: bool = False) -> Iterator[History]:
     try:
         path = options.history or default_path()
     except RuntimeError as error:
         raise CannotRun(f"the history has no place ({error}): name one with --history") from error
-    if not makes and options.history and not path.exists():
-        raise CannotRun(f"there is no history {path}")
     try:
-        history = History(path)
+        if not makes and options.history and not path.exists():
+            raise CannotRun(f"there is no history {path}")
+        history = History(path, reads=reads)
     except (OSError, sqlite3.Error) as error:
         raise CannotRun(f"the history {path} cannot be opened ({error}): name another one with --history") from error
     try:
@@ -342,7 +343,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _label(options: argparse.Namespace) -> int:
-    with _opened(options, makes=False) as history:
+    with _opened(options, makes=False, reads=True) as history:
         return label(
             _request(options),
             history,

@@ -9,7 +9,7 @@ from fleet.drain import Guard
 from fleet.history import History
 from fleet.records import Record
 
-__all__ = ["LOOK", "Away", "left_out", "look", "remembered"]
+__all__ = ["LOOK", "Away", "look", "remembered", "untold"]
 
 
 @dataclass
@@ -78,19 +78,26 @@ def remembered(records: Iterable[Record], drained: Mapping[str, int], say: Calla
         yield record.model_copy(update={"drained": True, "reasons": (*record.reasons, look(run))})
 
 
-def left_out(
+def untold(
     history: History, inventory: str, run: int, drained: Mapping[str, int], has: Collection[str]
 ) -> Iterator[str]:
-    """A line for each of the `drained` that `run` has not, with which nobody would think of them.
+    """A line for each drained node of which no record of `run` tells, and nobody would think.
 
+    Those are the `drained` that it has not, and what was drained by another name of the inventory: it was moved, say.
     One that an earlier run over the whole inventory did not have either is gone from it, and was told of then.
     """
     names = sorted(drained.keys() - set(has))
     earlier = (each for each in (history.runs(inventory, "apply") if names else ()) if each.id != run)
-    whole = next((each.id for each in earlier if each.is_whole and each.has_read), 0)
+    whole = next((each.id for each in earlier if each.has_all_nodes and each.has_read), 0)
     for name in names:
         if drained[name] >= whole:
             yield (
                 f"{name}: {_moved(drained[name])}, and this run leaves it out: look whether it is cordoned "
                 f"(fleet.py show {drained[name]} {name}), or apply to it with --drain"
+            )
+    for name, other in sorted(history.drained_elsewhere(inventory).items()):
+        if name in has:
+            yield (
+                f"{name}: {_moved(other.id)}. That was over {other.inventory}, of which this run knows nothing: look "
+                f"whether it is cordoned (fleet.py show {other.id} {name}), or apply to it there with --drain"
             )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.records import Record, Status
 
-__all__ = ["Drift", "between"]
+__all__ = ["Drift", "between", "last_read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,25 @@ class Drift:
 
     name: str
     what: tuple[str, ...]
+
+
+def last_read(before: Sequence[Record], after: Iterable[Record], earlier: Iterable[Iterable[Record]]) -> list[Record]:
+    """The records of the run before, completed for `between` by what `earlier` runs, the latest first, have last read.
+
+    One that could not be read in that run has its status alone. Only those matter that were read again in `after`.
+    """
+    again = {each.name for each in after if each.tier}
+    unread = {each.name for each in before if not each.tier and each.name in again}
+    found = dict[str, Record]()
+    for records in earlier if unread else ():
+        found |= {each.name: each for each in records if each.tier and each.name in unread}
+        if not (unread := unread - found.keys()):
+            break
+    return [_with_status(found[each.name], each) if each.name in found else each for each in before]
+
+
+def _with_status(read: Record, of: Record) -> Record:
+    return read.model_copy(update={"status": of.status, "reasons": of.reasons, "changes": _to_do(read)})
 
 
 def between(before: Iterable[Record], after: Iterable[Record]) -> list[Drift]:

@@ -13,28 +13,28 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from hashlib import scrypt, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from fleet import history_file
 from fleet.checkout import inputs
 from fleet.child import ROOT
-from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
+from fleet.outcome import BROKEN_OFF, ENDED_BY_HAND
 from fleet.records import Record, Status
+from fleet.run import Run
 from fleet.run_locks import Locks, process
+from fleet.seal import SEAL, seal
 
-__all__ = ["SEAL", "CannotEnd", "History", "NoSuchRun", "Run", "absolute", "default_path", "seal", "sealed_as"]
+__all__ = ["CannotEnd", "History", "NoSuchRun", "absolute", "default_path"]
 
 # Another run's transaction takes milliseconds; a slow disk may make it more.
 BUSY_SECONDS = 60
-# The option that tells whether two runs had the same --data, and not what it was.
-SEAL = "data_seal"
 # Of the tables, in the file itself: a later one may hold what is not known here.
 _VERSION = 1
 _SCHEMA = """
@@ -76,84 +76,25 @@ class CannotEnd(Exception):
     """A run cannot be marked as ended, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
-
-    id: int
-    kind: str
-    inventory: str
-    inputs: str
-    commit: str
-    user: str
-    host: str
-    options: Mapping[str, Any]
-    started: str
-    ended: str
-    outcome: str
-    exit_code: int | None
-    totals: Mapping[str, int]
-    has_read: bool
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it has not ended, as far as can be seen from here."""
-        return not self.outcome
-
-    @property
-    def way_out(self) -> str:
-        """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
-        gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
-        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
-
-    @property
-    def changed_nothing(self) -> bool:
-        """Whether it ended before its first wave."""
-        return self.outcome.startswith(BEFORE_A_WAVE)
-
-    @property
-    def choice(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What --limit and --exclude it had: runs with the same ones are over the same part of an inventory."""
-        limit, exclude = (tuple(sorted({*self.options.get(name, ())})) for name in ("limit", "exclude"))
-        return limit, exclude
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it was over the whole inventory."""
-        return not any(self.choice)
-
-    @property
-    def chosen(self) -> str:
-        """Its choice in the words of the command line; "" where it was over the whole inventory."""
-        named = zip(("limit", "exclude"), self.choice, strict=True)
-        return " ".join(f"--{name} {each}" for name, values in named for each in values)
-
-    @property
-    def knows_its_nodes(self) -> bool:
-        """Whether it has read them: one that did not begin, or is still reading, has at most their names."""
-        return self.has_read and not self.outcome.startswith(NOT_BEGUN)
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
-        return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
-
-
 class History:
-    """The file, opened; made where there is none."""
+    """The file, opened."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+    def __init__(self, path: Path, *, reads: bool = False) -> None:
+        """Where it only `reads`, nothing is made or written; one that is not there yet is empty."""
         self.path = path
-        self._locks = Locks(path.with_name(f"{path.name}.lock"), path.stat().st_mode & 0o777)
-        self._db = Database(path)
+        if not reads:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        self._locks = Locks(path.with_name(f"{path.name}.lock"), None if reads else path.stat().st_mode & 0o777)
+        self._db = history_file.read(path) if reads else Database(path)
         self._db.conn.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
         if (written := self._db.conn.execute("pragma user_version").fetchone()[0]) > _VERSION:
             self.close()
             raise sqlite3.DatabaseError(f"it was written by a newer userns-node (version {written} of its tables)")
-        self._db.enable_wal()
-        self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
+        if not reads:
+            self._db.enable_wal()
+        if written < _VERSION and (not reads or self._db.memory):
+            self._db.conn.executescript(f"{_SCHEMA}; pragma user_version = {_VERSION};")
 
     def close(self) -> None:
         """Close the file. The runs that were begun here live no longer."""
@@ -162,8 +103,10 @@ class History:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def begin(self, kind: str, inventory: str, options: Mapping[str, Any]) -> int:
-        """A new run, and its number."""
+    def begin(
+        self, kind: str, inventory: str, options: Mapping[str, Any], data: Mapping[str, object] | None = None
+    ) -> int:
+        """A new run, and its number. Of its --data only a seal is kept."""
         row = {
             "kind": kind,
             "inventory": absolute(inventory),
@@ -172,7 +115,7 @@ class History:
             "user": _user(),
             "host": socket.gethostname(),
             "process": process(os.getpid()),
-            "options": json.dumps(options),
+            "options": json.dumps({**options, SEAL: seal(data or {})}),
             "started": _now(),
         }
         with self._db.conn:
@@ -187,14 +130,14 @@ class History:
             body, columns = _stored(record)
             bodies[body["digest"]] = body
             rows.append({"run": run, "name": record.name, "position": position, "wave": None, **columns})
-        with self._db.conn:
+        with self._transaction():
             self._keep(bodies.values())
             self._db.table("nodes").insert_all(rows, pk=("run", "name"), replace=True)
 
     def settle(self, run: int, record: Record, wave: int) -> None:
         """What became of a node of the run in its wave. It keeps its place in the order."""
         body, columns = _stored(record)
-        with self._db.conn:
+        with self._transaction():
             self._keep([body])
             self._db.table("nodes").update((run, record.name), {"wave": wave, **columns})
 
@@ -287,10 +230,25 @@ class History:
 
     def drained(self, inventory: str) -> dict[str, int]:
         """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it."""
+        return {name: run for name, (run, is_drained) in self._last_known(inventory).items() if is_drained}
+
+    def drained_elsewhere(self, inventory: str) -> dict[str, Run]:
+        """The same of all other inventories, but for what is older than an apply that had a node of that name here."""
+        here = self._last_known(inventory)
+        others = self._db.query("select distinct inventory from runs where inventory != ?", [absolute(inventory)])
+        found = dict[str, int]()
+        for other in [each["inventory"] for each in others]:
+            for name, run in self.drained(other).items():
+                if run > max(found.get(name, 0), here.get(name, (0,))[0]):
+                    found[name] = run
+        return {name: self.run(run) for name, run in found.items()}
+
+    def _last_known(self, inventory: str) -> dict[str, tuple[int, bool]]:
+        """Of each node the latest apply that knows of it, and whether it is drained there."""
         rows = self._db.query(
             f"select name, max(run) as run, is_drained from ({_KNOWING}) group by name", [absolute(inventory)]
         )
-        return {row["name"]: row["run"] for row in rows if row["is_drained"]}
+        return {row["name"]: (row["run"], bool(row["is_drained"])) for row in rows}
 
     def last_words(self, inventory: str, runs: Collection[int]) -> set[int]:
         """The runs to keep with these: for each node that one of them drained, the latest that mentions it.
@@ -308,6 +266,20 @@ class History:
         """The runs of this kind that have not ended, as far as can be seen from here."""
         unfinished = self._db.table("runs").rows_where("kind = ? and outcome is null", [kind], order_by="id desc")
         return [each for each in map(self._run, [*unfinished]) if each.goes_on]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing of what is written in it. sqlite-utils by itself commits each hundred rows.
+
+        Immediate: one that reads first fails at once where another one writes.
+        """
+        self._db.conn.execute("begin immediate")
+        try:
+            yield
+            self._db.conn.commit()
+        except BaseException:
+            self._db.conn.rollback()
+            raise
 
     def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
         self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)
@@ -357,21 +329,6 @@ def default_path() -> Path:
     return Path(state) / "userns-node" / "history.db"
 
 
-def seal(data: Mapping[str, object]) -> str:
-    """Tells whether two runs had the same data, "" where there is none: a slow digest, as a value may be a password."""
-    return _sealed(data, os.urandom(16).hex()) if data else ""
-
-
-def sealed_as(data: Mapping[str, object], sealed: str) -> bool:
-    """Whether this is the data that was sealed so; of what was not sealed, nothing is known against it."""
-    return not sealed or _sealed(data, sealed.partition(":")[0]) == sealed
-
-
-def _sealed(data: Mapping[str, object], salt: str) -> str:
-    text = json.dumps(data, sort_keys=True, default=str)
-    return f"{salt}:{scrypt(text.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()}"
-
-
 def _user() -> str:
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
@@ -380,9 +337,9 @@ def _user() -> str:
 
 
 def absolute(inventory: str) -> str:
-    """An inventory as the history names it."""
+    """An inventory as the history names it: a link keeps its name, which may lead to another release tomorrow."""
     # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
-    return str(Path(inventory).resolve()) if os.path.exists(inventory) else inventory
+    return os.path.abspath(inventory) if os.path.exists(inventory) else inventory
 
 
 def _commit() -> str:

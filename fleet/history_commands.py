@@ -17,12 +17,13 @@ from tabulate import tabulate
 
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
-from fleet.history import History, NoSuchRun, Run, absolute
+from fleet.history import History, NoSuchRun, absolute
 from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.report_run import before, reported
 from fleet.resume import latest
+from fleet.run import Run, short
 from fleet.terminal import say
 
 __all__ = ["differences", "end", "history", "prune", "report", "show"]
@@ -40,7 +41,7 @@ def history(past: History, inventory: str | None, count: int, json_: bool) -> in
     rows = [
         [
             *(each.id, each.started, each.kind, each.inventory, each.chosen or "all", each.user),
-            *(_commit(each), _counts(each), _outcome(each)),
+            *(short(each.commit) or "-", _counts(each), _outcome(each)),
         ]
         for each in runs
     ]
@@ -97,7 +98,7 @@ def show(past: History, number: int, names: Sequence[str], json_: bool, verbose:
         nodes = {name: {**node, "wave": waves.get(name)} for name, node in nodes_as_json(records).items()}
         print(json.dumps({**run.as_json(), "nodes": nodes}, indent=1, ensure_ascii=False))
         return 0
-    print(f"run {run.id}: {run.kind} {_over(run)}, by {run.user} on {run.host}, commit {_commit(run)}")
+    print(f"run {run.id}: {run.kind} {_over(run)}, by {run.user} on {run.host}, commit {short(run.commit) or '-'}")
     print(f"from {run.started} to {run.ended or '-'}: {_outcome(run)}\n")
     print(text.plan(records, verbose=verbose), end="")
     for wave in sorted(set(waves.values())):
@@ -114,13 +115,14 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
     Raises NoSuchRun.
     """
     new = past.run(numbers[-1])
-    old = past.run(numbers[0]) if len(numbers) > 1 else before(new, past.runs(new.inventory))
+    old = past.run(numbers[0]) if len(numbers) > 1 else next(before(new, past.runs(new.inventory)), None)
     if old is None:
         raise NoSuchRun(f"there is no run over {_over(new)} before run {new.id}")
     _knows(old)
     _knows(new)
-    was, now = past.records(old.id), past.records(new.id)
-    if old.choice != new.choice:  # what one of them left out has neither come nor gone
+    now = past.records(new.id)
+    was = _known_before(past, old, now)
+    if old.part != new.part:  # what one of them left out has neither come nor gone
         both = {each.name for each in was} & {each.name for each in now}
         was, now = ([each for each in records if each.name in both] for records in (was, now))
         runs = " and ".join(f"run {each.id} (over {_over(each)})" for each in (old, new))
@@ -140,7 +142,7 @@ def differences(past: History, numbers: Sequence[int], json_: bool) -> int:
 def report(
     past: History, inventory: str | None, number: int | None, files: Mapping[str, Path | None], today: date
 ) -> int:
-    """Write the report on a run, else on the last one over a whole inventory, in the forms asked for.
+    """Write the report on a run, else on the last one over an inventory as it is, in the forms asked for.
 
     Raises NoSuchRun, and CannotRun where a file cannot be written.
     """
@@ -156,10 +158,10 @@ def report(
     if run is None:
         raise NoSuchRun(f"there is no run{f' over {inventory}' if inventory else ''} to report: plan one")
     if newer:
-        say(f"run {newer.id} is newer, but over a part of the inventory ({newer.chosen}): --run {newer.id} reports it")
+        say(f"run {newer.id} is newer, but had {newer.chosen}: --run {newer.id} reports it")
     if not run.is_whole:
-        say(f"run {run.id} was over a part of the inventory: {run.chosen}")
-    earlier = before(run, past.runs(run.inventory))
+        say(f"run {run.id} had {run.chosen}")
+    earlier, records = next(before(run, past.runs(run.inventory)), None), past.records(run.id)
     about = About(
         run=run.id,
         kind=run.kind,
@@ -175,7 +177,7 @@ def report(
         newer=newer.id if newer else 0,
         newer_chosen=newer.chosen if newer else "",
     )
-    fleet = make(about, past.records(run.id), past.records(earlier.id) if earlier else None, today)
+    fleet = make(about, records, _known_before(past, earlier, records) if earlier else None, today)
     forms = {
         "html": page.html,
         "json": lambda fleet: json.dumps(as_json(fleet), ensure_ascii=False) + "\n",
@@ -186,6 +188,12 @@ def report(
             _write(file, forms[form](fleet))
             say(f"run {run.id} as {form}: {file}")
     return 0
+
+
+def _known_before(past: History, run: Run, after: Sequence[Record]) -> list[Record]:
+    """What was known of its nodes at the end of this run: also of those that it could not read, and `after` has."""
+    earlier = (past.records(each.id) for each in before(run, past.runs(run.inventory)))
+    return drift.last_read(past.records(run.id), after, earlier)
 
 
 def _write(file: Path, text: str) -> None:
@@ -245,10 +253,6 @@ _DID = {Status.CHANGED: "did", Status.FAILED: "was to", Status.UNKNOWN: "was to"
 
 def _indented(line: str) -> str:
     return f"  {line}"
-
-
-def _commit(run: Run) -> str:
-    return run.commit[:10] + run.commit[40:] if run.commit else "-"
 
 
 def _counts(run: Run) -> str:

@@ -11,6 +11,7 @@ from fleet.child import CannotRun, Events
 from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
+from fleet.outcome import EXIT_INTERRUPTED
 from fleet.records import Record
 from fleet.terminal import say
 from tasks.next_step import LABEL
@@ -61,10 +62,10 @@ def label(
     """Label the chosen nodes of an inventory as they were last found, once it was told how, and `ask` says yes.
 
     The result is the exit code: 0 where each has the label that it should have (now), 2 where one has not and it is
-    not to get it, 1 where kubectl failed, knows no such node, or nobody has read it. Raises CannotRun, BrokenOff,
-    NoSuchRun, and what `ask` raises. Without `ask` it only looks.
+    not to get it, 1 where kubectl failed, knows no such node, or nobody has read it, 130 where somebody left. Raises
+    CannotRun, BrokenOff, NoSuchRun, and what `ask` raises. Without `ask` it only looks.
     """
-    records = last_found(history, request.inventory)
+    records = last_found(history, request.inventory, request.data)
     with events_of(request.model_copy(update={"action": "inventory"}), verbose) as events:
         nodes = {each.name: each.kubernetes_node for each in child.inventory_of(events).hosts}
     there = labels.read()
@@ -92,24 +93,32 @@ def label(
     if not other and not failed:
         print(f"nothing to do: {text.counted(len(nodes))} labelled as last found")
     agreed = bool(other and ask and ask())
-    for tier, names in sorted(other.items()) if agreed else ():
-        if why := labels.write(names, tier):
-            say(f"kubectl label failed: {why}")
-            failed = True
+    try:
+        for tier, names in sorted(other.items()) if agreed else ():
+            if why := labels.write(names, tier):
+                say(f"kubectl label failed: {why}")
+                failed = True
+    except KeyboardInterrupt:
+        say("stopped; some of these labels may have been written: the same command writes the others")
+        return EXIT_INTERRUPTED
     return 1 if failed else 2 if other and not agreed else 0
 
 
-def last_found(history: History, inventory: str) -> Mapping[str, Record]:
+def last_found(history: History, inventory: str, data: Mapping[str, object]) -> Mapping[str, Record]:
     """The last record of each node: of the last run over the whole inventory, and of those over a part of it since.
 
-    Raises NoSuchRun.
+    What a run with other `data` would have done is nothing that was found; what it did is. Raises NoSuchRun.
     """
-    since = list[int]()
+    since = list[tuple[int, bool]]()
     for run in history.runs(inventory):
         if run.knows_its_nodes:
-            since.append(run.id)
-            if run.is_whole:
+            since.append((run.id, run.had(data)))
+            if run.has_all_nodes and since[-1][1]:
                 break
-    if not since:
-        raise NoSuchRun(f"there is no run over {inventory}: plan one")
-    return {record.name: record for run in reversed(since) for record in history.records(run)}
+    found = dict[str, Record]()
+    for number, counts in reversed(since):
+        changed = history.waves(number)
+        found |= {each.name: each for each in history.records(number) if counts or each.name in changed}
+    if not found:
+        raise NoSuchRun(f"there is no run over {inventory}{' with the same --data' * bool(since)}: plan one")
+    return found

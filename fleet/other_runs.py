@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from itertools import takewhile
 
@@ -26,7 +27,7 @@ def refuse(history: History, run: int, inventory: str, hosts: Iterable[HostEvent
         who = f"run {other.id} of {other.user} on {other.host}, since {other.started}, goes on over"
         if shared := sorted(names & {each.name for each in theirs}):
             raise CannotRun(f"{who} {text.names(shared)}: {other.way_out}")
-        if other.inventory != absolute(inventory):
+        if os.path.realpath(other.inventory) != os.path.realpath(absolute(inventory)):
             continue
         if shared := sorted(groups & {group for each in theirs for group in each.groups}):
             raise CannotRun(

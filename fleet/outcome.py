@@ -11,6 +11,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "INTERRUPTED",
     "INTERRUPTED_BEFORE",
+    "IN_FLIGHT",
     "NOT_BEGUN",
     "STOPPED",
 ]
@@ -25,4 +26,8 @@ BROKEN_OFF = "broken off"
 ENDED_BY_HAND = "ended by hand"
 # Of a run that has begun no wave, and so has changed nothing.
 BEFORE_A_WAVE = (NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE)
+# The reason of a node whose change was not seen to its end; while the run goes on it is being changed.
+IN_FLIGHT = (
+    "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
+)
 EXIT_INTERRUPTED = 130

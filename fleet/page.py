@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fleet.records import Record
 from fleet.report import NOT_YET, TIERS, Fleet, fix, tier
+from fleet.run import short
 
 __all__ = ["html"]
 
@@ -31,6 +32,7 @@ def html(fleet: Fleet) -> str:
     )
     return environment.get_template("page.html").render(
         fleet=fleet,
+        commit=short(fleet.about.commit),
         tiers=TIERS,
         bars=_bars(fleet),
         named=NAMED,

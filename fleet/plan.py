@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from fleet import child, text
 from fleet.child import Events, in_words
-from fleet.drained import left_out, remembered
+from fleet.drained import remembered, untold
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
@@ -58,7 +58,7 @@ def _of_host(host: HostEvent, record: Record | None) -> Record:
 
 def run(request: Request, history: History, *, as_json_: bool, verbose: bool, events_of: Events = child.events) -> int:
     """Plan for all hosts and print it. The exit code: 0 nothing to do, 2 changes, 1 a node that needs attention."""
-    number = history.begin("plan", request.inventory, options(request))
+    number = history.begin("plan", request.inventory, options(request), request.data)
     asking = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     try:
         _, records = gather(asking, Progress("reading"), verbose, _look_at_limits, events_of)
@@ -70,15 +70,17 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
         raise
     drained = history.drained(request.inventory)  # now: a run may have given some back while we were reading
     records = [*remembered(records, drained, say)]
-    for line in left_out(history, request.inventory, number, drained, {each.name for each in records}):
+    for line in untold(history, request.inventory, number, drained, {each.name for each in records}):
         say(line)
-    history.put(number, records)
-    history.finish(number, DONE, exit_code(records))
-    if as_json_:
-        # Not by json: with an indentation it is pure Python, and takes longer than all else that is done here.
-        print(to_json(as_json(request.inventory, records), indent=1).decode())
-    else:
-        print(text.plan(records, diff=request.diff, verbose=verbose), end="")
+    try:
+        history.put(number, records)
+        history.finish(number, DONE, exit_code(records))
+    finally:  # a full disk must not cost what was read
+        if as_json_:
+            # Not by json: with an indentation it is pure Python, and takes longer than all else that is done here.
+            print(to_json(as_json(request.inventory, records), indent=1).decode())
+        else:
+            print(text.plan(records, diff=request.diff, verbose=verbose), end="")
     return exit_code(records)
 
 

@@ -68,6 +68,11 @@ def metrics(fleet: Fleet) -> str:
             [({"kind": about.kind, "chosen": about.chosen}, about.run)],
         ),
         (
+            "userns_node_fleet_run_goes_on",
+            "1 while the reported run goes on: nodes of status unknown are in flight.",
+            [({}, not about.outcome)],
+        ),
+        (
             "userns_node_fleet_run_timestamp_seconds",
             "When the reported run began.",
             [({}, datetime.fromisoformat(about.started).timestamp())],

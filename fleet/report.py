@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from fleet import drift
-from fleet.outcome import BEFORE_A_WAVE, DONE
+from fleet.outcome import BEFORE_A_WAVE, DONE, IN_FLIGHT
 from fleet.records import ATTENTION, ORDER, Record, Status, totals
 from userns import advisories
 from userns.findings import Severity
@@ -26,7 +26,8 @@ TIERS = ("idmapped", "rootfs-only", "chown", "unsupported", "unknown", NOT_YET)
 class About:
     """The run that is reported, and the one before it (0: none).
 
-    `chosen` is its --limit and --exclude, "" where it was over the whole inventory; `newer` a later run over a part.
+    `chosen` is its --limit, --exclude and --data, "" where it was over the inventory as it is; `newer` a later run that
+    was not.
     """
 
     run: int
@@ -101,6 +102,8 @@ def fix(record: Record, about: About) -> str:
     """What to do about a node that needs attention after this run."""
     blockers = [each.id for each in record.findings if each.severity == Severity.BLOCKER]
     match record.status:
+        case Status.UNKNOWN if not about.outcome:
+            return f"Wait for run {about.run}: it goes on."
         case status if status not in ATTENTION:
             return "Its pods are away still. Do as the reason says, or apply again with --drain, which gives it back."
         case Status.REFUSED if blockers:
@@ -116,6 +119,11 @@ def fix(record: Record, about: About) -> str:
             return "Plan for it again: what had begun on it has finished or undone itself meanwhile."
         case _:
             return f"Do as the reason says, then {_again(about)}."
+
+
+def _in_flight(record: Record, about: About) -> bool:
+    """Whether a run that goes on is at it, so that nothing is known of it, and nothing wrong."""
+    return record.status is Status.UNKNOWN and not about.outcome and {*record.reasons} <= {IN_FLIGHT}
 
 
 def _again(about: About) -> str:
@@ -143,7 +151,7 @@ def _attention(records: Iterable[Record], about: About) -> list[Attention]:
     """The gravest first, and of those the one that most nodes share."""
     shared: dict[tuple[Status, tuple[str, ...], str], list[str]] = {}
     for record in records:
-        if record.needs_attention:
+        if record.needs_attention and not _in_flight(record, about):
             shared.setdefault((record.status, record.reasons, fix(record, about)), []).append(record.name)
     found = sorted(shared.items(), key=lambda item: (ORDER.index(item[0][0]), -len(item[1])))
     return [Attention(str(status), reasons, what, tuple(names)) for (status, reasons, what), names in found]

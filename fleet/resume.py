@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from fleet.child import CannotRun
 from fleet.events import Request
-from fleet.history import SEAL, History, Run, sealed_as
+from fleet.history import History
 from fleet.outcome import BROKEN_OFF, DONE, ENDED_BY_HAND
 from fleet.records import Record, Status
+from fleet.run import Run
+from fleet.seal import SEAL, sealed_as
 
 __all__ = ["accepted", "done_in", "latest"]
 
@@ -54,11 +57,17 @@ def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Cal
 
 
 def done_in(history: History, run: Run, inputs: str, say: Callable[[str], None]) -> dict[str, Record]:
-    """What a run has done with, by name: nothing, where it had other inputs (the settings, the code)."""
+    """What a run has done with, by name: nothing, where it had other inputs (the settings, the code).
+
+    Nor what a later run, such as the plan of a timer, has found otherwise: it is read again.
+    """
     if inputs != run.inputs:
         say(f"run {run.id} was made with another inventory or other code: every node is read again")
         return {}
-    done = {each.name: each for each in history.records(run.id) if each.is_well}
+    later = takewhile(lambda each: each.id > run.id, history.runs(run.inventory))
+    read = (record for each in later if each.knows_its_nodes for record in history.records(each.id))
+    unwell = {record.name for record in read if not record.is_well}
+    done = {each.name: each for each in history.records(run.id) if each.is_well and each.name not in unwell}
     say(f"resuming run {run.id}: {len(done)} nodes are done with and are not read again")
     return done
 

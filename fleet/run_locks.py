@@ -25,10 +25,11 @@ class Locks:
     somebody else's, numbers have to do.
     """
 
-    def __init__(self, path: Path, mode: int) -> None:
+    def __init__(self, path: Path, mode: int | None) -> None:
+        """The file is made with this mode; None: it is only looked at."""
         self._file = -1
         with suppress(OSError):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+            self._file = os.open(path, os.O_RDONLY if mode is None else os.O_RDWR | os.O_CREAT, mode or 0)
 
     def close(self) -> None:
         """The runs that hold theirs here live no longer."""

@@ -17,7 +17,7 @@ _STYLE = re.compile(r"(\x1b\[(?:[01]|3[1-6])m)")
 
 
 def run(main: Callable[[], int]) -> int:
-    """The exit code of `main`, or CUT_OFF where what reads its output (`| head`) has seen enough.
+    """The exit code of `main`, or CUT_OFF where what reads its output (`| head`) has seen enough; 1 where it is lost.
 
     What stdout or stderr cannot encode is written as an escape: an ellipsis must not cost the whole answer. Where one
     of them is closed, what is written to it goes nowhere.
@@ -29,12 +29,39 @@ def run(main: Callable[[], int]) -> int:
     try:
         try:
             return main()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            _flush("\n")  # is it stdout? What could not be written may be dropped already
+            raise
         finally:  # also behind --help, which exits
-            sys.stdout.flush()
+            _flush()
     except BrokenPipeError:
-        # What is still buffered goes there at exit, where it would raise once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop()
         return CUT_OFF
+    except _Lost as error:
+        _drop()
+        print(f"the output cannot be written: {error}", file=sys.stderr)
+        return 1
+
+
+class _Lost(Exception):
+    """What was printed cannot be written, and why: the disk is full, say."""
+
+
+def _flush(more: str = "") -> None:
+    try:
+        sys.stdout.write(more)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _Lost(error.strerror) from error
+
+
+def _drop() -> None:
+    """What is still buffered goes nowhere at exit, where it would raise once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_what_is_closed() -> None:

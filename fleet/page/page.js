@@ -4,7 +4,8 @@
   const FIELDS = ["name", "groups", "status", "tier", "summary", "kernel", "system", "versions", "reasons", "findings",
     "changes", "proof", "fix"];
   const at = (id) => document.getElementById(id);
-  const { texts, nodes, drift } = JSON.parse(at("data").textContent);
+  const { texts, nodes, drift: drifts } = JSON.parse(at("data").textContent);
+  const drift = new Map(Object.entries(drifts)); // a node may be called constructor
   const text = (value) => (Array.isArray(value) ? value.map(text) : texts[value]);
 
   // A node in full: only for those that are looked at.
@@ -44,7 +45,7 @@
       (!status.value || text(packed[2]) === status.value) &&
       (!tier.value || text(packed[3]) === tier.value) &&
       (!group.value || text(packed[1]).includes(group.value)) &&
-      (!drifted.checked || drift[packed[0]]) &&
+      (!drifted.checked || drift.has(packed[0])) &&
       words.every((word) => haystack(packed).includes(word)));
   };
   const installed = (node, component) => (node.versions.find((each) => each[0] === component) ?? [])[1] || "-";
@@ -80,7 +81,7 @@
     try { name = decodeURIComponent(name); } catch { /* as it is */ }
     const packed = byName.get(name);
     at("node-name").textContent = packed ? name : `There is no node ${name} in this run`;
-    const otherwise = list("Otherwise than before", (drift[name] ?? []).map(text));
+    const otherwise = list("Otherwise than before", (drift.get(name) ?? []).map(text));
     const parts = packed ? [] : otherwise;
     if (packed) {
       const node = unpacked(packed);

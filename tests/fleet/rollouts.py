@@ -49,13 +49,16 @@ class Nodes(Kubectl):
 class Played:
     """Nodes n1 to n3, and the runs over them. `becomes` is what a wave makes of a node, or raises.
 
-    `loading` is called while a run's inventory is loaded; `reading` is raised while its nodes are read.
+    `refused` are nodes that nobody may change. `loading` is called while a run's inventory is loaded; `reading` is
+    raised while its nodes are read.
     """
 
     directory: Path
     names: tuple[str, ...] = ("n1", "n2", "n3")
+    inventory: str = "hosts.py"
     becomes: dict[str, Status | BaseException | Callable[[], None]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
     cordoned: set[str] = field(default_factory=set)
     broken: set[tuple[str, str]] = field(default_factory=set)
     hook: Callable[[str, str], None] = lambda *_: None
@@ -67,7 +70,7 @@ class Played:
     ) -> int:
         """One run of apply, in waves of up to three after the canary, as a process of its own would make it."""
         history = History(self.directory / "history.db")
-        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
+        request = Request(action="plan", inventory=str(self.directory / self.inventory), exclude=exclude)
         mine = guard or (Nodes(cordoned=self.cordoned, broken=self.broken, hook=self.hook) if drain else Guard())
         options = {"yes": True, "drain": drain, "max_unavailable": "3", "max_failures": 0} | how
         try:
@@ -78,7 +81,7 @@ class Played:
     def plan(self, exclude: tuple[str, ...] = ()) -> int:
         """One run of plan."""
         history = History(self.directory / "history.db")
-        request = Request(action="plan", inventory=str(self.directory / "hosts.py"), exclude=exclude)
+        request = Request(action="plan", inventory=str(self.directory / self.inventory), exclude=exclude)
         try:
             return plan.run(request, history, as_json_=False, verbose=False, events_of=self.events)
         finally:
@@ -107,6 +110,7 @@ class Played:
             raise self.reading
         for host in hosts if request.action != "inventory" else ():
             status = Status.READY if host.name in self.done else Status.CHANGES
+            status = Status.REFUSED if host.name in self.refused else status
             if request.action == "apply":
                 what = self.becomes.get(host.name, Status.CHANGED)
                 if isinstance(what, BaseException):

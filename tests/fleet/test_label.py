@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet import label as labelling
+from fleet.cli import main
 from fleet.label import Labels
 from fleet.records import FindingRecord, Record, Status
 from tasks.next_step import LABEL
@@ -115,6 +116,27 @@ def test_where_nothing_is_known_or_kubectl_fails_nothing_is_labelled(fleet: Flee
     )
     assert (failed.code, failed.stdout) == (1, "")
     assert failed.stderr.endswith("fleet: kubectl get nodes failed: no such context\n")
+
+
+def test_ctrl_c_between_two_labels_does_not_say_that_there_is_none(
+    fleet: Fleet, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.nodes["n4"]["metadata"]["labels"] = {LABEL: "idmapped"}
+    assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
+    write = Labels.write
+
+    def left(labels: Labels, names: list[str], tier: str) -> str:
+        if tier:
+            raise KeyboardInterrupt
+        return write(labels, names, tier)
+
+    monkeypatch.setattr(Labels, "write", left)
+    monkeypatch.setenv("XDG_STATE_HOME", str(fleet.directory))
+    assert main(["label", str(fleet.inventory), "-y", "--kubectl", cluster.kubectl]) == 130
+    assert cluster.labels(LABEL) == {}
+    assert capsys.readouterr().err.endswith(
+        "fleet: stopped; some of these labels may have been written: the same command writes the others\n"
+    )
 
 
 def test_many_names_are_more_than_one_command(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def planned(name: str, group: str, node: Node, **settings: Any) -> Record:
 
 
 def fleet(before: bool = True) -> report.Fleet:
-    """A node of each kind; one of them has a name and a reason that mean something in HTML."""
+    """A node of each kind; names and a reason mean something in HTML, or in JavaScript."""
     records = [
         planned("ready-1", "workers", nodes.converged()),
         planned("new-1", "workers", nodes.bare()),
@@ -57,7 +57,7 @@ def fleet(before: bool = True) -> report.Fleet:
         planned("user-1", "legacy", nodes.bare(root=False)),
         planned("user-2", "legacy", nodes.bare(root=False)),
         Record(name="</script><b>x", groups=("gpu",), status=Status.UNREACHABLE, reasons=("no route <b>to</b> host",)),
-        Record(name="lost-1", groups=("gpu",), status=Status.FAILED, reasons=("error: containerd did not answer",)),
+        Record(name="constructor", groups=("gpu",), status=Status.FAILED, reasons=("error: no containerd answers",)),
     ]
     past = [planned("ready-1", "workers", nodes.converged(nodes.bare(kernel="6.11.0"))), *records[1:]]
     return report.make(ABOUT, records, past if before else None, date(2026, 11, 25))
@@ -68,7 +68,7 @@ def fleet(before: bool = True) -> report.Fleet:
 
 def test_what_needs_attention_comes_the_gravest_first_with_reason_and_fix() -> None:
     failed, unreachable, refused = report.as_json(fleet())["attention"]
-    assert (failed["nodes"], failed["reasons"]) == (("lost-1",), ("error: containerd did not answer",))
+    assert (failed["nodes"], failed["reasons"]) == (("constructor",), ("error: no containerd answers",))
     assert failed["fix"] == "Do as the reason says, then apply again."
     assert unreachable["nodes"] == ("</script><b>x",)
     assert refused["nodes"] == ("user-1", "user-2")
@@ -176,7 +176,7 @@ def test_metrics_are_in_prometheus_own_format() -> None:
     assert 'userns_node_fleet_version_nodes{component="runc",version="1.4.3"} 2' in lines
     assert 'userns_node_fleet_drift_nodes{inventory="inventories/prod.py"} 1' in lines
     types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(types) == len(set(types)) == 9
+    assert len(types) == len(set(types)) == 10
 
 
 def test_the_command_writes_what_is_asked_for(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_the_search_finds_names_versions_and_findings(
 
 def test_filters_narrow_each_other_and_are_cleared(opened: webdriver.Chrome) -> None:
     Select(opened.find_element(By.ID, "group")).select_by_visible_text("gpu")
-    becomes(opened, ["</script><b>x", "lost-1"])
+    becomes(opened, ["</script><b>x", "constructor"])
     Select(opened.find_element(By.ID, "status")).select_by_visible_text("failed")
-    becomes(opened, ["lost-1"])
+    becomes(opened, ["constructor"])
     opened.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
     becomes(opened, [each.name for each in fleet().records])
     opened.find_element(By.ID, "drifted").click()
@@ -317,6 +317,8 @@ def test_a_node_has_an_address_of_its_own(browser: webdriver.Chrome, file: Path)
     assert dialog.find_element(By.ID, "node-name").text == "old-1"
     assert "2.2.7, wanted 2.3.4" in dialog.text
     assert "restart containerd.service" in dialog.text
+    browser.get(f"{file.as_uri()}#node=constructor")
+    soon(browser, lambda: "no containerd answers" in dialog.text)
     browser.get(f"{file.as_uri()}#node=nobody")
     nobody = "There is no node nobody in this run"
     soon(browser, lambda: browser.find_element(By.ID, "node-name").text == nobody)

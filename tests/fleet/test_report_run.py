@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fleet import page, report
 from fleet.drift import between
 from fleet.history import History
 from fleet.records import Record, Status
@@ -39,13 +40,13 @@ def test_a_part_of_the_fleet_is_never_reported_as_the_whole(tmp_path: Path) -> N
     whole = fleet_py("report", "prod", "--json", "-", "--html", home / "r.html", home=home)
     assert (whole.json["run"]["run"], whole.json["totals"]) == (3, {"ready": 1, "failed": 1})
     assert (whole.json["run"]["before"], whole.json["run"]["newer"]) == (1, 4)
-    assert "run 4 is newer, but over a part of the inventory (--limit n4): --run 4 reports it" in whole.stderr
-    assert "Run 4 is newer, over a part" in (home / "r.html").read_text()
+    assert "run 4 is newer, but had --limit n4: --run 4 reports it" in whole.stderr
+    assert "Run 4 is newer, but had <code>--limit n4</code>" in (home / "r.html").read_text()
     forms = ("--json", "-", "--html", home / "r.html", "--prometheus", home / "r.prom")
     limited = fleet_py("report", "--run", "4", *forms, home=home)
     assert (limited.json["run"]["chosen"], limited.json["run"]["before"]) == ("--limit n4", 2)
     assert limited.json["drift"] == [{"name": "n4", "what": ["kernel 1 -> 2"]}]
-    assert "over a part of <code>prod</code> (<code>--limit n4</code>)" in (home / "r.html").read_text()
+    assert "over <code>prod</code> with <code>--limit n4</code>" in (home / "r.html").read_text()
     assert 'chosen="--limit n4"} 4' in (home / "r.prom").read_text()
     assert "plan prod --limit n4, by" in fleet_py("show", "4", home=home).stdout
     assert fleet_py("history", home=home).stdout.splitlines()[1].split()[4:6] == ["--limit", "n4"]
@@ -59,7 +60,7 @@ def test_where_every_run_was_over_a_part_the_last_one_is_reported(tmp_path: Path
     home = written(tmp_path, ({"limit": ["n4"]}, [node]), ({"exclude": ["n0"]}, [node]))
     run = fleet_py("report", "--json", "-", home=home)
     assert (run.json["run"]["run"], run.json["run"]["chosen"], run.json["run"]["before"]) == (2, "--exclude n0", 0)
-    assert "run 2 was over a part of the inventory: --exclude n0" in run.stderr
+    assert "run 2 had --exclude n0" in run.stderr
 
 
 def test_a_run_that_has_read_nothing_is_not_reported_as_all_waiting(tmp_path: Path) -> None:
@@ -153,6 +154,11 @@ def test_a_node_whose_pods_are_away_is_shown_as_such(tmp_path: Path) -> None:
     assert "  was to restart containerd.service\n  its pods were moved away, and not let back\n" in text
 
 
+def test_a_checkout_that_was_edited_is_not_shown_as_its_commit() -> None:
+    about = report.About(1, "plan", "prod", "2026-11-25T10:00:00+00:00", "", "done", "ops", commit=f"{'a' * 40}+")
+    assert "commit <code>aaaaaaaaaa+</code>" in page.html(report.make(about, [], None))
+
+
 # --- what is drift, and what is not -------------------------------------------------------------------------------
 
 TOML, UNIT = "write /etc/containerd/config.toml: edited", "restart containerd.service"
@@ -179,3 +185,30 @@ def test_a_file_that_somebody_edited_is_told_by_its_change(before: Record) -> No
 def test_of_what_is_still_to_be_changed_the_differences_are_told() -> None:
     (drift,) = between([node(Status.WAITING, TOML)], [node(Status.CHANGES, UNIT)])
     assert drift.what == (f"would now {UNIT}", f"would no longer {TOML}")
+
+
+def test_what_became_otherwise_while_a_node_could_not_be_reached_is_told(tmp_path: Path) -> None:
+    first = Record(name="n1", status=Status.CHANGED, tier="idmapped", kernel="6.12", changes=(TOML,))
+    lost = Record(name="n1", status=Status.UNREACHABLE, reasons=("timeout",))
+    back = Record(name="n1", status=Status.CHANGES, tier="rootfs-only", kernel="6.1", changes=(TOML,))
+    never = Record(name="n2", status=Status.UNREACHABLE, reasons=("timeout",))
+    read = Record(name="n2", status=Status.READY, tier="idmapped", kernel="6.12")
+    part = {"limit": ["n1"]}
+    home = written(
+        tmp_path, ({}, [first, never]), (part, [back]), ({}, [lost, never]), ({}, [lost, never]), ({}, [back, read])
+    )
+    told = [
+        {
+            "name": "n1",
+            "what": [
+                "unreachable -> changes",
+                "tier idmapped -> rootfs-only",
+                "kernel 6.12 -> 6.1",
+                f"would now {TOML}",
+            ],
+        },
+        {"name": "n2", "what": ["unreachable -> ready"]},
+    ]
+    assert fleet_py("drift", "5", "--json", home=home).json["drift"] == told
+    assert fleet_py("report", "prod", "--json", "-", home=home).json["drift"] == told
+    assert fleet_py("drift", "4", "--json", home=home).json["drift"] == []

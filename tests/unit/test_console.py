@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.history import History
 from tests.unit.test_explain import NODE
 from userns.__main__ import ROOT
 
@@ -57,6 +58,31 @@ def test_a_reader_that_has_seen_enough_is_no_verdict(arguments: tuple[str, ...])
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(300) == 141
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["-m userns explain --containerd 2.3.5", "fleet.py history --history {}"])
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, words: str, unbuffered: str) -> None:
+    History(tmp_path / "history.db").close()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, *words.format(tmp_path / "history.db").split()],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "the output cannot be written: No space left on device\n")
+
+
+def test_another_file_that_cannot_be_written_is_not_taken_for_the_output() -> None:
+    write = "lambda: open('/dev/full', 'w').write('x' * 99999)"
+    code = f"import sys; from userns import console\nsys.exit(console.run({write}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 28] No space left on device" in done.stderr
+    assert "the output cannot be written" not in done.stderr
 
 
 @pytest.mark.parametrize(("closed", "told"), [("2>&-", True), (">&-", False), ("<&- >&- 2>&-", False), ("<&-", True)])
