@@ -26,8 +26,9 @@ BROKEN_OFF = "broken off"
 ENDED_BY_HAND = "ended by hand"
 # Of a run that has begun no wave, and so has changed nothing.
 BEFORE_A_WAVE = (NOT_BEGUN, DECLINED, INTERRUPTED_BEFORE)
-# The reason of a node whose change was not seen to its end; while the run goes on it is being changed.
+# The reason of a node whose change was not seen to its end. While the run goes on, that is to come.
 IN_FLIGHT = (
-    "the run ended while it was being changed: what had begun there goes on by itself, and finishes or undoes itself"
+    "it was being changed when this was written down: what has begun there goes on by itself, and finishes or undoes "
+    "itself"
 )
 EXIT_INTERRUPTED = 130
