@@ -87,6 +87,9 @@ def label(
             other.setdefault(tier, []).append(node)
     if left:
         say(f"left as it is, of {text.names(left)}")
+    well = {host: record for host, record in records.items() if record.is_well}
+    if awaits := sorted(node for host, node in nodes.items() if host in well and well[host].awaits_kubelet):
+        say(f"no label for {text.names(awaits)}: restart the kubelet there, and plan for them again")
     failed = bool(strange or unread)
     for tier, names in sorted(other.items()):
         print(f"{LABEL}{f'={tier}' if tier else '-'}: {' '.join(names)}", flush=True)

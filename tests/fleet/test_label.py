@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,27 @@ def test_a_node_whose_proof_was_accepted_gets_none(fleet: Fleet, cluster: Cluste
     assert "kubectl label --overwrite node n2 userns-node/tier=idmapped" in applied.stderr
     assert done(fleet, cluster).code == 0
     assert cluster.labels(LABEL) == {"n2": "idmapped"}
+
+
+def test_a_node_whose_kubelet_has_the_range_of_before_gets_none_and_is_named(
+    fleet: Fleet, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.nodes["n2"]["metadata"]["labels"] = {LABEL: "idmapped"}
+    assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
+    waits = FindingRecord(id="kubelet-restart-needed", severity="warning", message="")
+    found = labelling.last_found
+
+    def with_it(*asked: Any) -> dict[str, Record]:
+        records = dict(found(*asked))
+        for name in ("@fake/second", "@fake/changes"):  # the latter is to be changed first
+            records[name] = records[name].model_copy(update={"findings": (waits,)})
+        return records
+
+    monkeypatch.setattr(labelling, "last_found", with_it)
+    monkeypatch.setenv("XDG_STATE_HOME", str(fleet.directory))
+    assert main(["label", str(fleet.inventory), "-y", "--kubectl", cluster.kubectl]) == 0
+    assert cluster.labels(LABEL) == {"n1": "idmapped"}
+    assert "no label for n2: restart the kubelet there, and plan for them again" in capsys.readouterr().err
 
 
 def test_where_nothing_is_known_or_kubectl_fails_nothing_is_labelled(fleet: Fleet, cluster: Cluster) -> None:
