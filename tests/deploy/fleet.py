@@ -113,6 +113,15 @@ class Run:
         lines = [line.partition(mark)[2].strip() for line in self.stderr.splitlines() if line.lstrip().startswith(mark)]
         return [line for line in lines if not line.startswith(("Connected", "Ready: ", "Success"))]  # pyinfra's own
 
+    def said_in_full(self, host: str) -> list[str]:
+        """The same, with what was told of another host first, whichever the order was."""
+        lines = self.said(host)
+        for line in self.said(host):
+            names, _, other = line.partition(": as told of ")
+            ids = tuple(f"{name}: " for name in names.split(", "))
+            lines += [each for each in self.said(other) if each.startswith(ids)] if other else []
+        return lines
+
     def refused(self, host: str) -> list[str]:
         """Why a host was refused."""
         return [line.removeprefix("refused: ") for line in self.said(host) if line.startswith("refused: ")]

@@ -90,7 +90,7 @@ def test_a_bad_setting_is_told_and_its_node_is_not_even_read(run: Run, case: Set
 @pytest.mark.parametrize("case", ON_NODES, ids=lambda case: case.id)
 def test_what_lies_on_a_node_is_told_and_a_refused_node_is_only_read(run: Run, case: OnNode) -> None:
     host = f"@fake/{case.id}"
-    told = "\n".join(run.said(host))
+    told = "\n".join(run.said_in_full(host))
     for words in case.says:
         assert words in told
     assert bool(run.refused(host)) == case.refused
@@ -101,7 +101,7 @@ def test_what_lies_on_a_node_is_told_and_a_refused_node_is_only_read(run: Run, c
 @pytest.mark.parametrize("case", bad_input.ANSWERS, ids=lambda case: case.id)
 def test_a_shell_that_says_more_or_less_than_it_was_asked_is_understood_or_told(run: Run, case: Answer) -> None:
     host = f"@fake/{case.id}"
-    told = "\n".join(run.said(host))
+    told = "\n".join(run.said_in_full(host))
     for words in case.says:
         assert words in told
     assert (run.will(host) == []) == case.refused
