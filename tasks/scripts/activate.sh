@@ -262,7 +262,7 @@ leave() {
     # that boot runs it, and it removes both.
     rm -f "$state/activate.sh" || return 0
     # Without a reload it is listed as not found, or still as loaded where a killed change had just removed it.
-    if [ -e "$recovery" ] || [ -n "$log" ]; then rm -f "$recovery" "$wanted" && systemctl daemon-reload; fi
+    if [ -e "$recovery" ] || [ -n "$log" ]; then rm -f "$recovery" "$wanted" && reload_units; fi
 }
 
 lock() { # seconds
@@ -365,7 +365,7 @@ activate() {
     each sysctl set_sysctl || give_up "a kernel setting could not be raised"
     each metacopy set_metacopy || give_up "overlay's metacopy could not be set"
     each enable enable_unit || give_up "a unit could not be enabled"
-    systemctl daemon-reload || give_up "systemd did not read its units again" # what starts then would be the old unit
+    reload_units || give_up "systemd did not read its units again" # what starts then would be the old unit
     if [ $restart = yes ]; then
         restart_containerd || give_up "$service did not start"
         healthy 60 || give_up "containerd is not healthy: $why"

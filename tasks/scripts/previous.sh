@@ -164,9 +164,11 @@ restore() { # list, directory of its numbers; false where not all of it could be
         [ "$kind" != enabled ] || systemctl enable "$name" >/dev/null 2>&1
     done <"$1" 9>&-
     flush_targets "$1"
-    systemctl daemon-reload
+    reload_units
     [ $complete = yes ]
 }
+# A busy systemd may not answer in time, and nobody asks it again after a change.
+reload_units() { systemctl daemon-reload || { sleep 1 && systemctl daemon-reload; }; }
 
 # --- the record --------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ def test_a_script_that_cannot_be_removed_keeps_the_unit_that_runs_and_removes_it
     (script if stuck else script.parent).mkdir(parents=True)  # what is a directory, rm -f does not remove
     for path in (tmp_path / "unit", tmp_path / "wanted", *([] if stuck else [script])):
         path.touch()
-    said = run(tmp_path, "leave", f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null", systemctl="echo $*")
+    said = run(tmp_path, "leave reload_units", f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null", systemctl="echo $*")
     there = ["bin", "state", "unit", "wanted"] if stuck else ["daemon-reload", "bin", "state"]
     assert [each for each in said if each and not each.endswith(":")] == [*there, *(["activate.sh"] if stuck else [])]
 
@@ -103,11 +103,19 @@ def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot
     for name in ("state/activate.sh", "state/committed", "unit", "wanted"):
         (tmp_path / name).touch()
     tidy = "tidy() { false; }" if fails else 'tidy() { rm "$committed"; }'
-    said = run(tmp_path, "leave", f"{tidy}\n{LEAVES.format(tmp_path)}", systemctl="echo $*")
+    said = run(tmp_path, "leave reload_units", f"{tidy}\n{LEAVES.format(tmp_path)}", systemctl="echo $*")
     there = (
         ["bin", "state", "unit", "wanted", "activate.sh", "committed"] if fails else ["daemon-reload", "bin", "state"]
     )
     assert [each for each in said if each and not each.endswith(":")] == there
+
+
+def test_a_systemd_that_does_not_answer_is_asked_once_more(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "unit").touch()
+    busy = f'echo "$*" >>{tmp_path}/asked; [ "$(wc -l <{tmp_path}/asked)" -gt 1 ]'
+    run(tmp_path, "leave reload_units", LEAVES.format(tmp_path), systemctl=busy)
+    assert (tmp_path / "asked").read_text() == "daemon-reload\n" * 2
 
 
 @pytest.mark.parametrize("there", [True, False])
