@@ -94,7 +94,7 @@ Conflicts=shutdown.target
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted'
+ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted; systemctl daemon-reload'
 UNIT
 }
 begin() { # the unit before what it runs: alone, it removes itself at the next boot

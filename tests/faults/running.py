@@ -160,10 +160,11 @@ def _run(ground: Ground, case: Case, after: float | None, random: Random) -> tup
         wait_for(lambda: not at_work(ground))
     told = any(UNFINISHED in line for line in scene.run.said(ground.node))
     stays = scene.stops_the_way_back
-    verdict = Verdict(ground, before, scene.problems, scene.ends_who_cleans, stays, unfinished=stays and told)
-    dead = "" if scene.ends_containers else ground.counter.stopped_counting()
+    cleans, ends = (struck and each for each in (scene.ends_who_cleans, scene.ends_containers))
+    verdict = Verdict(ground, before, scene.problems, cleans, stays, unfinished=stays and told)
+    dead = "" if ends else ground.counter.stopped_counting()
     verdict.judge(scene.wanted, goal)
-    if scene.ends_containers:
+    if ends:
         ground.count()
     else:
         dead = dead or ground.counter.stopped_counting() or ground.counter.unknown()

@@ -13,8 +13,10 @@ CONTAINERD = "usr/local/bin/containerd"
 CONFIG = "etc/containerd/config.toml"
 # The unit for a boot with what it would run: where there is no mark they only remove themselves.
 FOR_A_BOOT = re.compile(rf"(/etc/systemd/system/.*)?userns-node-recover\.service|/{STATE}/activate\.sh$")
+# What containerd keeps of a proof that was cut off with the machine: the next proof removes it.
+OF_A_PROOF = r"/(run|var/lib)/containerd/.*/userns-node-check$"
 # That, stages, and the set to go back to before it is needed or when it was.
-WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}")
+WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}|{OF_A_PROOF}")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import pytest
 
 from lab import Lab, LabNode
 from lab.mirror import Mirror
+from tasks.operations import activation
 from tests.node import releases as made
 from tests.node.conftest import BootNode
-from tests.node.faults import MARK, RECOVERY, STALE, UNITS, Deploying, contents, held, program, settle, wait_for
+from tests.node.faults import MARK, RECOVERY, STALE, STATE, UNITS, Deploying, contents, held, program, settle, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Operator, leftovers, must
 
@@ -239,3 +241,17 @@ def test_a_plan_made_before_the_cut_is_not_laid_over_half_a_change(ready: Ready)
     assert STALE in refused.said(ready.node), refused.stderr
     must(ready.operator.deploy(ready.node, **ready.newer))
     ready.assert_runs(ready.releases.newer, ready.newer_set)
+
+
+def test_a_unit_for_a_boot_that_is_alone_is_gone_after_that_boot(fresh_node: BootNode) -> None:
+    """A change was cut off between its last two steps: what that boot would run is gone already."""
+    node = fresh_node()
+    makes = re.search(r"^recovery_unit\(\) \{\n.*?^\}$", activation(), re.M | re.S)
+    assert makes
+    names = f"state=/{STATE} service=containerd.service recovery={RECOVERY} units=/etc/systemd/system"
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    wanted = f"wanted={wants}/userns-node-recover.service"
+    node.ssh(f"{names} {wanted}\n{makes[0]}\nrecovery_unit >$recovery; mkdir -p {wants}; ln -s $recovery $wanted")
+    node.reboot()
+    assert node.ssh(f"ls {RECOVERY} {wants}/userns-node-recover.service", check=False).stdout == ""
+    assert node.ssh("systemctl list-units --all --plain --no-legend 'userns-node-*'").stdout == ""
