@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from userns.kubelet import ids
+from userns.findings import RESTART_NEEDED
 
 __all__ = ["ATTENTION", "ORDER", "UNAVAILABLE", "FindingRecord", "Record", "Status", "Versions", "exit_code", "totals"]
 
@@ -112,7 +112,7 @@ class Record(_Frozen):
     @property
     def awaits_kubelet(self) -> bool:
         """Whether its kubelet has to start anew before it can have pods with a user namespace."""
-        return any(each.id == ids.RESTART_NEEDED for each in self.findings)
+        return any(each.id == RESTART_NEEDED for each in self.findings)
 
     @property
     def label(self) -> str | None:

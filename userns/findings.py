@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+# While a node has this finding, its kubelet does not start again with the pods that it gets: no label before.
+RESTART_NEEDED = "kubelet-restart-needed"
+
 
 class Severity(StrEnum):
     """How much a finding matters: a blocker refuses the node, a warning is shown in every run, a note explains."""

@@ -22,9 +22,8 @@ from userns.changes import (
     WriteFile,
 )
 from userns.containerd import dropins, runtime_handlers, unit_settings
-from userns.findings import Finding, Severity, apply_allow
+from userns.findings import RESTART_NEEDED, Finding, Severity, apply_allow
 from userns.image import kernels, record, sbom
-from userns.kubelet import ids
 from userns.node import Node, Unit
 from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM, UNIT
 from userns.policy import Policy
@@ -80,7 +79,7 @@ class Plan:
     @property
     def awaits_kubelet(self) -> bool:
         """Whether a kubelet has to start anew before this node can have pods with a user namespace."""
-        return any(each.id == ids.RESTART_NEEDED for each in self.findings)
+        return any(each.id == RESTART_NEEDED for each in self.findings)
 
     @property
     def steps(self) -> tuple[str, ...]:

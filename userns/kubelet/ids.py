@@ -32,10 +32,8 @@ from userns.node import Node, PodIds, Unit
 from userns.tables import KUBELETS, NEWEST_KUBERNETES
 from userns.versions import parse
 
-__all__ = ["RESTART_NEEDED", "RangeWanted", "does", "findings"]
+__all__ = ["RangeWanted", "does", "findings"]
 
-# While a node has this finding, the pods that it gets are such that its kubelet does not start again.
-RESTART_NEEDED = "kubelet-restart-needed"
 _RULES = "kubernetes/kubernetes pkg/kubelet/userns/userns_manager.go, kubelet_pods.go"
 _LENGTH = "wrong user namespace length"
 _BEFORE_PODS = (
@@ -296,7 +294,7 @@ class _Kubelet:
             yield from self._stranded(wanted, "kubelet_id_range")
             if self.node.kubelet_is_older:
                 yield warning(
-                    RESTART_NEEDED,
+                    "kubelet-restart-needed",
                     "the kubelet that runs was started before kubelet_id_range was written, and gives pods IDs of the "
                     "range that it had then: restart it now"
                     + (", once the pods with other IDs are gone" if self._outside(wanted) else _BEFORE_PODS),
@@ -319,7 +317,7 @@ class _Kubelet:
             )
         elif self.node.units.get("kubelet", Unit()).active == "active":
             yield warning(
-                RESTART_NEEDED,
+                "kubelet-restart-needed",
                 "the kubelet runs, and reads its range only when it starts: restart it right after this run"
                 + ("" if grows else _BEFORE_PODS),
                 "kubernetes/kubernetes#132966",
