@@ -233,12 +233,12 @@ commit() {
 abandon() { rm -f "$mark" && sync "$state" && tidy && refresh_manifest && drop_stages; }
 drop_stages() { rm -rf "$state/staged"/*; } # whoever filled them made a plan that is no longer true
 tidy() { # after either, or where one of them was cut
+    clear_uncleared
     # A deploy is unproven until a controller has seen its proof; a set that comes back was there before.
     [ ! -e "$committed" ] || grep -q ^rollback "$committed" || true >"$state/unproven"
     if [ -e "$back/restore" ]; then
-        drop_beside "$back/restore" old
-        drop_beside "$back/restore" new # of a change that was cut, and that this one went on from with other files
-        [ ! -e "$back/restore.new" ] || drop_beside "$back/restore.new" old
+        # The new: of a change that was cut, and that this one went on from with other files.
+        clear_beside "$back/restore" "$back/restore.new"
         if [ -e "$committed" ]; then
             forget_repaired
             # A change of no file leaves the last set that a rollback can go back to, and so does one that only put right
@@ -250,7 +250,7 @@ tidy() { # after either, or where one of them was cut
 }
 leave() {
     if [ -e "$state/undo.new" ]; then
-        for list in "$state/undo.new"/restore*; do [ ! -e "$list" ] || drop_beside "$list" old; done
+        clear_beside "$state/undo.new"/restore*
         rm -rf "$state/undo.new"
         refresh_manifest
     fi
@@ -258,6 +258,7 @@ leave() {
     [ -z "$stage" ] || rm -rf "$stage"
     [ ! -e "$mark" ] || return 0
     [ ! -e "$committed" ] || tidy || return 0 # a step of it failed before, and if it fails again, a boot does it
+    clear_uncleared || { say "warning: $unclean; the next change, or boot, removes them" && return; }
     # First: where this is cut, a boot removes the unit that would run it. Where it can't be removed, the unit stays too:
     # that boot runs it, and it removes both.
     rm -f "$state/activate.sh" || return 0

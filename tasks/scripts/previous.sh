@@ -18,6 +18,7 @@ state=/var/lib/userns-node
 back=$state/undo
 units=/etc/systemd/system
 service=containerd.service
+uncleared=$state/uncleared # a list like `restore`: beside some of its targets lies what could not be removed yet
 tab=$(printf '\t')
 booting=no clean=yes
 
@@ -28,12 +29,25 @@ replace() { # file, with its text on stdin: by rename, and durable
 }
 beside() { printf '%s/.%s.userns-node-%s' "${1%/*}" "${1##*/}" "$2"; } # target new|old
 targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # list
-drop_beside() { # list new|old; false where one of them stays
+drop_beside() { # list, new, old or both; false where one of them stays
     targets "$1" | {
+        shift
         dropped=yes
-        while IFS= read -r target; do rm -f "$(beside "$target" "$2")" || dropped=no; done
+        while IFS= read -r target; do
+            for age; do rm -f "$(beside "$target" "$age")" || dropped=no; done
+        done
         [ $dropped = yes ]
     }
+}
+clear_beside() { # list…: what a change that is over has left; what stays is written down
+    for list; do
+        [ -e "$list" ] || continue
+        drop_beside "$list" old new || cat "$list" >>"$uncleared"
+    done
+}
+clear_uncleared() { # false where some of it stays
+    [ -e "$uncleared" ] || return 0
+    drop_beside "$uncleared" old new && rm -f "$uncleared" && refresh_manifest
 }
 flush_targets() { # list: the renames themselves
     targets "$1" | sed 's,/[^/]*$,,' | sort -u |

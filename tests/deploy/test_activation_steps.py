@@ -80,8 +80,8 @@ def test_an_image_without_overlay_or_of_another_kernel_is_left_alone(tmp_path: P
 # --- what a change leaves -------------------------------------------------------------------------------------------
 
 LEAVES = """
-state={0}/state stage={0}/state/staged/1 log=
-mark={0}/state/activation committed={0}/state/committed recovery={0}/unit wanted={0}/wanted
+state={0}/state stage={0}/state/staged/1 log= unclean="some stay"
+mark=$state/activation committed=$state/committed uncleared=$state/uncleared recovery={0}/unit wanted={0}/wanted
 leave; ls {0} {0}/state
 """
 
@@ -92,7 +92,12 @@ def test_a_script_that_cannot_be_removed_keeps_the_unit_that_runs_and_removes_it
     (script if stuck else script.parent).mkdir(parents=True)  # what is a directory, rm -f does not remove
     for path in (tmp_path / "unit", tmp_path / "wanted", *([] if stuck else [script])):
         path.touch()
-    said = run(tmp_path, "leave reload_units", f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null", systemctl="echo $*")
+    said = run(
+        tmp_path,
+        "leave clear_uncleared reload_units",
+        f"{{ {LEAVES.format(tmp_path)}}} 2>/dev/null",
+        systemctl="echo $*",
+    )
     there = ["bin", "state", "unit", "wanted"] if stuck else ["daemon-reload", "bin", "state"]
     assert [each for each in said if each and not each.endswith(":")] == [*there, *(["activate.sh"] if stuck else [])]
 
@@ -103,18 +108,55 @@ def test_what_a_commit_did_not_clear_away_is_cleared_when_it_leaves_or_by_a_boot
     for name in ("state/activate.sh", "state/committed", "unit", "wanted"):
         (tmp_path / name).touch()
     tidy = "tidy() { false; }" if fails else 'tidy() { rm "$committed"; }'
-    said = run(tmp_path, "leave reload_units", f"{tidy}\n{LEAVES.format(tmp_path)}", systemctl="echo $*")
+    said = run(
+        tmp_path, "leave clear_uncleared reload_units", f"{tidy}\n{LEAVES.format(tmp_path)}", systemctl="echo $*"
+    )
     there = (
         ["bin", "state", "unit", "wanted", "activate.sh", "committed"] if fails else ["daemon-reload", "bin", "state"]
     )
     assert [each for each in said if each and not each.endswith(":")] == there
 
 
+CLEARS = "targets beside drop_beside clear_beside clear_uncleared tidy leave reload_units refresh_manifest"
+
+
+@pytest.mark.parametrize("over", ["undone", "committed", "never begun"])
+def test_what_stays_beside_a_target_is_removed_by_the_next_change_or_a_boot(tmp_path: Path, over: str) -> None:
+    """As where the target's file system has become one that cannot be written to."""
+    state, stays = tmp_path / "state", tmp_path / "t" / ".x.userns-node-old"
+    saved = state / ("undo.new" if over == "never begun" else "undo")
+    for directory in (saved, stays):  # what is a directory, rm -f does not remove
+        directory.mkdir(parents=True)
+    (saved / "restore").write_text(f"put\t{tmp_path}/t/x\t1\n")
+    for path in (state / "activate.sh", tmp_path / "unit", tmp_path / "wanted"):
+        path.touch()
+    if over == "committed":
+        (state / "committed").write_text("swapping\n")
+    calls = f"""
+tab=$(printf '\\t') back={state}/undo
+forget_repaired() {{ :; }}
+keep_sets() {{ :; }}
+{LEAVES.format(tmp_path).replace("leave;", "tidy; leave;")}
+rmdir {stays}; : >{stays}
+tidy; leave; ls -A {tmp_path}/t {tmp_path} {state}"""
+    said = run(tmp_path, CLEARS, f"{{ {calls}\n}} 2>/dev/null", systemctl="echo $*")
+    said = [each for each in said if each and not each.endswith(":") and each not in ("bin", "t", "state", "unproven")]
+    first, second = said[: said.index("uncleared") + 1], said[said.index("uncleared") + 1 :]
+    assert first == [
+        "warning: some stay; the next change, or boot, removes them",
+        "unit",
+        "wanted",
+        "activate.sh",
+        "uncleared",
+    ]
+    assert second == ["daemon-reload"]
+
+
 def test_a_systemd_that_does_not_answer_is_asked_once_more(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "unit").touch()
     busy = f'echo "$*" >>{tmp_path}/asked; [ "$(wc -l <{tmp_path}/asked)" -gt 1 ]'
-    run(tmp_path, "leave reload_units", LEAVES.format(tmp_path), systemctl=busy)
+    run(tmp_path, "leave clear_uncleared reload_units", LEAVES.format(tmp_path), systemctl=busy)
     assert (tmp_path / "asked").read_text() == "daemon-reload\n" * 2
 
 

@@ -13,10 +13,13 @@ from tasks.rollback import PARTS
 from tests.deploy.test_activation_steps import run
 from userns import paths, rollback
 
-FUNCTIONS = "targets beside tidy saved_record recorded repaired forget_repaired keep_sets slight extend listed"
+FUNCTIONS = (
+    "targets beside clear_beside clear_uncleared tidy "
+    "saved_record recorded repaired forget_repaired keep_sets slight extend listed"
+)
 SET = """
 cd {here}; tab=$(printf '\\t') units=/etc/systemd/system
-state=$PWD/state; back=$state/undo committed=$state/committed
+state=$PWD/state; back=$state/undo committed=$state/committed uncleared=$state/uncleared
 drop_beside() {{ :; }}
 rm -rf "$state"
 for set in previous previous.2; do

@@ -1,18 +1,20 @@
 """The faults. Each is a generator with three parts: what is prepared before the deploy begins, the blow itself, and
-how it is lifted again after the deploy has ended. What is nobody's to repair is repaired by its third part.
+how it is lifted again after the deploy has ended. What is nobody's to repair is repaired by its third part; what was
+prepared is taken back also where the blow did not strike.
 """
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from random import Random
 
 from lab.network import CONTROLLER
 from lab.serving import Fault as Misbehaviour
 from tests.faults.ground import Ground, Settings
+from tests.faults.verdict import FOR_A_BOOT
 from tests.node.faults import STALE, STATE, UNITS, Deploying, wait_for
 from tests.node.runs import Run
 
@@ -54,34 +56,34 @@ class Scene:
         return self.ground.inside.ssh(command, check=check).stdout
 
 
-Blow = Callable[[Scene], Iterator[None]]
+Blow = Callable[[Scene], Generator[None]]
 
 
 # --- the controller and the way to it --------------------------------------------------------------------------------
 
 
-def controller_killed(scene: Scene) -> Iterator[None]:
+def controller_killed(scene: Scene) -> Generator[None]:
     scene.ends_who_cleans = True
     yield
     scene.deploying.kill()
     yield
 
 
-def controller_interrupted(scene: Scene) -> Iterator[None]:
+def controller_interrupted(scene: Scene) -> Generator[None]:
     scene.ends_who_cleans = True
     yield
     scene.deploying.interrupt()
     yield
 
 
-def ssh_cut(scene: Scene) -> Iterator[None]:
+def ssh_cut(scene: Scene) -> Generator[None]:
     scene.ends_who_cleans = True
     yield
     scene.on_node("pkill -KILL -f '[s]shd-session'", check=False)
     yield
 
 
-def network_lost(scene: Scene) -> Iterator[None]:
+def network_lost(scene: Scene) -> Generator[None]:
     """For a while: what runs on the node goes on, and the connection finds its way again."""
     yield
     with scene.ground.node.unplugged():
@@ -90,7 +92,7 @@ def network_lost(scene: Scene) -> Iterator[None]:
     yield
 
 
-def two_controllers(scene: Scene) -> Iterator[None]:
+def two_controllers(scene: Scene) -> Generator[None]:
     yield
     other = _second(scene)
     scene.ground.steps.release()
@@ -103,7 +105,7 @@ def two_controllers(scene: Scene) -> Iterator[None]:
         scene.problems.append(f"the other was not told why: {lost[0].text[-500:]}")
 
 
-def killed_before_a_second_controller(scene: Scene) -> Iterator[None]:
+def killed_before_a_second_controller(scene: Scene) -> Generator[None]:
     """The lock goes with the process that had it: who waits for it goes on, or is told."""
     yield
     unit = scene.on_node(f"{UNITS} --state=active").split()[0]
@@ -127,25 +129,28 @@ def _second(scene: Scene) -> Deploying:
 # --- the change on the node ------------------------------------------------------------------------------------------
 
 
-def killed(scene: Scene) -> Iterator[None]:
+def killed(scene: Scene) -> Generator[None]:
     yield
     scene.on_node(f"systemctl kill --signal SIGKILL {ACTIVATIONS}")
     yield
 
 
-def stopped(scene: Scene) -> Iterator[None]:
+def stopped(scene: Scene) -> Generator[None]:
     yield
     scene.on_node(f"systemctl stop --no-block {ACTIVATIONS}")
     yield
 
 
-def step_fails(scene: Scene) -> Iterator[None]:
+def step_fails(scene: Scene) -> Generator[None]:
+    """Where it is the unit for a boot or its script that is not removed, that boot does it."""
     yield
+    step = scene.ground.steps.seen()[-1]
+    scene.stops_the_way_back = step.startswith("rm -f ") and any(FOR_A_BOOT.match(path) for path in step.split())
     scene.ground.steps.release(fails=True)
     yield
 
 
-def power_cut(scene: Scene) -> Iterator[None]:
+def power_cut(scene: Scene) -> Generator[None]:
     scene.ends_containers = scene.ends_who_cleans = True
     yield
     scene.ground.node.cut_power()
@@ -155,7 +160,7 @@ def power_cut(scene: Scene) -> Iterator[None]:
     yield
 
 
-def reboot(scene: Scene) -> Iterator[None]:
+def reboot(scene: Scene) -> Generator[None]:
     scene.ends_containers = scene.ends_who_cleans = True
     yield
     before = scene.on_node(BOOT_ID)
@@ -166,7 +171,7 @@ def reboot(scene: Scene) -> Iterator[None]:
 
 
 def full(directory: str) -> Blow:
-    def blow(scene: Scene) -> Iterator[None]:
+    def blow(scene: Scene) -> Generator[None]:
         yield
         scene.on_node(f"cat /dev/zero >{directory}/fill", check=False)
         yield
@@ -176,7 +181,7 @@ def full(directory: str) -> Blow:
 
 
 def read_only(directory: str) -> Blow:
-    def blow(scene: Scene) -> Iterator[None]:
+    def blow(scene: Scene) -> Generator[None]:
         scene.stops_the_way_back = True
         yield
         scene.on_node(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
@@ -189,38 +194,40 @@ def read_only(directory: str) -> Blow:
 # --- containerd ------------------------------------------------------------------------------------------------------
 
 
-def does_not_start(scene: Scene) -> Iterator[None]:
+def does_not_start(scene: Scene) -> Generator[None]:
     scene.asked["containerd_version"] = scene.ground.releases.broken
     scene.wanted.clear()
     yield
     yield
 
 
-def has_no_cri(scene: Scene) -> Iterator[None]:
+def has_no_cri(scene: Scene) -> Generator[None]:
     scene.asked["containerd_config"] = {"plugins": {IMAGES: {"registry": NO_CRI}}}
     scene.wanted.clear()
     yield
     yield
 
 
-def refuses_its_config(scene: Scene) -> Iterator[None]:
+def refuses_its_config(scene: Scene) -> Generator[None]:
     scene.asked["containerd_config"] = {"oom_score": "high"}
     scene.wanted.clear()
     yield
     yield
 
 
-def hangs_on_stop(scene: Scene) -> Iterator[None]:
+def hangs_on_stop(scene: Scene) -> Generator[None]:
     drop_in = "/etc/systemd/system/containerd.service.d/hangs.conf"
     text = "[Service]\nExecStop=/bin/sleep 3600\nTimeoutStopSec=5\n"
     scene.ground.node.put(drop_in, text.encode())
     scene.on_node("systemctl daemon-reload")
-    yield
-    yield
-    scene.on_node(f"rm {drop_in}; systemctl daemon-reload")
+    try:
+        yield
+        yield
+    finally:
+        scene.on_node(f"rm {drop_in}; systemctl daemon-reload")
 
 
-def frozen(scene: Scene) -> Iterator[None]:
+def frozen(scene: Scene) -> Generator[None]:
     """It does not even hear that it is to stop: systemd kills it after its minute and a half.
 
     One that froze when the change had found it healthy is nothing that a change can undo: it thaws in the end.
@@ -235,18 +242,20 @@ def frozen(scene: Scene) -> Iterator[None]:
 
 
 def mirror(how: Misbehaviour) -> Blow:
-    def blow(scene: Scene) -> Iterator[None]:
+    def blow(scene: Scene) -> Generator[None]:
         releases, served = scene.ground.releases, scene.ground.served
         served.misbehave(releases.mirror.asset("containerd", scene.goal["containerd_version"]).path, how)
         served.misbehave(releases.mirror.asset("runc", scene.goal["runc_version"]).path, how)
-        yield
-        yield
-        served.behave()
+        try:
+            yield
+            yield
+        finally:
+            served.behave()
 
     return blow
 
 
-def mirror_dead(scene: Scene) -> Iterator[None]:
+def mirror_dead(scene: Scene) -> Generator[None]:
     scene.asked["release_url"] = f"http://{CONTROLLER}:9"
     yield
     yield
@@ -258,13 +267,15 @@ def mirror_dead(scene: Scene) -> Iterator[None]:
 def clock(moves: str) -> Blow:
     """The node's clock, as its scripts read it: a container can't set its own."""
 
-    def blow(scene: Scene) -> Iterator[None]:
+    def blow(scene: Scene) -> Generator[None]:
         text = f'#!/bin/sh\n[ ! -e /root/moved ] || set -- --date={shlex.quote(moves)} "$@"\nexec /usr/bin/date "$@"\n'
         scene.ground.node.put("/usr/local/sbin/date", text.encode(), 0o755)
-        yield
-        scene.on_node("touch /root/moved")
-        yield
-        scene.on_node("rm /usr/local/sbin/date /root/moved")
+        try:
+            yield
+            scene.on_node("touch /root/moved")
+            yield
+        finally:
+            scene.on_node("rm -f /usr/local/sbin/date /root/moved")
 
     return blow
 

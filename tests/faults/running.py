@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -62,7 +63,10 @@ class Worker:
         return self._grounds[apart]
 
     def length(self, change: str) -> int:
-        """How many steps this change has, by making it."""
+        """How many steps this change has, by making it there and back: a node's first one may have a few more."""
+        return min(self._length(change) for _ in range(2))
+
+    def _length(self, change: str) -> int:
         ground = self.ground()
         goal, asked = _settings(ground, change)
         with ground.steps.watched():
@@ -146,8 +150,7 @@ def _run(ground: Ground, case: Case, after: float | None, random: Random) -> tup
     goal, asked = _settings(ground, case.change)
     scene = Scene(ground, goal, asked, wanted=[goal] if asked == goal else [], random=random)
     before = ground.look()
-    blow = FAULTS[case.fault].blow(scene)
-    with ground.steps.watched(case.step):
+    with closing(FAULTS[case.fault].blow(scene)) as blow, ground.steps.watched(case.step):
         next(blow)
         deploying = scene.begin()
         struck = strikes(ground, case, after, deploying.ended)

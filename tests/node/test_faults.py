@@ -41,6 +41,12 @@ def test_whatever_breaks_the_node_has_one_whole_set(worker: Worker, capsys: pyte
     assert not bad, f"FAULTS_SEED={seed}\n" + "\n".join(bad)
 
 
+def test_a_fault_that_does_not_strike_takes_back_what_it_prepared(worker: Worker) -> None:
+    case = catalogue.Case.of("clock-in-the-past@config:999")
+    there_and_back = [worker.run(case, 0) for _ in range(2)]  # to files that are known, the second time
+    assert [(each.struck, each.problems, each.dead) for each in there_and_back] == [(False, (), "")] * 2
+
+
 def test_a_node_that_is_worse_off_is_seen_to_be(worker: Worker) -> None:
     ground = worker.ground()
     before = ground.look()
