@@ -47,7 +47,6 @@ read_machine() {
 
     if first_line sys/fs/selinux/enforce; then
         if [ "$line" = 1 ]; then record selinux enforcing; else record selinux permissive; fi
-        ask_selinux usr/local/bin/containerd usr/bin/containerd
     fi
 
     set --
@@ -59,6 +58,7 @@ read_machine() {
     record tools "$@"
 
     [ -z "$image" ] || return 0 # such values are the build host's
+    ask_selinux usr/local/bin/containerd usr/bin/containerd
     set --
     for file in user/max_user_namespaces user/max_mnt_namespaces kernel/unprivileged_userns_clone \
         kernel/apparmor_restrict_unprivileged_userns kernel/yama/ptrace_scope kernel/modules_disabled kernel/threads-max \
