@@ -144,8 +144,9 @@ find_container() { # no systemd-detect-virt: PID 1 may carry the mark, or a file
 ask_selinux() {
     { first_line sys/fs/selinux/enforce && [ "$line" = 1 ] && have matchpathcon; } || return 0
     for program do
-        { first_line sys/fs/selinux/class/process/index && class=$line && first_line proc/1/attr/current; } || return 0
-        ask_policy create "$line $(matchpathcon -n -m file "/$program") $class" || return 0
+        key=$(matchpathcon -n -m file "/$program") && [ -n "$key" ] &&
+            first_line sys/fs/selinux/class/process/index && class=$line && first_line proc/1/attr/current &&
+            ask_policy create "$line $key $class" || return 0
         domain=$answer denied=
         for key in process:ptrace user_namespace:create; do # an older policy knows no class user_namespace
             { first_line "sys/fs/selinux/class/${key%:*}/index" && class=$line &&
