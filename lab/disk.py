@@ -12,6 +12,8 @@ from lab.processes import leashed, tool
 ADDRESS = "/etc/lab-address"
 _INIT = "/usr/lib/lab/init"
 _SIZE = "3G"
+# SELinux labels a file by its path, where there is a policy (lab.selinux).
+CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
 
 # The kernels have the disk, ext4 and the console built in, and find the root by themselves.
 COMMAND_LINE = f"root=/dev/nvme0n1 rw console=ttyS0 quiet mitigations=off init={_INIT}"
@@ -28,6 +30,7 @@ if [ ! -e {ADDRESS} ]; then
     while [ ! -b /dev/nvme1n1 ]; do sleep 0.1; done
     mkdir -m 700 -p /root/.ssh
     tar --extract --file=/dev/nvme1n1 --directory=/ --no-same-owner && sync
+    [ ! -e {CONTEXTS} ] || setfiles -F {CONTEXTS} /etc /root
 fi
 modprobe -a virtio_pci virtio_rng virtio_net
 ip link set lo up
@@ -40,34 +43,43 @@ exec /sbin/init
 
 def image() -> Path:
     """The disk's image, built on first use. Nobody writes to it: each virtual machine has a layer of its own."""
-    tree = base.tar()
     found = [kernels.fetched(name) for name in kernels.KERNELS]
 
     def build(into: Path) -> None:
-        root = into / "root"
-        root.mkdir()
-        _run(*base.UNPACK, str(tree), "--directory", str(root))
-        (root / "usr/lib/modules").mkdir(exist_ok=True)
-        for kernel in found:
-            _run("cp", "-a", str(kernel.modules), str(root / "usr/lib/modules/"))
-            _run("chroot", str(root), "depmod", "-a", kernel.release)
-        for unit in base.MASKED_FOR_THE_MACHINE:
-            (root / "etc/systemd/system" / unit).unlink()
+        root = lay_out(into / "root", *found)
         of_tree(root, into / "disk.img")
         cache.remove_tree(root)
 
-    recipe = cache.digest(Path(__file__).read_text(), tree.parent.name, *(kernel.release for kernel in found))
+    recipe = cache.digest(Path(__file__).read_text(), base.tar().parent.name, *(kernel.release for kernel in found))
     return cache.once("vm-disk", recipe, build) / "disk.img"
+
+
+def lay_out(root: Path, *found: kernels.Kernel) -> Path:
+    """The nodes' own tree in the new directory `root`, with the modules of these kernels; not for a container."""
+    root.mkdir()
+    _run(*base.UNPACK, str(base.tar()), "--directory", str(root))
+    (root / "usr/lib/modules").mkdir(exist_ok=True)
+    for kernel in found:
+        _run("cp", "-a", str(kernel.modules), str(root / "usr/lib/modules/"))
+        _run("chroot", str(root), "depmod", "-a", kernel.release)
+    for unit in base.MASKED_FOR_THE_MACHINE:
+        (root / "etc/systemd/system" / unit).unlink()
+    return root
 
 
 def of_tree(root: Path, disk: Path) -> None:
     """Make a disk of a tree with the modules of a kernel. What the lab needs to reach it is written into the tree."""
+    prepare(root)
+    _run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(disk), _SIZE)
+
+
+def prepare(root: Path) -> None:
+    """Write into a tree what the lab needs to reach it."""
     init = root / _INIT.lstrip("/")
-    init.parent.mkdir()
+    init.parent.mkdir(exist_ok=True)
     init.write_text(_INIT_TEXT)
     init.chmod(0o755)
     (root / "etc/ssh/sshd_config.d/lab.conf").write_text(base.sshd_limits(root / "usr/sbin/sshd"))
-    _run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(disk), _SIZE)
 
 
 def _run(*words: str) -> None:

@@ -43,14 +43,15 @@ def child_of(pid: int) -> int:
 def has_ended(pid: int) -> bool:
     """Whether a process is gone but for its exit code, which somebody else has yet to collect.
 
-    An orphan's is the machine's first process to collect, at its leisure. The first thread of a process is a zombie
-    already while others still run, so all of them are looked at.
+    An orphan's is the machine's first process to collect, at its leisure, and for that of the last one in a PID
+    namespace the namespace's first process waits: of itself it has nothing by then, not even namespaces. The first
+    thread of a process is a zombie already while others still run, so all of them are looked at.
     """
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):  # the thread ended while we looked
-                if Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
-                    return False
+            with contextlib.suppress(OSError):  # the thread ended while we looked, or is about to
+                os.readlink(f"/proc/{pid}/task/{thread}/ns/net")
+                return False
     return True
 
 

@@ -12,7 +12,8 @@
 It is reached like a node and from there: `lab.ssh_data(vm)`, `lab.serve(mirror)`. It is emulated by QEMU without the
 help of the processor, which takes 20 seconds of a processor for a boot and slows everything down some 15 times, but
 needs nothing of the machine. Its disk is a layer over one that all share; reboots and power cuts keep the layer.
-With `disk=PATH`, an image of `lab.disk.of_tree` under the build directory, it is a layer over that one.
+With `disk=PATH`, an image of `lab.disk.of_tree` under the build directory, it is a layer over that one; `options` are
+the kernel's, beside the lab's own.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ class LabVM(Machine):
     patience = 1500
     pause = 1
 
-    def __init__(self, lab: Lab, name: str, kernel: str, number: int, shared: Path | None = None) -> None:
+    def __init__(
+        self, lab: Lab, name: str, kernel: str, number: int, shared: Path | None = None, options: str = ""
+    ) -> None:
         super().__init__(lab, name, number)
         self.kernel = kernel
-        self._shared = shared
+        self._shared, self._options = shared, options
         self.disk = self.home / "disk.qcow2"
         self._image = self.home / "vmlinuz"
         self._seed = self.home / "seed.tar"
@@ -102,7 +105,14 @@ class LabVM(Machine):
         # write has to last by itself (FUA), as that of a journal's commit has to, and the layer's table would not tell
         # where such a block lies (one commit in four was lost).
         words = [tool("qemu-system-x86_64"), "-nodefaults", "-no-user-config", "-display", "none", *_PROCESSOR]
-        words += ["-kernel", str(self._image), "-append", disk.COMMAND_LINE, "-serial", f"file:{self.console}"]
+        words += [
+            "-kernel",
+            str(self._image),
+            "-append",
+            f"{disk.COMMAND_LINE} {self._options}",
+            "-serial",
+            f"file:{self.console}",
+        ]
         words += ["-drive", f"if=none,id=disk,file={self.disk},format=qcow2,cache=unsafe"]
         words += ["-device", "nvme,drive=disk,serial=disk,write-cache=off"]
         words += ["-drive", f"if=none,id=seed,file={self._seed},format=raw,cache=unsafe"]

@@ -178,9 +178,11 @@ class Lab:
         self._boot(node, wait)
         return node
 
-    def vm(self, name: str, kernel: str = "newest", *, wait: bool = True, disk: Path | None = None) -> LabVM:
+    def vm(
+        self, name: str, kernel: str = "newest", *, wait: bool = True, disk: Path | None = None, options: str = ""
+    ) -> LabVM:
         """Boot a virtual machine with one of lab.kernels.KERNELS, from the disk that all share or from another one."""
-        vm = LabVM(self, name, kernel, next(self._numbers), disk)
+        vm = LabVM(self, name, kernel, next(self._numbers), disk, options)
         self._boot(vm, wait)
         return vm
 

@@ -98,7 +98,7 @@ def brought() -> set[str]:
 # Of packages that no Debian is without (Essential).
 EVERYWHERE = {
     *("awk", "cat", "chmod", "date", "dpkg-query", "grep", "id", "ls", "mkdir", "mv", "printf", "rm", "sed", "sh"),
-    *("sha256sum", "sleep", "timeout", "tr"),
+    *("nsenter", "sha256sum", "sleep", "timeout", "tr", "unshare"),
 }
 
 

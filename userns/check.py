@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from userns import paths, programs, readiness_table, render
+from userns import paths, programs, readiness_table, render, tracing
 from userns.findings import Finding, Severity, apply_allow
 from userns.kubelet import ids
 from userns.policy import Policy
@@ -29,6 +29,8 @@ _OWN = {
     "max-user-namespaces-low": Severity.WARNING,
     "max-user-namespaces-too-low": Severity.BLOCKER,
     "kernel-lacks-user-namespaces": Severity.BLOCKER,
+    "ptrace-forbidden": Severity.BLOCKER,
+    "selinux-denies-containerd": Severity.BLOCKER,
     "file-changed": Severity.WARNING,
     "program-changed": Severity.WARNING,
     "program-missing": Severity.BLOCKER,
@@ -93,6 +95,7 @@ def text(templates: Mapping[str, str], policy: Policy, ready: Readiness, expecte
         max_pods=policy.max_pods,
         kubelet_range=_kubelet_range(policy, expected.kubelet_version),
         known=tuple(sorted(_known(policy, (*ready.findings, *expected.findings)) & severities.keys() | {*_NO_NEWS})),
+        traces=installed["containerd"].lstrip("/") if tracing.traces(policy.containerd_version) else "",
         vital=tuple(installed[name] for name in ("containerd", "containerd-shim-runc-v2", policy.default_runtime)),
         seconds=_SECONDS,
     )

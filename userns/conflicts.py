@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from userns import paths
+from userns import paths, tracing
 from userns.changes import InstallArtifact, InstallPackage, RemoveFile
 from userns.containerd import other_runtimes
 from userns.files import MAX_USER_NAMESPACES, max_user_namespaces, wants_metacopy
@@ -311,6 +311,7 @@ _CHECKS: tuple[Callable[[Node, Wants], Iterator[Finding]], ...] = (
     other_runtimes.check,
     _kubelet,
     _user_namespaces,
+    tracing.findings,
     _sysctl_files,
     _kernel_shared,
     _overlay,

@@ -101,6 +101,16 @@ class ConfLine(_Frozen):
     line: str
 
 
+class SelinuxDomain(_Frozen):
+    """What systemd would start a program in, and what of what containerd needs the policy denies it there.
+
+    `denied`: class and permission, such as `process ptrace`.
+    """
+
+    context: str
+    denied: tuple[str, ...] = ()
+
+
 class ReservedKey(_Frozen):
     """A key of a drop-in that a setting writes, and its value as TOML has it there ("?": it could not be told)."""
 
@@ -228,6 +238,7 @@ class Node(_Frozen):
     filesystems: dict[str, Filesystem] = {}
     sysctls: dict[str, int] = {}
     sysctl_lines: tuple[ConfLine, ...] = ()
+    ptrace_lines: tuple[ConfLine, ...] = ()
     modprobe_lines: tuple[ConfLine, ...] = ()
     files: dict[str, FileState] = {}
     # By path; a path that is not there is absent.
@@ -281,6 +292,8 @@ class Node(_Frozen):
     # Whether the kubelet that runs is the one that ran when a change wrote its range: it has the range of before.
     kubelet_is_older: bool = False
     selinux: str = ""
+    # By the path of containerd; none where SELinux is not enforced, or could not be asked.
+    selinux_domains: dict[str, SelinuxDomain] = {}
     seconds: float | None = None
 
     @property

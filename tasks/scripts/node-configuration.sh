@@ -37,7 +37,8 @@ read_configuration_file() {
         count=$((count + 1))
         case $kind:$line in
         modprobe:[abiors][a-z]*[[:blank:]]*overlay*) record "$kind" "/$file" "$line" ;;
-        sysctl:user[./]max_user_namespaces* | sysctl:-user[./]max_user_namespaces*) record "$kind" "/$file" "$line" ;;
+        sysctl:user[./]max_user_namespaces* | sysctl:-user[./]max_user_namespaces* | \
+            sysctl:kernel[./]yama[./]ptrace_scope* | sysctl:-kernel[./]yama[./]ptrace_scope*) record "$kind" "/$file" "$line" ;;
         esac
     done <"$file"
 }

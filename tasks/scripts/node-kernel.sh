@@ -138,6 +138,35 @@ find_container() { # no systemd-detect-virt: PID 1 may carry the mark, or a file
     fi
 }
 
+# ask_selinux PROGRAM...: the domain that systemd would start this containerd in, and what the policy denies it there of
+# what each pod with a user namespace needs (userns/tracing.py). Asked of the policy that is loaded, booleans and all,
+# before there is such a program; nothing where SELinux is not enforced, or does not answer.
+ask_selinux() {
+    { first_line sys/fs/selinux/enforce && [ "$line" = 1 ] && have matchpathcon; } || return 0
+    for program do
+        key=$(matchpathcon -n -m file "/$program") && [ -n "$key" ] &&
+            first_line sys/fs/selinux/class/process/index && class=$line && first_line proc/1/attr/current &&
+            ask_policy create "$line $key $class" || return 0
+        domain=$answer denied=
+        for key in process:ptrace user_namespace:create; do # an older policy knows no class user_namespace
+            { first_line "sys/fs/selinux/class/${key%:*}/index" && class=$line &&
+                first_line "sys/fs/selinux/class/${key%:*}/perms/${key#*:}" &&
+                ask_policy access "$domain $domain $class"; } || continue
+            # Hexadecimal: what is allowed, a bit a permission, and last the flags, of which 1 is a permissive domain.
+            case "$line:${answer%% *}${answer##* }" in *[!0-9a-f:]*) continue ;; esac
+            [ $((0x${answer%% *} >> (line - 1) & 1 | 0x${answer##* } & 1)) = 1 ] || denied="$denied $key"
+        done
+        record selinux-domain "/$program" "$domain" "${denied# }"
+    done
+}
+
+# ask_policy FILE QUESTION: in $answer. One open file takes one question, and gives its answer.
+ask_policy() {
+    answer=
+    { printf %s "$2" >&7 && { read -r answer <&7 || :; }; } 7<>"sys/fs/selinux/$1"
+    [ -n "$answer" ]
+}
+
 # ask_getsubids NAME [OPTION]: the ranges of the user kubelet, asked for as the kubelet asks
 ask_getsubids() {
     answer=$(limit 5 getsubids ${2-} kubelet) || answer=

@@ -58,9 +58,11 @@ read_machine() {
     record tools "$@"
 
     [ -z "$image" ] || return 0 # such values are the build host's
+    ask_selinux usr/local/bin/containerd usr/bin/containerd
     set --
     for file in user/max_user_namespaces user/max_mnt_namespaces kernel/unprivileged_userns_clone \
-        kernel/apparmor_restrict_unprivileged_userns kernel/modules_disabled kernel/threads-max fs/inotify/max_user_instances; do
+        kernel/apparmor_restrict_unprivileged_userns kernel/yama/ptrace_scope kernel/modules_disabled kernel/threads-max \
+        fs/inotify/max_user_instances; do
         [ ! -f "proc/sys/$file" ] || set -- "$@" "proc/sys/$file"
     done
     # Not by read: it may read byte by byte, and such a file gives nothing after the first.
@@ -79,7 +81,7 @@ read_machine
 [ -n "$image" ] || read_overlay
 read_file_systems
 read_configuration modprobe overlay etc/modprobe.d run/modprobe.d usr/local/lib/modprobe.d usr/lib/modprobe.d lib/modprobe.d
-read_configuration sysctl max_user_namespaces etc/sysctl.d run/sysctl.d usr/local/lib/sysctl.d usr/lib/sysctl.d \
+read_configuration sysctl 'max_user_namespaces\|ptrace_scope' etc/sysctl.d run/sysctl.d usr/local/lib/sysctl.d usr/lib/sysctl.d \
     lib/sysctl.d etc/sysctl.conf
 read_containerd_configuration
 read_drop_ins

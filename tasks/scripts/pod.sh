@@ -96,7 +96,9 @@ make_volumes() {
     while [ ! -e "${top%/*}/." ]; do top=${top%/*}; done
     (umask 027 && mkdir -p "${volumes%/*}") && mkdir -p "$volumes/disk" "$volumes/tmpfs" && printf '%s\n' "$top" >"$volumes/top" &&
         mount -t tmpfs -o size=64k,mode=755 userns-node-check "$volumes/tmpfs" &&
-        : >"$volumes/disk/seed" && : >"$volumes/tmpfs/seed"
+        : >"$volumes/disk/seed" && : >"$volumes/tmpfs/seed" || return
+    # As a kubelet's are labelled: containerd may relabel only those, where SELinux confines it.
+    [ ! -e /sys/fs/selinux/enforce ] || restorecon -R "$volumes" >/dev/null 2>&1 || :
 }
 
 drop_volumes() {

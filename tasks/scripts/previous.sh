@@ -111,7 +111,7 @@ bring_back() { # target saved
         mv -f "$new" "$1" && label "$1"
 }
 label() { # for SELinux: a file knows its type by its own name alone, and a copy has that of its directory
-    [ ! -e /sys/fs/selinux/enforce ] || restorecon "$1" 2>/dev/null || :
+    [ ! -e /sys/fs/selinux/enforce ] || restorecon "$1" >/dev/null 2>&1 || :
 }
 
 # A containerd that starts takes up each shim by the path of its program, and where that is gone it forgets the shim and

@@ -40,7 +40,7 @@ set_sysctl() { # key value
 
 set_metacopy() { # value
     parameter=/sys/module/overlay/parameters/metacopy
-    [ -e "$parameter" ] || modprobe overlay 2>/dev/null
+    [ -e "$parameter" ] || modprobe overlay >/dev/null 2>&1
     printf '%s\n' "$1" >"$parameter"
 }
 

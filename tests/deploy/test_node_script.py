@@ -20,8 +20,9 @@ from tasks.files import script
 from tasks.node import Node as Fact
 from tasks.node import text
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
+from tests.selinux import RUNTIME, enforce
 from userns import paths
-from userns.node import ConfLine, FileState, Node
+from userns.node import ConfLine, FileState, Node, SelinuxDomain
 from userns.reading import read
 from userns.reading.records import ReadingError
 
@@ -202,6 +203,27 @@ def test_selinux(tree: Tree, content: str, expected: str) -> None:
     assert tree.read().selinux == ""
     tree.write("sys/fs/selinux/enforce", content)
     assert tree.read().selinux == expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "flags", "denied"),
+    [("3ffffff", "0", ()), ("3ffffdf", "0", ("process ptrace",)), ("3ffffdf", "1", ()), ("hello", "0", ())],
+)
+def test_the_policy_is_asked_what_containerd_may(
+    tree: Tree, shell: list[str], allowed: str, flags: str, denied: tuple[str, ...]
+) -> None:
+    tree.program("matchpathcon", 'case $* in */local/*) echo "label of $*" ;; esac')
+    enforce(tree.root, allowed, flags)
+    expected = {"/usr/local/bin/containerd": SelinuxDomain(context=RUNTIME, denied=denied)}
+    assert tree.read(shell).selinux_domains == expected
+
+
+def test_a_policy_that_does_not_answer_is_no_finding(tree: Tree, shell: list[str]) -> None:
+    enforce(tree.root, "3ffffdf")
+    assert tree.read(shell).selinux_domains == {}
+    tree.program("matchpathcon", "exit 1")
+    (tree.root / "sys/fs/selinux/create").unlink()
+    assert tree.read(shell).selinux_domains == {}
 
 
 # --- file systems ------------------------------------------------------------------------------------------------

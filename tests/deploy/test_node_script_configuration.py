@@ -39,6 +39,10 @@ def test_sysctl_lines_are_found_and_ordered(tree: Tree, shell: list[str]) -> Non
     tree.write("etc/sysctl.d/20-b.conf", "-user/max_user_namespaces=2\nuser.max_net_namespaces=9\n")
     tree.write("usr/lib/sysctl.d/10-c.conf", "x = y\nuser.max_user_namespaces=3")
     tree.write("usr/lib/sysctl.d/20-b.conf", "user.max_user_namespaces=9\n")
+    tree.write("etc/sysctl.d/40-d.conf", "kernel/yama/ptrace_scope=3\nkernel.yama.other=1\n")
+    assert tree.read(shell).ptrace_lines == (
+        ConfLine(file="/etc/sysctl.d/40-d.conf", line="kernel/yama/ptrace_scope=3"),
+    )
     assert tree.read(shell).sysctl_lines == (
         ConfLine(file="/usr/lib/sysctl.d/10-c.conf", line="user.max_user_namespaces=3"),
         ConfLine(file="/etc/sysctl.d/20-b.conf", line="-user/max_user_namespaces=2"),

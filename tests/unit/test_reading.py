@@ -278,7 +278,7 @@ def test_a_node_goes_into_json_and_back() -> None:
 KINDS = (
     "uptime kernel os user container cgroup selinux tools sysctl-live overlay filesystem space mount modprobe sysctl "
     "drop-in drop-in-version table subuid kubelet-user kubelet-version file stat sha256 binary program snapshots "
-    "gpu-hook systemd unit package probe unfinished unproven"
+    "selinux-domain gpu-hook systemd unit package probe unfinished unproven"
 )
 FIELD = st.one_of(
     st.text(max_size=12),

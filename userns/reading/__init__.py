@@ -29,6 +29,7 @@ from userns.node import (
     Probe,
     Process,
     ReservedKey,
+    SelinuxDomain,
     Unit,
     without_prefixes,
 )
@@ -155,10 +156,23 @@ def _sysctls(by_kind: ByKind) -> dict[str, int]:
     return {key.replace("/", "."): int(value) for key, value in values.items() if re.fullmatch(r"-?\d{1,19}", value)}
 
 
-def _sysctl_lines(by_kind: ByKind) -> tuple[ConfLine, ...]:
+def _sysctl_lines(key: str) -> Callable[[ByKind], tuple[ConfLine, ...]]:
     """In the order in which they take effect: by file name over all directories, sysctl.conf last."""
-    lines = [ConfLine(file=file, line=line) for file, line in by_kind.get("sysctl", [])]
-    return tuple(sorted(lines, key=lambda each: (each.file == "/etc/sysctl.conf", each.file.rpartition("/")[2])))
+
+    def lines(by_kind: ByKind) -> tuple[ConfLine, ...]:
+        found = [
+            ConfLine(file=file, line=line) for file, line in by_kind.get("sysctl", []) if key in line or "#" in line
+        ]
+        return tuple(sorted(found, key=lambda each: (each.file == "/etc/sysctl.conf", each.file.rpartition("/")[2])))
+
+    return lines
+
+
+def _selinux_domains(by_kind: ByKind) -> dict[str, SelinuxDomain]:
+    return {
+        program: SelinuxDomain(context=context, denied=tuple(" ".join(each.split(":")) for each in denied.split()))
+        for program, context, denied in by_kind.get("selinux-domain", [])
+    }
 
 
 def _modprobe_lines(by_kind: ByKind) -> tuple[ConfLine, ...]:
@@ -320,7 +334,8 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "probes": _probes,
     "filesystems": _filesystems,
     "sysctls": _sysctls,
-    "sysctl_lines": _sysctl_lines,
+    "sysctl_lines": _sysctl_lines("user_namespaces"),
+    "ptrace_lines": _sysctl_lines("ptrace_scope"),
     "modprobe_lines": _modprobe_lines,
     "files": _files,
     "binaries": _binaries,
@@ -345,5 +360,6 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "subgid": _sub_ids("subgid"),
     "zfs_version": lambda by_kind: version_in(one("zfs-version")(by_kind)),
     "selinux": one("selinux"),
+    "selinux_domains": _selinux_domains,
     "seconds": _seconds,
 }
