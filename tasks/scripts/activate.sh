@@ -112,8 +112,8 @@ reach() { # The record changes on the way, so that a plan made before a cut can 
 place_beside() { # mode target payload
     new=$(beside "$2" new)
     # shellcheck disable=SC2015
-    { [ -d "${2%/*}" ] || { mkdir -p "${2%/*}" && label "${2%/*}"; }; } && rm -f "$new" && cp "$stage/$3" "$new" && chmod "$1" "$new" && chown 0:0 "$new" &&
-        sync "$new" || {
+    { [ -d "${2%/*}" ] || { mkdir -p "${2%/*}" && label "${2%/*}"; }; } && rm -f "$new" && cp "$stage/$3" "$new" &&
+        chmod "$1" "$new" && chown 0:0 "$new" && sync "$new" || {
         say "could not prepare $2 (is ${2%/*} writable, and is there space?)"
         return 1
     }
