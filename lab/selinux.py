@@ -20,7 +20,7 @@ KERNEL = "newest"
 OPTIONS = "security=selinux"
 _PACKAGES = ("selinux-policy-default", "policycoreutils", "selinux-utils")
 # What else that domain lacks there, and container_runtime_t has: crun keeps rules for devices in bpf's file system, and
-# runc looks whether systemd runs.
+# runc looks whether systemd runs. And what systemd may not do there.
 _MODULE = """
 (boolean deny_ptrace true)
 (booleanif (not deny_ptrace) (true (allow dockerd_t self (process (ptrace)))))
@@ -28,6 +28,7 @@ _MODULE = """
 (allow dockerd_t bpf_t (file (create unlink)))
 (allow dockerd_t init_runtime_t (dir (getattr search)))
 (allow dockerd_t systemd_unit_t (dir (getattr search)))
+(deny init_t usr_t (file (execute)))
 """
 _INSTALL = f"""
 set -eu

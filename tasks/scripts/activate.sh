@@ -224,6 +224,8 @@ check_anew() { # What it found after the last boot is no longer true. That it fi
     rm -f "$readiness" # first: the set that came back may have no check, and nobody would write it anew
     [ -e "$node_check" ] || forget_metrics "$state/metrics"
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
+    [ ! -e "$node_check" ] || [ -e "$readiness" ] ||
+        say "warning: userns-node-check.service left no $readiness: systemctl status userns-node-check says why"
 }
 commit() {
     mv -f "$mark" "$committed" && sync "$state" && say "$all_done" && tidy || return 1

@@ -332,6 +332,6 @@ def test_the_unit_starts_after_the_boot_and_runs_what_is_installed() -> None:
         f"ConditionPathExists={paths.CHECK}",
         "After=containerd.service multi-user.target",
         "WantedBy=multi-user.target",
-        f"ExecStart={paths.CHECK} --unit --write {paths.READINESS}",
+        f"ExecStart=/bin/sh {paths.CHECK} --unit --write {paths.READINESS}",
     ):
         assert line in text.splitlines()

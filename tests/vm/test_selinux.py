@@ -29,6 +29,11 @@ containerd config dump | grep enable_selinux
 restorecon -n -v -r {OURS}
 dmesg | grep 'avc: *denied' | grep -Ev 'comm="systemd-'; :"""
 
+UNITS = f"""
+systemctl start userns-node-check
+grep -o '"verdict": "[a-z-]*"' {paths.READINESS}
+journalctl --quiet --boot --unit containerd --output cat --grep '^userns-node: '; :"""
+
 
 @dataclass(frozen=True)
 class Enforcing:
@@ -36,9 +41,9 @@ class Enforcing:
 
     `refused` is a deploy while deny_ptrace is on, with the files before and after; then it was turned off, and
     `deployed` did. `proven` had all that pods need, and `look` is what there was to see of labels and denials. After a
-    boot deny_ptrace is on again: what the check `booted` to, and what the proof showed (`denied`). It is turned off
-    again: `ready`. And then nobody may trace any more, until the next boot: the check (`scoped`), the proof
-    (`forbidden`) and the plan (`planned`).
+    boot deny_ptrace is on again: what units had left by then (`by_unit`), what the check `booted` to, and what the
+    proof showed (`denied`). It is turned off again: `ready`. And then nobody may trace any more, until the next boot:
+    the check (`scoped`), the proof (`forbidden`) and the plan (`planned`).
     """
 
     vm: LabVM
@@ -47,6 +52,7 @@ class Enforcing:
     deployed: Run
     proven: Run
     look: list[str]
+    by_unit: list[str]
     booted: dict[str, Any]
     denied: Run
     ready: dict[str, Any]
@@ -78,13 +84,15 @@ def enforcing(vm_lab: Lab, vm_operator: Operator) -> Iterator[Enforcing]:
         look = vm.ssh(LOOK).stdout.splitlines()
     vm.reboot()
     vm.wait()
-    booted, denied = check(), prove()
+    by_unit, (booted, denied) = vm.ssh(UNITS).stdout.splitlines(), (check(), prove())
     vm.ssh("setsebool deny_ptrace off")
     ready = check()
     vm.ssh("sysctl -w kernel.yama.ptrace_scope=3")
     scoped, forbidden = check(), prove()
     planned = vm_operator.dry(vm, **CONFINES)
-    yield Enforcing(vm, untouched, refused, deployed, proven, look, booted, denied, ready, scoped, forbidden, planned)
+    yield Enforcing(
+        vm, untouched, refused, deployed, proven, look, by_unit, booted, denied, ready, scoped, forbidden, planned
+    )
     vm.stop()
 
 
@@ -120,6 +128,10 @@ def test_after_a_boot_the_check_knows_the_boolean_and_the_proof_fails_as_told(en
     assert (enforcing.booted["verdict"], ids(enforcing.booted)) == ("not-ready", ["selinux-denies-containerd"])
     assert enforcing.denied.code == 1
     assert "fork/exec /proc/self/exe: permission denied" in enforcing.denied.text
+
+
+def test_systemd_runs_the_hook_and_the_check_although_it_may_execute_neither(enforcing: Enforcing) -> None:
+    assert enforcing.by_unit == ['"verdict": "not-ready"', "userns-node: overlay is there, metacopy=Y already"]
 
 
 def test_it_is_ready_as_soon_as_the_boolean_is_off(enforcing: Enforcing) -> None:
