@@ -14,7 +14,7 @@ def enforce(root: Path, allowed: str, flags: str = "0") -> None:
     `matchpathcon` has to print "label of" its arguments. An answer of the kernel's is read from the place in the file
     up to which the question was written: it stands behind as much as that takes.
     """
-    question = f"{INIT} label of -n -m file /usr/local/bin/containerd 2"
+    question = f"{INIT} label of -N -n -m file /usr/local/bin/containerd 2"
     files = {
         "enforce": "1",
         "class/process/index": "2",

@@ -247,7 +247,13 @@ def _space(node: Node, wants: Wants) -> Iterator[Finding]:
         needed, why = SPACE_KIB, "to stage the new programs while two older sets are kept"
     for key in ("install", "state"):
         place = node.filesystems.get(key)
-        if place and place.free_kib is not None and place.free_kib < needed:
+        if place and place.read_only and not wants.image:  # a tree may be read through such a mount
+            yield blocker(
+                "read-only",
+                f"{place.path} is to be written to, and {place.parent} is mounted read-only, as where /usr comes as an "
+                "image (Flatcar): such systems are not served",
+            )
+        elif place and place.free_kib is not None and place.free_kib < needed:
             yield blocker(
                 "no-space",
                 f"{place.parent} has {place.free_kib // 1024} MiB free, and {needed // 1024} MiB are needed {why} "

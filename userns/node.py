@@ -32,6 +32,7 @@ class Filesystem(_Frozen):
     parent: str
     type: str
     free_kib: int | None = None
+    read_only: bool = False
 
 
 class FileState(_Frozen):

@@ -144,11 +144,13 @@ find_container() { # no systemd-detect-virt: PID 1 may carry the mark, or a file
 ask_selinux() {
     { first_line sys/fs/selinux/enforce && [ "$line" = 1 ] && have matchpathcon; } || return 0
     for program do
-        key=$(matchpathcon -n -m file "/$program") && [ -n "$key" ] &&
+        key=$(matchpathcon -N -n -m file "/$program") && [ -n "$key" ] &&
             first_line sys/fs/selinux/class/process/index && class=$line && first_line proc/1/attr/current &&
-            ask_policy create "$line $key $class" || return 0
+            ask_policy create "$line $key $class" || continue
         domain=$answer denied=
-        for key in process:ptrace user_namespace:create; do # an older policy knows no class user_namespace
+        asked=process:ptrace
+        ! at_least 6 1 || asked="process:ptrace user_namespace:create" # an older kernel asks nobody
+        for key in $asked; do # nor does an older policy know a class user_namespace
             { first_line "sys/fs/selinux/class/${key%:*}/index" && class=$line &&
                 first_line "sys/fs/selinux/class/${key%:*}/perms/${key#*:}" &&
                 ask_policy access "$domain $domain $class"; } || continue
@@ -232,7 +234,10 @@ read_file_systems() {
     done
     stat -f -c "space$tab%a$tab%S$tab%T$tab%n" -- "$@"
     awk -v ids="$ids" '
-        index(ids, " " $1 " ") { for (i = 7; i < NF; i++) if ($i == "-") { print "mount\t" $1 "\t" $(i + 1); next } }
+        index(ids, " " $1 " ") {
+            for (i = 7; i < NF && $i != "-"; i++);
+            if (i < NF) print "mount\t" $1 "\t" $(i + 1) "\t" ("," $6 "," $NF "," ~ /,ro,/ ? "ro" : "rw")
+        }
     ' /proc/self/mountinfo
 }
 
@@ -241,7 +246,7 @@ read_file_systems() {
 ask_kernel() {
     set -- idmap containerd-root "$root/$containerd_directory" idmap kubelet-root "$root/$kubelet_directory" \
         tmpfs tmpfs - overlay overlay "$root/$containerd_directory"
-    if ! at_least_5_19; then
+    if ! at_least 5 19; then
         temporary_directory
         set -- "$@" check containerd-check "$temporary"
     fi
@@ -254,14 +259,15 @@ ask_kernel() {
     fi
 }
 
-at_least_5_19() {
+# at_least MAJOR MINOR: whether the kernel is
+at_least() {
     major=${kernel%%.*}
     line=${kernel#*.}
     minor=${line%%[!0-9]*}
     case $major:$minor in
     : | *: | :* | *[!0-9:]*) return 1 ;;
     esac
-    [ "$major" -gt 5 ] || { [ "$major" -eq 5 ] && [ "$minor" -ge 19 ]; }
+    [ "$major" -gt "$1" ] || { [ "$major" -eq "$1" ] && [ "$minor" -ge "$2" ]; }
 }
 
 # temporary_directory: in $temporary, the directory that containerd makes its own test in

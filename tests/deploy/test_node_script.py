@@ -218,6 +218,17 @@ def test_the_policy_is_asked_what_containerd_may(
     assert tree.read(shell).selinux_domains == expected
 
 
+def test_an_older_kernel_asks_nobody_for_a_user_namespace(tree: Tree, shell: list[str]) -> None:
+    tree.program("matchpathcon", 'case $* in */local/*) echo "label of $*" ;; esac')
+    enforce(tree.root, "3ffffff")
+    for name, content in {"index": "2", "perms/create": "27"}.items():  # a bit that is not set
+        tree.write(f"sys/fs/selinux/class/user_namespace/{name}", content)
+    for kernel, denied in (("6.1.0", ("user_namespace create",)), ("5.14.0-570", ())):
+        tree.program("uname", f"echo {kernel} x86_64")
+        enforce(tree.root, "3ffffff")
+        assert tree.read(shell).selinux_domains["/usr/local/bin/containerd"].denied == denied
+
+
 def test_a_policy_that_does_not_answer_is_no_finding(tree: Tree, shell: list[str]) -> None:
     enforce(tree.root, "3ffffdf")
     assert tree.read(shell).selinux_domains == {}
@@ -264,6 +275,16 @@ def test_the_type_is_that_of_the_mount_on_top(tmp_path: Path, shell: list[str]) 
         "detail": "Invalid argument",
     }
     assert node.probes["overlay"].errno == "EINVAL"
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("options", ["remount,ro", "remount,bind,ro"])  # the file system, or this mount of it
+def test_what_is_mounted_read_only_is_told(tree: Tree, shell: list[str], options: str) -> None:
+    directory = tree.write("usr/local/bin/x").parent
+    script = f'mount -t tmpfs none "$1"; mount -o {options} "$1"; shift; exec "$@"'
+    private = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", str(directory)]
+    told = read(run([*private, *shell], {"USERNS_NODE_ROOT": str(tree.root)})).filesystems
+    assert (told["install"].read_only, told["state"].read_only) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,14 @@ def test_too_little_space_is_told_with_both_figures(image: bool, free: int, says
     )
 
 
+@pytest.mark.parametrize("key", ["install", "state"])
+def test_what_is_mounted_read_only_is_refused_where_there_is_something_to_install(key: str) -> None:
+    frozen = NODE.filesystems[key].model_copy(update={"read_only": True})
+    some = node(filesystems=NODE.filesystems | {key: frozen})
+    assert severities(some) == {"read-only": "blocker"}
+    assert severities(some, wants(installs=False)) == severities(some, wants(image=True)) == {}
+
+
 def test_a_package_needs_no_architecture_of_ours() -> None:
     assert "architecture-unknown" not in found(node(machine="loongarch64"), wants(install_from="package"))
 

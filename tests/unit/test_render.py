@@ -71,7 +71,7 @@ def test_an_unknown_systemd_is_taken_for_a_new_one(systemd: str) -> None:
 
 
 def test_the_drop_in_runs_the_hook_and_ignores_its_failure() -> None:
-    assert f"[Service]\nExecStartPre=-{paths.PRE_START}\n" in render.unit_drop_in(TEMPLATES)
+    assert f"[Service]\nExecStartPre=-/bin/sh {paths.PRE_START}\n" in render.unit_drop_in(TEMPLATES)
 
 
 @pytest.mark.parametrize("systemd", ["239", "257"])

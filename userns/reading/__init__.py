@@ -142,12 +142,15 @@ def _probes(by_kind: ByKind) -> dict[str, Probe]:
 
 def _filesystems(by_kind: ByKind) -> dict[str, Filesystem]:
     mounts = pairs(by_kind, "mount")
+    read_only = {fields[0] for fields in by_kind.get("mount", []) if fields[2:] == ("ro",)}
     space = {fields[-1].removeprefix("."): fields for fields in by_kind.get("space", [])}
     found = {}
     for name, path, parent, mount in by_kind.get("filesystem", []):
         blocks, size, type_, *_ = space.get(parent, ("", "", "", ""))
         free = int(blocks) * int(size) // 1024 if blocks.isdecimal() and size.isdecimal() else None
-        found[name] = Filesystem(path=path, parent=parent, type=mounts.get(mount, type_), free_kib=free)
+        found[name] = Filesystem(
+            path=path, parent=parent, type=mounts.get(mount, type_), free_kib=free, read_only=mount in read_only
+        )
     return found
 
 
