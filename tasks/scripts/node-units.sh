@@ -2,7 +2,8 @@
 # helpers that they use.
 
 units="containerd.service docker.service kubelet.service podman.socket crio.service k3s.service k3s-agent.service
-rke2-server.service rke2-agent.service snap.microk8s.daemon-kubelite.service userns-node-check.service"
+rke2-server.service rke2-agent.service snap.microk8s.daemon-kubelite.service nodeadm-run.service
+userns-node-check.service"
 
 # Where systemd looks for the file of a unit (systemd.unit(5)).
 unit_directories="etc/systemd/system.control run/systemd/system.control run/systemd/transient run/systemd/generator.early

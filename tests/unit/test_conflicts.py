@@ -90,6 +90,7 @@ def test_a_clean_node_says_nothing() -> None:
         ({"units": {"k3s-agent": Unit(load="loaded")}}, "kubernetes-brings-containerd", "blocker"),
         ({"units": {"snap.microk8s.daemon-kubelite": Unit(load="loaded")}}, "kubernetes-brings-containerd", "blocker"),
         ({"units": {"crio": Unit(load="loaded", active="active")}}, "crio-runs", "blocker"),
+        ({"units": {"nodeadm-run": Unit(load="loaded")}}, "config-written-at-boot", "warning"),
         ({"units": {"docker": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
         ({"units": {"podman": Unit(load="loaded")}}, "metacopy-and-builds", "warning"),
         ({"overlay": Overlay(state="builtin", metacopy="Y")}, "overlay-builtin", "note"),

@@ -156,6 +156,16 @@ def _of_others(node: Node, wants: Wants) -> Iterator[Finding]:
                 "(--container-runtime-endpoint) and allow this",
                 "k3s docs, advanced: using an existing container runtime; canonical/microk8s#4402",
             )
+    nodeadm = node.units.get("nodeadm-run")
+    if nodeadm and nodeadm.load == "loaded":
+        yield warning(
+            "config-written-at-boot",
+            f"nodeadm-run.service is here (an EKS node): at each boot it writes {paths.CONFIG} anew, and what a deploy "
+            "wrote there is gone, which the check after that boot says (file-changed). Give nodeadm what it is to "
+            "write (spec.containerd.config of its NodeConfig; snapshotter and runtimes above all), or deploy "
+            "again after each boot",
+            "amazon-eks-ami nodeadm/internal/containerd/config.go, nodeadm-run.service; amazon-eks-ami#1637",
+        )
     crio = node.units.get("crio")
     if crio and crio.active == "active":
         yield blocker(
