@@ -184,7 +184,9 @@ def read_only(directory: str) -> Blow:
     def blow(scene: Scene) -> Generator[None]:
         scene.stops_the_way_back = True
         yield
-        scene.on_node(f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}")
+        # With what is mounted below it: an /etc without its /etc/containerd is another fault, and no read-only one.
+        above = f"mount --rbind {directory} {directory} && mount --make-rprivate {directory}"
+        scene.on_node(f"{above} && mount -o remount,bind,ro {directory}")
         yield
         scene.on_node(f"umount -l {directory}")
 
