@@ -70,8 +70,13 @@ open_undo() {
     fi
     number=$(wc -l <"$list")
 }
+sync_saved() {
+    set --
+    for file in "$saving"/*; do [ -L "$file" ] || set -- "$@" "$file"; done # a link's own target is not in the set
+    sync "$@"
+}
 close_undo() {
-    find "$saving" -type f -exec sync {} + && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
+    sync_saved && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
     [ "$saving" = "$back" ] || mv "$saving" "$back" || return 1
     sync "$state"
 }
