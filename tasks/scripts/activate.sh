@@ -70,8 +70,13 @@ open_undo() {
     fi
     number=$(wc -l <"$list")
 }
+sync_saved() {
+    set --
+    for file in "$saving"/*; do [ -L "$file" ] || set -- "$@" "$file"; done # a link's own target is not in the set
+    sync "$@"
+}
 close_undo() {
-    find "$saving" -type f -exec sync {} + && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
+    sync_saved && mv -f "$list" "$saving/restore" && sync "$saving" || return 1
     [ "$saving" = "$back" ] || mv "$saving" "$back" || return 1
     sync "$state"
 }
@@ -117,20 +122,6 @@ place_beside() { # mode target payload
         say "could not prepare $2 (is ${2%/*} writable, and is there space?)"
         return 1
     }
-}
-
-# `timeout` kills, here and below: whatever this script starts inherits that it ignores SIGTERM.
-check_config() { # the config that will be there, read by the containerd that will be there
-    binary=$new_containerd config=/etc/containerd/config.toml
-    [ ! -e "$(beside "$binary" new)" ] || binary=$(beside "$binary" new)
-    [ ! -e "$(beside "$config" new)" ] || config=$(beside "$config" new)
-    [ -x "$binary" ] && [ -e "$config" ] || return 0
-    output=$(timeout -s KILL 30 "$binary" --config "$config" config dump 2>&1 >/dev/null </dev/null) || {
-        say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
-        return 1
-    }
-    printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: config-unknown-key: containerd says: /'
-    return 0
 }
 
 # --- 4. the swap -------------------------------------------------------------------------------------------------
@@ -351,7 +342,7 @@ activate() {
     note_dependents
     begin || give_up "could not write to $state and $units"
     each put place_beside || give_up "the new files could not be prepared"
-    has package || check_config || give_up "the new config.toml is refused by $new_containerd itself"
+    has package || check_config || give_up "$why"
     reach swapping || give_up "the record could not be written"
     touched=yes
     each range note_kubelet >"$stage/kubelet" || give_up "the record could not be written"
@@ -359,7 +350,7 @@ activate() {
     if has package; then
         restarted=yes # by the packages' own scripts
         install_packages 9>&- </dev/null || give_up "the packages could not be installed"
-        check_config || give_up "the new config.toml is refused by $new_containerd itself"
+        check_config || give_up "$why"
     fi
     each user add_user || give_up "the user could not be created"
     each put swap_put && each remove swap_remove && flush_targets "$back/restore" && reach swapped ||

@@ -24,6 +24,9 @@ booting=no clean=yes
 
 say() { printf '%s\n' "$*"; }
 
+# That of uutils (Ubuntu from 25.10 on) takes no heed of names without -f (uutils/coreutils#14591), and with it waits for
+# the file systems that they are on. Any other one does just what is asked, and a busybox does not know the question.
+case $(sync --version 2>/dev/null) in *'(uutils '*) sync() { command sync -f "$@"; } ;; esac
 replace() { # file, with its text on stdin: by rename, and durable
     cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
 }

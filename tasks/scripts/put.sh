@@ -17,7 +17,7 @@ came=$(wc -c <"$file")
 if [ $# -gt 3 ]; then
     mkdir -p "${5%/*}"
     cp "$4" "$5.new"
-    sync "$5.new"
+    sync -f "$5.new" # without -f that of uutils waits for all file systems
     mv -f "$5.new" "$5"
 fi
 trap - EXIT

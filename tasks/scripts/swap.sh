@@ -1,6 +1,27 @@
 # swap.sh: the steps of a change, for activate.sh: put the new set in place, restart containerd, and see how it is.
 # Functions only. $stage holds the new set, $service is containerd's, and $why is left for whoever tells a failure.
 
+# `timeout` kills, here and below: whatever this script starts inherits that it ignores SIGTERM.
+check_config() { # the config that will be there, read by the containerd that will be there
+    binary=$new_containerd config=/etc/containerd/config.toml code=0
+    [ ! -e "$(beside "$binary" new)" ] || binary=$(beside "$binary" new)
+    [ ! -e "$(beside "$config" new)" ] || config=$(beside "$config" new)
+    [ -e "$binary" ] && [ -e "$config" ] || return 0
+    output=$(timeout -s KILL 30 "$binary" --config "$config" config dump 2>&1 >/dev/null </dev/null) || code=$?
+    if [ $code != 0 ]; then
+        say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
+        case $code:$output in # 126 is timeout's own: it could not start it
+            126:*"Operation not permitted"* | 126:*"Permission denied"*)
+                why="this node does not let $new_containerd run. What may forbid it: fapolicyd, for each version is a new file to it (a rule that lets it, before those that deny: allow perm=execute all : dir=/usr/local/bin/,/usr/local/sbin/,/usr/local/libexec/userns-node/); IMA; or a mount with noexec"
+                ;;
+            *) why="the new config.toml is refused by $new_containerd itself" ;;
+        esac
+        return 1
+    fi
+    printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: config-unknown-key: containerd says: /'
+    return 0
+}
+
 install_packages() { # all in one transaction, as they may depend on each other's versions
     names=$(awk -F '\t' '$1 == "package" { print $2 }' "$stage/actions")
     set --

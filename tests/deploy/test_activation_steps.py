@@ -228,18 +228,6 @@ def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plug
 # --- before anything is touched ------------------------------------------------------------------------------------
 
 
-def test_a_containerd_that_hangs_over_its_config_is_killed(tmp_path: Path) -> None:
-    """Else it would hold the lock, and with it the change, for good. It inherits that the script ignores SIGTERM."""
-    programs = {
-        "containerd": "trap '' TERM; sleep 5 2>/dev/null; echo it went on >&2",
-        "timeout": 'options="$1 $2" seconds=$3; shift 3; exec /usr/bin/timeout $options "0.$seconds" "$@"',
-    }
-    (tmp_path / "config.toml").touch()
-    beside = f"beside() {{ case $1 in *.toml) echo {tmp_path}/config.toml ;; *) echo /none ;; esac; }}"
-    calls = f"{beside}\nnew_containerd={tmp_path}/bin/containerd; {{ check_config || echo refused; }} 2>/dev/null"
-    assert run(tmp_path, "check_config", calls, **programs) == ["it did not answer within 30 s", "refused"]
-
-
 @pytest.mark.parametrize("directory", [True, False])
 def test_no_file_is_moved_into_a_directory_that_has_its_name(tmp_path: Path, directory: bool) -> None:
     target = tmp_path / "config.toml"

@@ -1,0 +1,66 @@
+"""The new containerd reads the new config before anything is swapped, and where it cannot, what is told is why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.test_activation_steps import run
+
+
+def checked(directory: Path, **programs: str) -> list[str]:
+    """What is said, and then why the change is given up."""
+    (directory / "config.toml").touch()
+    beside = f"beside() {{ case $1 in *.toml) echo {directory}/config.toml ;; *) echo {directory}/new ;; esac; }}"
+    calls = f'{beside}\nnew_containerd={directory}/bin/containerd; {{ check_config || echo "$why"; }} 2>/dev/null'
+    return run(directory, "check_config", calls, **programs)
+
+
+def test_a_containerd_that_hangs_over_its_config_is_killed(tmp_path: Path) -> None:
+    """Else it would hold the lock, and with it the change, for good. It inherits that the script ignores SIGTERM."""
+    programs = {
+        "containerd": "trap '' TERM; sleep 5 2>/dev/null; echo it went on >&2",
+        "timeout": 'options="$1 $2" seconds=$3; shift 3; exec /usr/bin/timeout $options "0.$seconds" "$@"',
+    }
+    said, why = checked(tmp_path, **programs)
+    assert said == "it did not answer within 30 s"
+    assert why == f"the new config.toml is refused by {tmp_path}/bin/containerd itself"
+
+
+@pytest.mark.parametrize(
+    "says", ["invalid config", "open /etc/containerd/certs.d: permission denied", "Operation not permitted"]
+)
+def test_what_containerd_itself_says_is_of_the_config(tmp_path: Path, says: str) -> None:
+    said = checked(tmp_path, containerd=f"echo '{says}' >&2; exit 1")
+    assert said == [says, f"the new config.toml is refused by {tmp_path}/bin/containerd itself"]
+
+
+def test_a_config_that_it_reads_is_right(tmp_path: Path) -> None:
+    assert checked(tmp_path, containerd="exit 0") == []
+
+
+FORBIDDEN = "this node does not let {0}/bin/containerd run. What may forbid it: fapolicyd, for each version "
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "timeout: failed to run command '.containerd.userns-node-new': Operation not permitted",
+        "timeout: failed to execute process: Operation not permitted (os error 1)",  # uutils
+        "timeout: can't execute '.containerd.userns-node-new': Operation not permitted",  # busybox
+    ],
+)
+def test_a_node_that_does_not_let_new_programs_run_is_told_apart(tmp_path: Path, says: str) -> None:
+    said = checked(tmp_path, containerd="", timeout=f'echo "{says}" >&2; exit 126')
+    assert said[0] == says
+    assert said[1].startswith(FORBIDDEN.format(tmp_path))
+    assert len(said) == 2
+
+
+def test_a_program_that_the_kernel_does_not_start_is_not_taken_for_one_that_is_not_there(tmp_path: Path) -> None:
+    """As on a mount with noexec: for such a file even root is told that it is not executable."""
+    (tmp_path / "new").touch()
+    said = checked(tmp_path)
+    assert "Permission denied" in said[0]
+    assert said[1].startswith(FORBIDDEN.format(tmp_path))
