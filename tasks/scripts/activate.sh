@@ -72,7 +72,9 @@ open_undo() {
 }
 sync_saved() {
     set --
-    for file in "$saving"/*; do [ -L "$file" ] || set -- "$@" "$file"; done # a link's own target is not in the set
+    for file in "$saving"/*; do # of what else may be in a target's place, a link or a device, there is nothing to sync
+        [ -L "$file" ] || [ ! -f "$file" ] || set -- "$@" "$file"
+    done
     sync "$@"
 }
 close_undo() {
