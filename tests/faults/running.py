@@ -117,7 +117,7 @@ class Worker:
 def at_work(ground: Ground) -> str:
     """What of us runs on the node. The unit for a boot may be there, idle, where a change could not be undone."""
     states = "--state=active,activating,deactivating,reloading"
-    look = f"{UNITS} {states}; pgrep -fl '[u]serns-node/staged|[l]aunch.sh'"
+    look = f"{UNITS} {states}; pgrep -fl '[u]serns-node/staged|[l]aunch.sh|[v]erify.sh'"
     return ground.inside.ssh(look, check=False).stdout
 
 
