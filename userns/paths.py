@@ -42,6 +42,12 @@ PACKAGED = {
     "crun": "/usr/bin/crun",
 }
 
+
+def installed(install_from: str) -> dict[str, str]:
+    """Where each program is, once installed from there."""
+    return PACKAGED if install_from == "package" else INSTALLED
+
+
 # Files whose digest, mode and owner every reading of a node brings back.
 MANAGED = (CONFIG, UNIT, UNIT_DROP_IN, MODPROBE, SYSCTL, PRE_START, CHECK, CHECK_UNIT, SUBUID, SUBGID)
 # Of these, the files in which other people's lines stay as they are.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from userns.changes import HoldPackage, InstallArtifact, InstallPackage, RemoveFile
 from userns.findings import Finding, blocker
 from userns.node import Binary, Node, Unit
-from userns.paths import INSTALLED, PACKAGED, UNIT
+from userns.paths import INSTALLED, PACKAGED, UNIT, installed
 from userns.policy import Policy
 from userns.releases import ARCHITECTURES, Asset
 from userns.versions import of_package, upstream
@@ -24,7 +24,7 @@ MEMBERS = {
 
 def paths(policy: Policy) -> dict[str, str]:
     """Where each program is, once installed."""
-    return PACKAGED if policy.install_from == "package" else INSTALLED
+    return installed(policy.install_from)
 
 
 def in_use(node: Node, policy: Policy, component: str) -> str:

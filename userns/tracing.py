@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from userns import paths
 from userns.findings import Finding, blocker, warning
 from userns.node import Node
-from userns.paths import INSTALLED, PACKAGED
 from userns.versions import parse
 from userns.wants import Wants
 
@@ -34,13 +34,13 @@ def findings(node: Node, wants: Wants) -> Iterator[Finding]:
     if not traces(wants.containerd_version):
         return
     yield from _yama(node, wants)
-    installed = PACKAGED if wants.install_from == "package" else INSTALLED
-    domain = node.selinux_domains.get(installed["containerd"])
+    program = paths.installed(wants.install_from)["containerd"]
+    domain = node.selinux_domains.get(program)
     if domain and domain.denied and node.enforces_selinux and not wants.image:
         yield blocker(
             "selinux-denies-containerd",
             f"SELinux is enforced here, and its policy denies {' and '.join(domain.denied)} to {domain.context}, in "
-            f"which systemd starts {installed['containerd']}: {_NEEDS_IT} {_SAYS.format(error='permission denied')}. "
+            f"which systemd starts {program}: {_NEEDS_IT} {_SAYS.format(error='permission denied')}. "
             "For ptrace turn the boolean deny_ptrace off, where it is on (setsebool -P deny_ptrace off); else give the "
             "domain what it lacks in a module of your own (for example allow_containerd.cil with "
             f'"{_rule(domain.context, domain.denied[0])}", and semodule -i allow_containerd.cil)',

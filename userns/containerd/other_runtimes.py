@@ -37,7 +37,7 @@ def _unit(node: Node, wants: Wants) -> Iterator[Finding]:
             "systemctl unmask containerd",
         )
     packaged = wants.install_from == "package"
-    programs = paths.PACKAGED if packaged else paths.INSTALLED
+    programs = paths.installed(wants.install_from)
     drop_in = max(node.exec_drop_ins, key=lambda each: each.path.rpartition("/")[2], default=None)
     # What stays when we are done: a release's unit replaces the one that is there, but for its drop-ins.
     stays = packaged and unit.fragment not in wants.removes
@@ -98,7 +98,7 @@ def _root(node: Node, wants: Wants) -> Iterator[Finding]:
 
 
 def _binaries(node: Node, wants: Wants) -> Iterator[Finding]:
-    ours = (paths.PACKAGED if wants.install_from == "package" else paths.INSTALLED)["containerd"]
+    ours = paths.installed(wants.install_from)["containerd"]
     for path, binary in sorted(node.binaries.items()):
         if path.rpartition("/")[2] == "containerd" and path != ours and path not in wants.removes:
             owner = next((name for name in ("containerd", "containerd.io") if name in node.packages), "")
