@@ -57,11 +57,11 @@ def image() -> Path:
 def lay_out(root: Path, *found: kernels.Kernel) -> Path:
     """The nodes' own tree in the new directory `root`, with the modules of these kernels; not for a container."""
     root.mkdir()
-    _run(*base.UNPACK, str(base.tar()), "--directory", str(root))
+    run(*base.UNPACK, str(base.tar()), "--directory", str(root))
     (root / "usr/lib/modules").mkdir(exist_ok=True)
     for kernel in found:
-        _run("cp", "-a", str(kernel.modules), str(root / "usr/lib/modules/"))
-        _run("chroot", str(root), "depmod", "-a", kernel.release)
+        run("cp", "-a", str(kernel.modules), str(root / "usr/lib/modules/"))
+        run("chroot", str(root), "depmod", "-a", kernel.release)
     for unit in base.MASKED_FOR_THE_MACHINE:
         (root / "etc/systemd/system" / unit).unlink()
     return root
@@ -69,20 +69,18 @@ def lay_out(root: Path, *found: kernels.Kernel) -> Path:
 
 def of_tree(root: Path, disk: Path) -> None:
     """Make a disk of a tree with the modules of a kernel. What the lab needs to reach it is written into the tree."""
-    prepare(root)
-    _run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(disk), _SIZE)
-
-
-def prepare(root: Path) -> None:
-    """Write into a tree what the lab needs to reach it."""
     init = root / _INIT.lstrip("/")
-    init.parent.mkdir(exist_ok=True)
+    init.parent.mkdir()
     init.write_text(_INIT_TEXT)
     init.chmod(0o755)
     (root / "etc/ssh/sshd_config.d/lab.conf").write_text(base.sshd_limits(root / "usr/sbin/sshd"))
+    if (root / CONTEXTS.lstrip("/")).exists():
+        run("chroot", str(root), "setfiles", "-F", CONTEXTS, "/")
+    run(tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-d", str(root), str(disk), _SIZE)
 
 
-def _run(*words: str) -> None:
+def run(*words: str) -> None:
+    """Run a command of the making of a disk. Raises LabError."""
     done = subprocess.run([*leashed(), *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"the virtual machines' disk could not be built: {' '.join(words)}\n{done.stderr[-3000:]}")

@@ -9,12 +9,9 @@ container_runtime_t, here dockerd_t), and a boolean `deny_ptrace` keeps that fro
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from lab import cache, debs, disk, kernels
-from lab.errors import LabError
-from lab.processes import leashed
 
 KERNEL = "newest"
 OPTIONS = "security=selinux"
@@ -48,18 +45,10 @@ def image() -> Path:
 
     def build(into: Path) -> None:
         root = disk.lay_out(into / "root", kernel)
-        _run("cp", "-r", str(packages), str(root / "debs"))
+        disk.run("cp", "-r", str(packages), str(root / "debs"))
         (root / "lab.cil").write_text(_MODULE)
-        _run("chroot", str(root), "sh", "-c", _INSTALL)
-        disk.prepare(root)
-        _run("chroot", str(root), "setfiles", "-F", disk.CONTEXTS, "/")
+        disk.run("chroot", str(root), "sh", "-c", _INSTALL)
         disk.of_tree(root, into / "disk.img")
         cache.remove_tree(root)
 
     return cache.once("vm-disk-selinux", recipe, build) / "disk.img"
-
-
-def _run(*words: str) -> None:
-    done = subprocess.run([*leashed(), *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LabError(f"the disk with SELinux could not be built: {' '.join(words)}\n{done.stderr[-3000:]}")

@@ -105,14 +105,8 @@ class LabVM(Machine):
         # write has to last by itself (FUA), as that of a journal's commit has to, and the layer's table would not tell
         # where such a block lies (one commit in four was lost).
         words = [tool("qemu-system-x86_64"), "-nodefaults", "-no-user-config", "-display", "none", *_PROCESSOR]
-        words += [
-            "-kernel",
-            str(self._image),
-            "-append",
-            f"{disk.COMMAND_LINE} {self._options}",
-            "-serial",
-            f"file:{self.console}",
-        ]
+        words += ["-kernel", str(self._image), "-append", f"{disk.COMMAND_LINE} {self._options}"]
+        words += ["-serial", f"file:{self.console}"]
         words += ["-drive", f"if=none,id=disk,file={self.disk},format=qcow2,cache=unsafe"]
         words += ["-device", "nvme,drive=disk,serial=disk,write-cache=off"]
         words += ["-drive", f"if=none,id=seed,file={self._seed},format=raw,cache=unsafe"]
