@@ -14,6 +14,9 @@ from lab.processes import leashed, tool
 # The CNI plugins are no runtime, but a node that is to run pods over CRI needs them.
 PACKAGES = (*base.RUNTIMES, "containernetworking-plugins")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# A suite of the lab's own: the newest of each package that Debian has anywhere.
+NEWEST = "newest"
+_SUITES = {NEWEST: ("unstable", "experimental")}
 
 
 class Apt:
@@ -28,14 +31,18 @@ class Apt:
         for directory in ("lists/partial", "archives/partial", "empty"):
             (home / directory).mkdir(parents=True)
         (home / "status").write_text(status)
-        (home / "sources.list").write_text(f"deb [signed-by={KEYRING}] {base.mirror_url()} {suite} main\n")
+        source = f"deb [signed-by={KEYRING}] {base.mirror_url()}"
+        suites = _SUITES.get(suite, (suite,))
+        (home / "sources.list").write_text("".join(f"{source} {each} main\n" for each in suites))
+        # Else apt takes from experimental only what no other suite has.
+        (home / "preferences").write_text("Package: *\nPin: release a=*\nPin-Priority: 500\n")
         own = [
             f'Dir::State "{home}";',
             f'Dir::State::status "{home}/status";',
             f'Dir::Cache "{home}";',
             f'Dir::Etc::sourcelist "{home}/sources.list";',
             f'Dir::Etc::sourceparts "{home}/empty";',
-            f'Dir::Etc::preferences "{home}/empty/none";',
+            f'Dir::Etc::preferences "{home}/preferences";',
             f'Dir::Etc::preferencesparts "{home}/empty";',
             'APT::Sandbox::User "root";',
         ]

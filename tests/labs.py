@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, LabError, cgroups, host, processes
+from lab import Lab, LabError, cgroups, debs, host, processes
 from lab import mirror as mirrors
 from lab.serving import Served
 from lab.vm import TUN
@@ -70,6 +70,12 @@ def mirror() -> mirrors.Mirror:
 def mirror_with_stable() -> mirrors.Mirror:
     """The same, with Debian trixie's containerd 1.7 and runc 1.1 beside them."""
     return mirrors.build("testing", "trixie")
+
+
+@pytest.fixture(scope="session")
+def mirror_with_newest() -> mirrors.Mirror:
+    """The same as `mirror`, with the newest runc that Debian has anywhere beside it."""
+    return mirrors.build("testing", debs.NEWEST)
 
 
 @pytest.fixture(scope="session")

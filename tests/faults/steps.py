@@ -7,6 +7,7 @@ before the next one that writes leaves.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -73,7 +74,7 @@ class Steps:
                 (self.root() / PLACE / name).unlink(missing_ok=True)
 
     def _has(self, path: str) -> bool:
-        return (self.root() / path).exists()
+        return os.path.lexists(self.root() / path)
 
     def release(self, *, fails: bool = False) -> None:
         """Let it go on; with `fails`, the command at which it was held fails instead of being run."""

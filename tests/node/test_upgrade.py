@@ -18,6 +18,7 @@ from lab import Lab, LabNode
 from lab.mirror import Asset, Mirror, lock_text
 from lab.serving import Served
 from tests.node import releases as made
+from tests.node.conftest import BootNode
 from tests.node.faults import Deploying, contents, held, program, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Counter, Operator, Run, differences, leftovers, must, start_counter, tree
@@ -242,6 +243,22 @@ def test_each_runtime_goes_up_and_down_under_its_own_container(ready: Ready, han
     assert proven(up, node) == proven(down, node) == {"runc", "crun"}
     assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
     counter.remove()
+
+
+def test_debians_newest_runc_and_an_older_one_run_each_others_containers(
+    lab: Lab, mirror: Mirror, mirror_with_newest: Mirror, fresh_node: BootNode, tmp_path: Path
+) -> None:
+    node, served = fresh_node(), lab.serve(mirror_with_newest)
+    operator = Operator(lab, tmp_path, release_url=served.url, artifact_lock=str(mirror_with_newest.lock))
+    older, newest = mirror.versions("runc")[0], mirror_with_newest.versions("runc")[0]
+    must(operator.deploy(node, runc_version=older))
+    for version in (newest, older):
+        counter = start_counter(node)
+        assert proven(must(operator.deploy(node, runc_version=version)), node) == {"runc"}
+        assert version in node.ssh("runc --version").stdout
+        assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+        counter.remove()
+    served.stop()
 
 
 def test_a_runtime_that_vanished_is_put_back_under_its_container(ready: Ready) -> None:

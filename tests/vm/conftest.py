@@ -10,7 +10,6 @@ import pytest
 from lab import Lab, LabVM
 from lab.kernels import KERNELS
 from lab.mirror import Mirror
-from lab.serving import Served
 from tests.node.runs import Operator
 from tests.vm import boots
 from tests.vm import proofs as proving
@@ -61,13 +60,17 @@ def vms(_booted: dict[str, LabVM], untouched: object) -> dict[str, LabVM]:
 
 
 @pytest.fixture(scope="session")
-def vm_operator(vm_lab: Lab, mirror: Mirror, _releases: Served, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+def vm_operator(
+    vm_lab: Lab, mirror_with_newest: Mirror, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Operator]:
     """Somebody who deploys the newest containerd and both runtimes, with every other setting at its default."""
+    mirror, home = mirror_with_newest, tmp_path_factory.mktemp("vms")
+    served = vm_lab.serve(mirror)
     crun = mirror.versions("crun")[0]
-    home = tmp_path_factory.mktemp("vms")
-    operator = Operator(vm_lab, home, release_url=_releases.url, artifact_lock=str(mirror.lock), crun_version=crun)
+    operator = Operator(vm_lab, home, release_url=served.url, artifact_lock=str(mirror.lock), crun_version=crun)
     operator.timeout = SECONDS
-    return operator
+    yield operator
+    served.stop()
 
 
 @pytest.fixture(scope="session")
