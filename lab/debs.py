@@ -14,9 +14,10 @@ from lab.processes import leashed, tool
 # The CNI plugins are no runtime, but a node that is to run pods over CRI needs them.
 PACKAGES = (*base.RUNTIMES, "containernetworking-plugins")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# A suite of the lab's own: the newest of each package that Debian has anywhere.
+# Suites of the lab's own, each the newest of Debian's: of any package wherever it is, and of kernels that are released.
 NEWEST = "newest"
-_SUITES = {NEWEST: ("unstable", "experimental")}
+NEWEST_KERNEL = "newest-kernel"
+_SUITES = {NEWEST: ("unstable", "experimental"), NEWEST_KERNEL: ("testing", "trixie-backports")}
 
 
 class Apt:

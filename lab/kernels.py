@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.processes import leashed, tool
 
 # By the name that `Lab.vm` takes: the suite whose kernel it is. The last is whatever is newest today.
-KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "testing"}
+KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": debs.NEWEST_KERNEL}
 
 _META_PACKAGE = "linux-image-cloud-amd64"
 # What a kernel is made of: one package up to trixie, three after it. `linux-base` and its like are only scripts.

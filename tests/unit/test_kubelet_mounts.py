@@ -49,7 +49,8 @@ def test_those_that_were_too_many_are_counted() -> None:
     ("type_", "kernel", "id", "said"),
     [
         ("nfs", "6.12.5", "volumes-cannot-idmap", "never"),
-        ("overlay", "6.12.5", "volumes-cannot-idmap", "never"),
+        ("overlay", "7.2.12", "volumes-cannot-idmap", "from Linux 7.3 on, and this is 7.2"),
+        ("overlay", "7.3.4", "", ""),
         ("hugetlbfs", "6.8.0", "volumes-cannot-idmap", "from Linux 6.9 on, and this is 6.8"),
         ("hugetlbfs", "6.9.0", "", ""),
         ("fuse", "6.11.9", "volumes-cannot-idmap", "from Linux 6.12 on"),
