@@ -344,7 +344,7 @@ activate() {
     note_dependents
     begin || give_up "could not write to $state and $units"
     each put place_beside || give_up "the new files could not be prepared"
-    has package || check_config || give_up "$why"
+    has package || { check_config && each put check_starts; } || give_up "$why"
     reach swapping || give_up "the record could not be written"
     touched=yes
     each range note_kubelet >"$stage/kubelet" || give_up "the record could not be written"

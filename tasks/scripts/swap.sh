@@ -3,7 +3,7 @@
 
 # `timeout` kills, here and below: whatever this script starts inherits that it ignores SIGTERM.
 check_config() { # the config that will be there, read by the containerd that will be there
-    binary=$new_containerd config=/etc/containerd/config.toml code=0
+    binary=$new_containerd becomes="" config=/etc/containerd/config.toml code=0
     [ ! -e "$(beside "$binary" new)" ] || binary=$(beside "$binary" new)
     [ ! -e "$(beside "$config" new)" ] || config=$(beside "$config" new)
     [ -e "$binary" ] && [ -e "$config" ] || return 0
@@ -11,15 +11,40 @@ check_config() { # the config that will be there, read by the containerd that wi
     if [ $code != 0 ]; then
         say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
         case $code:$output in # 126 is timeout's own: it could not start it
-            126:*"Operation not permitted"* | 126:*"Permission denied"*)
-                why="this node does not let $new_containerd run. What may forbid it: fapolicyd, for each version is a new file to it (a rule that lets it, before those that deny: allow perm=execute all : dir=/usr/local/bin/,/usr/local/sbin/,/usr/local/libexec/userns-node/); IMA; or a mount with noexec"
-                ;;
+            126:*"Operation not permitted"* | 126:*"Permission denied"*) forbidden "$new_containerd run" ;;
             *) why="the new config.toml is refused by $new_containerd itself" ;;
         esac
         return 1
     fi
     printf '%s\n' "$output" | grep -i 'unknown key' | sed 's/^/warning: config-unknown-key: containerd says: /'
     return 0
+}
+
+forbidden() { # what
+    rule="allow perm=execute all : dir=/usr/local/bin/,/usr/local/sbin/,/usr/local/libexec/userns-node/"
+    why="this node does not let $1. What may forbid it: fapolicyd, for each version is a new file to it (a rule that lets it, before those that deny, such as in /etc/fapolicyd/rules.d/25-userns-node.rules: $rule); IMA; or a mount with noexec"
+}
+
+# By its own default rules, fapolicyd lets root's shell run what it does not know, and containerd run nothing of it: that
+# would start, be healthy, and start no container. One command of containerd's becomes the program that it is given.
+check_starts() { # mode target: whether the containerd that will be there may start this new program
+    case ${2##*/} in containerd-shim-runc-v2 | runc | crun) ;; *) return 0 ;; esac
+    [ -e "$binary" ] || return 0
+    if [ -z "$becomes" ]; then # one without that command would begin to serve
+        becomes=no
+        ! "$binary" oci-hook --help 2>/dev/null | grep -q oci-hook || becomes=yes
+        printf '{"root": {"path": "/"}}\n' >"$stage/config.json" || return 0
+    fi
+    [ $becomes = yes ] || return 0
+    output=$(printf '{"bundle": "%s"}\n' "$stage" |
+        timeout -s KILL 30 "$binary" oci-hook -- "$(beside "$2" new)" -v 2>&1 >/dev/null)
+    case $output in
+        *"operation not permitted"* | *"permission denied"*)
+            say "$output"
+            forbidden "containerd start $2"
+            return 1
+            ;;
+    esac
 }
 
 install_packages() { # all in one transaction, as they may depend on each other's versions

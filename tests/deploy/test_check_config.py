@@ -14,7 +14,7 @@ def checked(directory: Path, **programs: str) -> list[str]:
     (directory / "config.toml").touch()
     beside = f"beside() {{ case $1 in *.toml) echo {directory}/config.toml ;; *) echo {directory}/new ;; esac; }}"
     calls = f'{beside}\nnew_containerd={directory}/bin/containerd; {{ check_config || echo "$why"; }} 2>/dev/null'
-    return run(directory, "check_config", calls, **programs)
+    return run(directory, "check_config forbidden", calls, **programs)
 
 
 def test_a_containerd_that_hangs_over_its_config_is_killed(tmp_path: Path) -> None:
@@ -64,3 +64,41 @@ def test_a_program_that_the_kernel_does_not_start_is_not_taken_for_one_that_is_n
     said = checked(tmp_path)
     assert "Permission denied" in said[0]
     assert said[1].startswith(FORBIDDEN.format(tmp_path))
+
+
+# --- what the new containerd may start -------------------------------------------------------------------------------
+
+BECOMES = """case "$1 $2" in
+    "oci-hook --help") echo "containerd oci-hook - provides a base for OCI runtime hooks" ;;
+    "oci-hook --") shift 2; echo "$@" >>DIRECTORY/started; echo "$(cat); SAYS" >&2; exit 1 ;;
+esac"""
+PUTS = ("bin/containerd", "bin/ctr", "bin/containerd-shim-runc-v2", "sbin/runc", "libexec/userns-node/check")
+
+
+def started(directory: Path, containerd: str) -> tuple[list[str], list[str]]:
+    """What is said of all that is put in place, and what containerd was told to become."""
+    (directory / "started").touch()
+    puts = " && ".join(f"check_starts 755 {directory}/{path}" for path in PUTS)
+    calls = f'beside() {{ echo "$1.$2"; }}\nbinary={directory}/bin/containerd becomes="" stage={directory}\n'
+    said = run(directory, "check_starts forbidden", f'{calls}{{ {puts}; }} || echo "$why"', containerd=containerd)
+    return said, (directory / "started").read_text().splitlines()
+
+
+def test_what_it_says_of_itself_is_nothing_against_it(tmp_path: Path) -> None:
+    """A shim asked for its version by a flag that it lacks, for one."""
+    containerd = BECOMES.replace("DIRECTORY", str(tmp_path)).replace("SAYS", "flag provided but not defined: -v")
+    new = [f"{tmp_path}/bin/containerd-shim-runc-v2.new -v", f"{tmp_path}/sbin/runc.new -v"]
+    assert started(tmp_path, containerd) == ([], new)
+
+
+def test_the_first_that_it_may_not_start_ends_the_change(tmp_path: Path) -> None:
+    containerd = BECOMES.replace("DIRECTORY", str(tmp_path)).replace("SAYS", "containerd: operation not permitted")
+    said, told = started(tmp_path, containerd)
+    assert said[0] == f'{{"bundle": "{tmp_path}"}}; containerd: operation not permitted'
+    assert said[1].startswith(f"this node does not let containerd start {tmp_path}/bin/containerd-shim-runc-v2. What ")
+    assert len(told) == 1
+
+
+def test_a_containerd_without_that_command_is_not_asked(tmp_path: Path) -> None:
+    """It would take it for none, and begin to serve."""
+    assert started(tmp_path, f'[ "$2" = --help ] || echo served >>{tmp_path}/started') == ([], [])
