@@ -51,6 +51,8 @@ nodes | vms | tests)
         need curl curl
         need wget wget
         need systemd-analyze systemd
+        # Programs of a newer Debian, made to run on an older one.
+        need patchelf patchelf
         # Throw-away keys, which sign what the tests of python -m artifacts verify.
         need gpg gpg
         need gpg-agent gpg-agent

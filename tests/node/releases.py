@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab import cache
 from lab.mirror import Asset, Mirror, lock_text
+from lab.paths import CACHE
 
 # It calls itself containerd and takes any config, but as a service it ends at once.
 BROKEN = b"""#!/bin/sh
@@ -55,16 +56,17 @@ def build(real: Mirror) -> Releases:
             programs = {member.name: tar.extractfile(member) for member in tar}
             content = {name: file.read() for name, file in programs.items() if file}
         # What follows the last section of a program is not read: another file that does the same.
-        _pack(root, newer, {name: program + b"newer\n" for name, program in content.items()})
-        _pack(root, broken, content | {"bin/containerd": BROKEN})
+        pack(root, newer, {name: program + b"newer\n" for name, program in content.items()})
+        pack(root, broken, content | {"bin/containerd": BROKEN})
         program = (real.root / runc.path.lstrip("/")).read_bytes() + b"newer\n"
-        _write(root, newer_runc, program)
+        write(root, newer_runc, program)
         (root / "lock.toml").unlink()  # a hard link to the real one
-        (root / "lock.toml").write_text(lock_text([*real.assets, *(_with_digest(root, each) for each in added)]))
+        (root / "lock.toml").write_text(lock_text([*real.assets, *(with_digest(root, each) for each in added)]))
 
     recipe = cache.digest(Path(__file__).read_text(), str(real.root))
-    root = cache.once("mirror-made", recipe, fill) / "root"
-    mirror = Mirror(root, (*real.assets, *(_with_digest(root, each) for each in added)))
+    kind = f"made-of-{real.root.relative_to(CACHE).parts[0].rpartition('-')[0]}"
+    root = cache.once(kind, recipe, fill) / "root"
+    mirror = Mirror(root, (*real.assets, *(with_digest(root, each) for each in added)))
     return Releases(mirror, containerd.version, newer.version, broken.version, runc.version, newer_runc.version)
 
 
@@ -73,22 +75,25 @@ def _later(asset: Asset, by: int) -> Asset:
     return Asset(asset.component, f"{minor}.{int(patch) + by}", asset.arch, "")
 
 
-def _write(root: Path, asset: Asset, content: bytes) -> None:
+def write(root: Path, asset: Asset, content: bytes) -> None:
+    """Lay an asset where a mirror has it."""
     path = root / asset.path.lstrip("/")
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
 
-def _pack(root: Path, asset: Asset, programs: dict[str, bytes]) -> None:
+def pack(root: Path, asset: Asset, programs: dict[str, bytes]) -> None:
+    """Lay a tarball of these programs, by their names in it, where a mirror has this asset."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         for name, content in programs.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
-    _write(root, asset, packed.getvalue())
+    write(root, asset, packed.getvalue())
 
 
-def _with_digest(root: Path, asset: Asset) -> Asset:
+def with_digest(root: Path, asset: Asset) -> Asset:
+    """The asset with the digest of what a mirror has in its place."""
     content = (root / asset.path.lstrip("/")).read_bytes()
     return Asset(asset.component, asset.version, asset.arch, sha256(content).hexdigest())
