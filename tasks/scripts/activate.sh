@@ -110,8 +110,10 @@ begin() { # the unit before what it runs: alone, it removes itself at the next b
         say "$change" | replace "$mark" && sync "$state" && reach begun
 }
 reach() { # The record changes on the way, so that a plan made before a cut can be told from one made after it.
-    { cat "$state/manifest" 2>/dev/null; printf 'unfinished\t%s\t%s\n' "${stage##*/}" "$1"; } |
-        replace "$state/manifest"
+    lines=""
+    [ ! -e "$state/manifest" ] || lines=$(cat "$state/manifest") || return 1
+    printf '%sunfinished\t%s\t%s\n' "${lines:+$lines
+}" "${stage##*/}" "$1" | replace "$state/manifest"
 }
 
 # --- 3. beside the targets ---------------------------------------------------------------------------------------

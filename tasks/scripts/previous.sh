@@ -26,7 +26,15 @@ say() { printf '%s\n' "$*"; }
 
 # That of uutils (Ubuntu from 25.10 on) takes no heed of names without -f (uutils/coreutils#14591), and with it waits for
 # the file systems that they are on. Any other one does just what is asked, and a busybox does not know the question.
-case $(sync --version 2>/dev/null) in *'(uutils '*) sync() { command sync -f "$@"; } ;; esac
+# It is asked at the first call, for what runs before a trap is set is not cleaned up after.
+whose_sync=""
+sync() {
+    [ -n "$whose_sync" ] || case $(command sync --version 2>/dev/null) in
+        *'(uutils '*) whose_sync=uutils ;;
+        *) whose_sync=other ;;
+    esac
+    if [ $whose_sync = uutils ]; then command sync -f "$@"; else command sync "$@"; fi
+}
 replace() { # file, with its text on stdin: by rename, and durable
     cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
 }
