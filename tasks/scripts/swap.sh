@@ -32,14 +32,14 @@ check_starts() { # mode target: whether the containerd that will be there may st
     [ -e "$binary" ] || return 0
     if [ -z "$becomes" ]; then # one without that command would begin to serve
         becomes=no
-        ! "$binary" oci-hook --help 2>/dev/null | grep -q oci-hook || becomes=yes
+        ! timeout -s KILL 30 "$binary" oci-hook --help 2>/dev/null | grep -q oci-hook || becomes=yes
         printf '{"root": {"path": "/"}}\n' >"$stage/config.json" || return 0
     fi
     [ $becomes = yes ] || return 0
     output=$(printf '{"bundle": "%s"}\n' "$stage" |
         timeout -s KILL 30 "$binary" oci-hook -- "$(beside "$2" new)" -v 2>&1 >/dev/null)
-    case $output in
-        *"operation not permitted"* | *"permission denied"*)
+    case $output in # it names the file where it is another one that it may not read
+        *"containerd: operation not permitted" | *"containerd: permission denied")
             say "$output"
             forbidden "containerd start $2"
             return 1
