@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.test_activation_steps import run
+from userns.tables.symptoms import SYMPTOMS
 
 
 def checked(directory: Path, **programs: str) -> list[str]:
@@ -105,3 +107,10 @@ def test_the_first_that_it_may_not_start_ends_the_change(tmp_path: Path) -> None
 def test_a_containerd_without_that_command_is_not_asked(tmp_path: Path) -> None:
     """It would take it for none, and begin to serve."""
     assert started(tmp_path, f'[ "$2" = --help ] || echo served >>{tmp_path}/started') == ([], [])
+
+
+def test_diagnose_gives_the_rule_that_the_error_gives(tmp_path: Path) -> None:
+    (why,) = run(tmp_path, "forbidden", 'forbidden "it run"; echo "$why"')
+    (rule,) = re.findall(r"allow perm=[^)]*", why)
+    (symptom,) = (each for each in SYMPTOMS if each.id == "programs-may-not-run")
+    assert rule in symptom.fix

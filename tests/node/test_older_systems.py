@@ -13,11 +13,10 @@ import pytest
 
 from lab import Lab, LabNode
 from lab.mirror import Mirror
-from tests.node import portable
+from tests.node import portable, there_and_back
 from tests.node import releases as made
-from tests.node.faults import contents
 from tests.node.releases import Releases
-from tests.node.runs import Operator, leftovers, must, start_counter
+from tests.node.runs import Operator
 
 # Debian 11 has no getsubids, without which a kubelet with a range of its own does not start.
 RANGE = (131072, 7208960)
@@ -63,21 +62,4 @@ def test_a_range_is_refused_where_no_package_has_getsubids(older: Older) -> None
 
 
 def test_a_deploy_an_undone_one_and_a_rollback(older: Older) -> None:
-    node, operator, releases = older.node, older.operator, older.releases
-    planned = must(operator.dry(node)).will(node)
-    run = must(operator.deploy(node))
-    assert run.will(node) == planned
-    assert "tier idmapped is proven" in run.said(node)
-    assert must(operator.deploy(node)).done(node) == []
-    counter = start_counter(node)
-    before = contents(node)
-    broken = operator.deploy(node, containerd_version=releases.broken)
-    assert broken.failed == [node.name]
-    assert contents(node) == before
-    newer = must(operator.deploy(node, containerd_version=releases.newer, runc_version=releases.newer_runc))
-    assert "tier idmapped is proven" in newer.said(node)
-    must(operator.rollback(node))
-    assert must(operator.deploy(node)).done(node) == []
-    node.ssh("/usr/local/libexec/userns-node/check")
-    assert leftovers(node) == []
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    there_and_back.run(older.operator, older.node, older.releases)

@@ -12,9 +12,9 @@ import pytest
 from lab import Lab, LabNode, debs
 from lab.mirror import Mirror
 from tests.node import releases as made
-from tests.node.faults import contents
+from tests.node import there_and_back
 from tests.node.releases import Releases
-from tests.node.runs import Operator, Run, leftovers, must, start_counter
+from tests.node.runs import Operator, must
 
 # As Ubuntu has them: each name a link to the one program, which goes by the name that it was called by.
 REPLACE = """
@@ -41,9 +41,6 @@ class Other:
     releases: Releases
     facts_before: dict[str, Any]
 
-    def deploy(self, **settings: Any) -> Run:
-        return self.operator.deploy(self.node, ssh_user="ops", _sudo=True, **settings)
-
 
 def facts(operator: Operator, node: LabNode) -> dict[str, Any]:
     """What is read of the node, without what is another each time."""
@@ -65,6 +62,7 @@ def other(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) ->
         tmp_path_factory.mktemp("other"),
         release_url=served.url,
         artifact_lock=str(releases.mirror.lock),
+        containerd_version=releases.containerd,
         runc_version=releases.runc,
         crun_version=releases.mirror.versions("crun")[0],
     )
@@ -85,19 +83,5 @@ def test_what_is_read_of_it_is_what_gnus_tools_say(other: Other) -> None:
 
 
 def test_a_change_an_undone_one_and_a_rollback_are_those_of_any_node(other: Other) -> None:
-    node, releases = other.node, other.releases
-    assert "sudo-rs" in node.ssh("sudo --version").stdout
-    first = must(other.deploy(containerd_version=releases.containerd))
-    assert "tier idmapped is proven" in first.said(node)
-    assert must(other.deploy(containerd_version=releases.containerd)).done(node) == []
-    counter = start_counter(node)
-    before = contents(node)
-    broken = other.deploy(containerd_version=releases.broken)
-    assert broken.failed == [node.name]
-    assert contents(node) == before
-    must(other.deploy(containerd_version=releases.newer))
-    must(other.operator.rollback(node))
-    assert must(other.deploy(containerd_version=releases.containerd)).done(node) == []
-    node.ssh("/usr/local/libexec/userns-node/check")
-    assert leftovers(node) == []
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert "sudo-rs" in other.node.ssh("sudo --version").stdout
+    there_and_back.run(other.operator, other.node, other.releases, ssh_user="ops", _sudo=True)
