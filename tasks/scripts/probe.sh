@@ -53,7 +53,7 @@ sub sweep {  # what a probe that was killed together with its janitor left, at l
   for (readdir $entries) {
     next if index($_, $name_of_temporary);
     my @state = lstat "$_[0]/$_";
-    wipe("$_[0]/$_", 4) if @state && -d _ && $state[4] == $> && time - $state[10] > 600;
+    wipe("$_[0]/$_", 5) if @state && -d _ && $state[4] == $> && time - $state[10] > 600;
   }
 }
 
@@ -75,7 +75,7 @@ sub start_janitor {
   my @undo = <$from>;
   chomp @undo;
   for (@undo) {
-    if ($_ ne "module") { wipe($_, 4) }
+    if ($_ ne "module") { wipe($_, 5) }
     elsif (-e "/sys/module/overlay/initstate") { system("modprobe", "-q", "-r", "overlay") == 0 or system("rmmod", "overlay") }
   }
   exit 0;
@@ -148,10 +148,11 @@ sub fresh {  # a new mount, attached nowhere
   my $fd = syscall(430, $type, 1);
   failed($type) if $fd < 0;
   my $context = handle($fd);
-  while (my ($key, $value) = splice @options, 0, 2) {
-    syscall(431, $fd, 1, $key, $value, 0) == 0 or failed($type, $key);
+  push @options, "ro" if $flags & 1;
+  for (@options) {
+    my ($key, $value) = split /=/;
+    syscall(431, $fd, defined $value ? 1 : 0, $key, defined $value ? $value : 0, 0) == 0 or failed($type, $key);
   }
-  if ($flags & 1) { syscall(431, $fd, 0, my $ro = "ro", 0, 0) == 0 or failed($type, "ro") }
   syscall(431, $fd, 6, 0, 0, 0) == 0 or failed($type);
   my $mount = syscall(432, $fd, 1, $flags);
   failed($type) if $mount < 0;
@@ -216,9 +217,10 @@ sub overlaid {
   idmap($lower, $namespace, $flags);
   syscall(429, fileno $lower, my $here = "", -100, my $there = "mapped", 4) == 0 or failed("move_mount");
   have_overlay();
-  my @index = -e "/sys/module/overlay/parameters/index" ? ("index", "off") : ();
-  # Relative names: no character of the directory can be taken for a separator.
-  my $mount = fresh("overlay", $flags, @index, "lowerdir", "mapped", "upperdir", "upper", "workdir", "work");
+  my @index = -e "/sys/module/overlay/parameters/index" ? "index=off" : ();
+  # Relative names: no character of the directory can be taken for a separator. Volatile: its end would else write out
+  # all that waits to be written on the file system below, which can be minutes. Each kernel that comes so far knows it.
+  my $mount = fresh("overlay", $flags, @index, "volatile", "lowerdir=mapped", "upperdir=upper", "workdir=work");
   my $merged = "/proc/self/fd/" . fileno $mount;
   owned($merged, $id, $id);
   owned("$merged/file", $id, $id);
@@ -314,7 +316,7 @@ overlay | check)
     idmap lower mapped
     index=
     [ ! -e /sys/module/overlay/parameters/index ] || index=index=off,
-    said=$(mount -t overlay -o "$mode,${index}lowerdir=mapped,upperdir=upper,workdir=work" overlay merged 2>&1) ||
+    said=$(mount -t overlay -o "$mode,${index}volatile,lowerdir=mapped,upperdir=upper,workdir=work" overlay merged 2>&1) ||
         refused overlay "$said"
     for path in merged merged/file; do
         owner "$path"
