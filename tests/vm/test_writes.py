@@ -1,7 +1,7 @@
 """What reading a node makes it write: nothing that others have not yet written.
 
-The end of a mount of overlay that can be written to writes out all that waits on the file system below it, and who reads
-the node waits for that: minutes, on a node with much memory and a slow disk.
+The end of a mount of overlay that can be written to writes out all that waits on the file system below it, and whoever
+reads the node waits for that: minutes, on a node with much memory and a slow disk.
 """
 
 from __future__ import annotations
