@@ -182,8 +182,10 @@ healthy() { # seconds to wait for the socket. What is said there is final: all p
     [ -z "$why" ]
 }
 
-tell_journal() { # without the line that containerd has for each plugin
+tell_journal() { # without containerd's line for each plugin, and systemd's for each shim: a node has hundreds of them
     timeout -s KILL 10 journalctl --sync 2>/dev/null || : # what was said a moment ago may be on its way there
     journalctl --no-pager --quiet --unit $service --since "@$started" --output cat 2>/dev/null |
-        grep -v 'level=\(info\|debug\)' | tail -n 20 | sed 's/^/journal: /'
+        grep -v -e 'level=\(info\|debug\)' -e ': Unit process [0-9]* .* remains running after unit stopped' \
+            -e ': Found left-over process [0-9]* ' -e ': This usually indicates unclean termination of ' |
+        tail -n 20 | sed 's/^/journal: /'
 }

@@ -36,6 +36,15 @@ class Releases:
     runc: str
     newer_runc: str
 
+    def settings(self, url: str) -> dict[str, str]:
+        """What a deploy of the older ones needs to be told, with the mirror served at `url`."""
+        return {
+            "release_url": url,
+            "artifact_lock": str(self.mirror.lock),
+            "containerd_version": self.containerd,
+            "runc_version": self.runc,
+        }
+
     def program(self, name: str, version: str) -> str:
         """The digest of a program of containerd's in one of these versions."""
         with tarfile.open(self.mirror.root / self.mirror.asset("containerd", version).path.lstrip("/")) as tar:

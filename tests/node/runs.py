@@ -234,6 +234,10 @@ class Counter:
         assert ticks > 5
         return "" if own <= max(3.0, 3 * nodes) else f"it paused for {own} s, and the node for {nodes} s at most"
 
+    def trouble(self) -> list[str]:
+        """Every way in which it has not gone on as if nothing were."""
+        return [why for why in (self.stopped_counting(), self.unknown(), self.gap()) if why]
+
     def remove(self) -> None:
         """End it."""
         self.node.ssh("ctr tasks rm --force counter && ctr containers rm counter; systemctl stop counter-control")

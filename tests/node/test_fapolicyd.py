@@ -52,10 +52,6 @@ class Guarded:
     releases: Releases
     counter: Counter
 
-    def counts_on(self) -> bool:
-        counter = self.counter
-        return (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
-
 
 @pytest.fixture(scope="module")
 def guarded(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
@@ -64,10 +60,7 @@ def guarded(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) 
     operator = Operator(
         lab,
         tmp_path_factory.mktemp("guarded"),
-        release_url=served.url,
-        artifact_lock=str(releases.mirror.lock),
-        containerd_version=releases.containerd,
-        runc_version=releases.runc,
+        **releases.settings(served.url),
         crun_version=releases.mirror.versions("crun")[0],
     )
     node = lab.node("guarded")
@@ -89,7 +82,7 @@ def test_a_containerd_that_may_start_nothing_is_found_before_anything_changes(gu
     assert "error: this node does not let containerd start /usr/local/bin/containerd-shim-runc-v2. " in run.stderr
     assert "nothing was changed" in run.said(node)
     assert (contents(node), leftovers(node)) == (before, [])
-    assert guarded.counts_on()
+    assert guarded.counter.trouble() == []
 
 
 def test_a_runtime_that_a_trusted_containerd_starts_is_let_in(guarded: Guarded) -> None:
@@ -106,4 +99,4 @@ def test_with_the_rule_that_the_error_names_it_runs(guarded: Guarded) -> None:
     run = must(guarded.operator.deploy(node, **newer))
     assert "tier idmapped is proven" in run.said(node)
     assert must(guarded.operator.deploy(node, **newer)).done(node) == []
-    assert guarded.counts_on()
+    assert guarded.counter.trouble() == []

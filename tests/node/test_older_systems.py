@@ -41,10 +41,7 @@ def older(
     operator = Operator(
         lab,
         tmp_path_factory.mktemp("older"),
-        release_url=served.url,
-        artifact_lock=str(releases.mirror.lock),
-        containerd_version=releases.containerd,
-        runc_version=releases.runc,
+        **releases.settings(served.url),
         kubelet_id_range=RANGES[request.param],
     )
     node = lab.node(request.param, request.param)

@@ -60,10 +60,7 @@ def other(lab: Lab, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) ->
     operator = Operator(
         lab,
         tmp_path_factory.mktemp("other"),
-        release_url=served.url,
-        artifact_lock=str(releases.mirror.lock),
-        containerd_version=releases.containerd,
-        runc_version=releases.runc,
+        **releases.settings(served.url),
         crun_version=releases.mirror.versions("crun")[0],
     )
     node = lab.node("other")

@@ -71,14 +71,7 @@ def releases(mirror: Mirror) -> Releases:
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    return Operator(
-        lab,
-        tmp_path_factory.mktemp("rollback"),
-        release_url=lab.serve(releases.mirror).url,
-        artifact_lock=str(releases.mirror.lock),
-        containerd_version=releases.containerd,
-        runc_version=releases.runc,
-    )
+    return Operator(lab, tmp_path_factory.mktemp("rollback"), **releases.settings(lab.serve(releases.mirror).url))
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_up_over_the_border_under_a_running_container_and_down_only_without_any(
     assert run.findings(node)["containerd-skips-minor"] == "warning"
     assert proven(run, node) == {"runc"}
     assert config_version(node) == 3
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
 
     before, runs = contents(node), border.runs()
     for refused in (border.deploy(border.old), border.operator.rollback(node)):
@@ -117,7 +117,7 @@ def test_a_rollback_goes_over_the_border_in_the_same_way(border: Border) -> None
     must(border.operator.rollback(node))  # up again, under a container
     assert (config_version(node), border.runs()[:2]) == (3, "2.")
     assert must(border.deploy(border.new)).done(node) == []
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
     counter.remove()
 
 
@@ -220,7 +220,7 @@ def test_a_leftover_unit_and_a_second_binary_are_told_and_hidden(ready: Ready) -
     assert "containerd.service" in shown.splitlines()[1:]
     running = "readlink /proc/$(systemctl show --property MainPID --value containerd)/exe"
     assert node.ssh(running).stdout == "/usr/local/bin/containerd\n"
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
     counter.remove()
     # Nothing here is the package's any more; a rollback is the way back to it.
     must(ready.operator.rollback(node))
@@ -241,7 +241,7 @@ def test_each_runtime_goes_up_and_down_under_its_own_container(ready: Ready, han
     up = must(ready.operator.deploy(node, **ready.newer))
     down = must(ready.operator.deploy(node))
     assert proven(up, node) == proven(down, node) == {"runc", "crun"}
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
     counter.remove()
 
 
@@ -256,7 +256,7 @@ def test_debians_newest_runc_and_an_older_one_run_each_others_containers(
         counter = start_counter(node)
         assert proven(must(operator.deploy(node, runc_version=version)), node) == {"runc"}
         assert version in node.ssh("runc --version").stdout
-        assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+        assert counter.trouble() == []
         counter.remove()
     served.stop()
 
@@ -269,7 +269,7 @@ def test_a_runtime_that_vanished_is_put_back_under_its_container(ready: Ready) -
     assert counter.unknown() != ""
     run = must(ready.operator.deploy(node))
     assert any("install runc" in line for line in run.will(node))
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
     counter.remove()
 
 

@@ -31,4 +31,4 @@ def run(operator: Operator, node: LabNode, releases: Releases, **login: Any) -> 
     assert must(operator.deploy(node, **login)).done(node) == []
     node.ssh("/usr/local/libexec/userns-node/check")
     assert leftovers(node) == []
-    assert (counter.stopped_counting(), counter.unknown(), counter.gap()) == ("", "", "")
+    assert counter.trouble() == []
