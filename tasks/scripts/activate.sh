@@ -105,7 +105,8 @@ ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate
 UNIT
 }
 begin() { # the unit before what it runs: alone, it removes itself at the next boot
-    recovery_unit | replace "$recovery" && mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
+    recovery_unit >"$stage/recovery" && replace "$recovery" <"$stage/recovery" &&
+        mkdir -p "${wanted%/*}" && ln -sf "../${recovery##*/}" "$wanted" &&
         sync "$units" "${wanted%/*}" && replace "$state/activate.sh" <"$stage/activate.sh" && sync "$state" &&
         say "$change" | replace "$mark" && sync "$state" && reach begun
 }
@@ -194,15 +195,15 @@ record_put() { # mode target payload component version asset; the last three are
     [ "$4" = - ] || record_program "$2" "$4" "$5" "$6"
 }
 record_files() { # what a cut-off run put there, and this plan found right, is in no action: only among the targets
-    targets "$back/restore" | while IFS= read -r path; do
+    while IFS= read -r path; do
         if [ "$path" = "$state/manifest" ] || [ ! -f "$path" ] || grep -q "^program$tab$path$tab" "$stage/programs"; then
             continue
         fi
-        sum=$(sha256sum "$path") && sum=${sum%% *} || exit 1
+        sum=$(sha256sum "$path") && sum=${sum%% *} || return 1
         # What that run did not come to is the program that it was; `commit` brings its stat up to date.
         was=$(awk -F '\t' -v path="$path" -v sum="$sum" '$1 == "program" && $2 == path && $5 == sum' "$state/manifest")
-        printf '%s\n' "${was:-file$tab$path$tab$sum}"
-    done
+        printf '%s\n' "${was:-file$tab$path$tab$sum}" || return 1
+    done <"$stage/targets"
 }
 write_manifest() {
     targets "$back/restore" >"$stage/targets" &&

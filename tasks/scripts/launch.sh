@@ -25,7 +25,9 @@ Type=oneshot
 UMask=0077
 ExecStart=/bin/sh $script --undo $stage $log $undo $script
 UNIT
-trap - EXIT # from here on they are the units'
+chmod 644 "$undo" # systemd has a line in the journal for one that not everybody may read, at each look
+# From here on they are the units'. This shell ends where it stands if it can start no process any more.
+trap 'echo "error: nobody waits for the change any more; it ends or is undone without. Run again: the next run waits for it, or goes on from there" >&2' EXIT
 
 # shellcheck disable=SC2016  # expanded by the unit's own shell
 systemd-run --quiet --collect --wait --unit="$unit" --description="userns-node: change containerd on this node" \
@@ -47,12 +49,14 @@ until grep -qs '^activation exits with ' "$log" || [ "$gone" -ge 25 ]; do
     sleep 0.2
 done
 if [ ! -e "$log" ]; then
+    trap - EXIT
     rm -rf "$stage" "$undo" "$script"
     echo "systemd did not start the unit $unit; nothing was changed" >&2
     exit 1
 fi
 output=$(cat "$log")
 rm -f "$log" "$undo" "$script"
+trap - EXIT
 code=$(printf '%s\n' "$output" | sed -n '$s/^activation exits with //p')
 [ -n "$code" ] || output="$output
 error: the change was cut off on the node before its end; run again: it goes on from there

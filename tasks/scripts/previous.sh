@@ -41,14 +41,15 @@ replace() { # file, with its text on stdin: by rename, and durable
 beside() { printf '%s/.%s.userns-node-%s' "${1%/*}" "${1##*/}" "$2"; } # target new|old
 targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # list
 drop_beside() { # list, new, old or both; false where one of them stays
-    targets "$1" | {
-        shift
-        dropped=yes
-        while IFS= read -r target; do
-            for age; do rm -f "$(beside "$target" "$age")" || dropped=no; done
-        done
-        [ $dropped = yes ]
-    }
+    named=$(targets "$1") || return 1 # no pipe: its end would take an awk that did not start for an empty list
+    shift
+    dropped=yes
+    while IFS= read -r target; do
+        for age; do [ -z "$target" ] || rm -f "$(beside "$target" "$age")" || dropped=no; done
+    done <<TARGETS
+$named
+TARGETS
+    [ $dropped = yes ]
 }
 clear_beside() { # list…: what a change that is over has left; what stays is written down
     for list; do
@@ -74,7 +75,8 @@ note() { # kind name detail; what an earlier run that was cut has noted stays
 
 save() { # target, by a hard link where that works: a rename does not change the file that a link holds
     # After a cut the last good set is there already, and what lies on the node now is not good.
-    ! targets "$list" | grep -qxF "$1" || return 0
+    named=$(targets "$list") || return 1
+    ! printf '%s\n' "$named" | grep -qxF "$1" || return 0
     if [ -L "$1" ] || [ -e "$1" ]; then
         number=$((number + 1))
         rm -f "$saving/$number" # a copy would be written into the file that an old link holds
@@ -211,8 +213,11 @@ $line
 FIELDS
         if [ "$kind" = program ]; then
             now=$(sha256sum "$path" 2>/dev/null)
-            [ "${now%% *}" != "$sum" ] || line=$(record_program "$path" "$component" "$version" "$asset")
+            if [ "${now%% *}" = "$sum" ] && now=$(record_program "$path" "$component" "$version" "$asset"); then
+                line=$now
+            fi
         fi
-        printf '%s\n' "$line"
-    done <"$state/manifest" | replace "$state/manifest"
+        printf '%s\n' "$line" || return 1
+    done <"$state/manifest" >"$state/manifest.new" && sync "$state/manifest.new" &&
+        mv -f "$state/manifest.new" "$state/manifest"
 }

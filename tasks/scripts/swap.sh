@@ -11,6 +11,9 @@ check_config() { # the config that will be there, read by the containerd that wi
     if [ $code != 0 ]; then
         say "${output:-it did not answer within 30 s}" | sed 's,/\.config\.toml\.userns-node-new,/config.toml,g'
         case $code:$output in # 126 is timeout's own: it could not start it
+            *"failed to create new OS thread"* | *"Resource temporarily unavailable"* | *"annot allocate memory"* | *"out of memory"*)
+                why="$new_containerd could not read the new config.toml: this node has no processes or memory left for it"
+                ;;
             126:*"Operation not permitted"* | 126:*"Permission denied"*) forbidden "$new_containerd run" ;;
             *) why="the new config.toml is refused by $new_containerd itself" ;;
         esac

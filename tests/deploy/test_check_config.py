@@ -38,6 +38,21 @@ def test_what_containerd_itself_says_is_of_the_config(tmp_path: Path, says: str)
     assert said == [says, f"the new config.toml is refused by {tmp_path}/bin/containerd itself"]
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        "runtime/cgo: pthread_create failed: Resource temporarily unavailable",
+        "runtime: failed to create new OS thread (have 2 already; errno=11)",
+        "fatal error: runtime: cannot allocate memory",
+        "fatal error: runtime: out of memory",
+    ],
+)
+def test_a_node_that_has_nothing_left_is_no_fault_of_the_config(tmp_path: Path, says: str) -> None:
+    said = checked(tmp_path, containerd=f"echo '{says}' >&2; exit 2")
+    left = "this node has no processes or memory left for it"
+    assert said == [says, f"{tmp_path}/bin/containerd could not read the new config.toml: {left}"]
+
+
 def test_a_config_that_it_reads_is_right(tmp_path: Path) -> None:
     assert checked(tmp_path, containerd="exit 0") == []
 

@@ -49,6 +49,7 @@ FAULTS: Mapping[str, Fault] = {
     "read-only-etc": Fault(faults.read_only(DIRECTORIES["etc"]), 3, changes=FORWARD, when="any"),
     "read-only-local": Fault(faults.read_only(DIRECTORIES["local"]), 3, changes=FORWARD, when="any"),
     "read-only-state": Fault(faults.read_only(DIRECTORIES["state"]), 3, changes=FORWARD, when="any"),
+    "no-processes": Fault(faults.no_processes, 8, when="any", layout="one", in_sample=False),
     "does-not-start": Fault(faults.does_not_start, 3, changes=("containerd", "all"), when="always"),
     "has-no-cri": Fault(faults.has_no_cri, 3, changes=FORWARD, when="always"),
     "refuses-its-config": Fault(faults.refuses_its_config, 2, changes=FORWARD, when="always"),

@@ -5,13 +5,17 @@ prepared is taken back also where the blow did not strike.
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from random import Random
 
+from lab.errors import LabError
 from lab.network import CONTROLLER
+from lab.processes import tool
 from lab.serving import Fault as Misbehaviour
 from tests.faults.ground import Ground, Settings
 from tests.faults.verdict import FOR_A_BOOT
@@ -43,6 +47,8 @@ class Scene:
     """So did whoever was at work on the node or at the controller."""
     stops_the_way_back: bool = False
     """Nothing can be put back while it lasts: where the run says so, the next run or boot is to do it."""
+    speechless: bool = False
+    """Nor can the run say so: the mark on the node has to."""
     problems: list[str] = field(default_factory=list)
     run: Run | None = None
 
@@ -195,6 +201,33 @@ def read_only(directory: str) -> Blow:
         scene.on_node(f"umount -l {directory}")
 
     return blow
+
+
+# Without a process more, for there may be none; the process itself is one that was there before.
+_LIMIT = "mount -t proc proc /mnt && while read -r most; do echo $most >/mnt/sys/kernel/pid_max; done"
+_FIRST_FREE, _MOST = 300, 4194304  # the kernel's, for the numbers of later processes
+
+
+def no_processes(scene: Scene) -> Generator[None]:
+    """Hardly a process can be started on the node, as where a pod starts them without end.
+
+    By the numbers for them, which a PID namespace has for itself since Linux 6.14. Before, they are the machine's.
+    """
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 14):
+        raise LabError(f"this machine's kernel {os.uname().release} limits the numbers of all processes at once: 6.14")
+    scene.stops_the_way_back = scene.speechless = scene.ends_containers = scene.ends_who_cleans = True
+    enter = [tool("nsenter"), f"--target={scene.ground.node.leader}", "--pid", tool("unshare"), "--mount"]
+    with subprocess.Popen([*enter, "sh", "-c", _LIMIT], stdin=subprocess.PIPE, text=True) as limiter:
+        assert limiter.stdin
+        try:
+            yield
+            print(_FIRST_FREE + scene.random.choice([1, 2, 3, 5, 8, 12]), file=limiter.stdin, flush=True)
+            yield
+        finally:
+            print(_MOST, file=limiter.stdin, flush=True)
+    # systemd tries again to start what it could not; the check has only the operator to do so, who was told.
+    wait_for(lambda: scene.on_node("systemctl is-active containerd", check=False).strip() == "active")
+    scene.on_node("systemctl restart userns-node-check", check=False)
 
 
 # --- containerd ------------------------------------------------------------------------------------------------------

@@ -96,8 +96,10 @@ class Ground:
         self.count()
 
     def count(self) -> None:
-        """Start what must never stop, anew where the machine went down with it."""
-        self.node.ssh("ctr tasks rm --force counter; ctr containers rm counter", check=False)
+        """Start what must never stop, anew where a fault ended it; and remove what a boot would."""
+        control = "systemctl stop counter-control; systemctl reset-failed counter-control"
+        emptied = "rm -f /run/userns-node-activate-* /run/systemd/system/userns-node-activate-*"
+        self.node.ssh(f"ctr tasks rm --force counter; ctr containers rm counter; {control}; {emptied}", check=False)
         self.counter = replace(start_counter(self.node), node=self.inside)
 
     def end(self) -> None:

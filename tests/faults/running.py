@@ -15,7 +15,7 @@ from tests.faults.catalogue import FAULTS, Case
 from tests.faults.faults import Scene
 from tests.faults.ground import Ground, Settings
 from tests.faults.verdict import Verdict
-from tests.node.faults import STATE, UNITS, wait_for
+from tests.node.faults import MARK, STATE, UNITS, wait_for
 from tests.node.releases import Releases
 from tests.node.runs import Operator, must
 
@@ -162,6 +162,7 @@ def _run(ground: Ground, case: Case, after: float | None, random: Random) -> tup
             next(blow, None)
         wait_for(lambda: not at_work(ground))
     told = any(UNFINISHED in line for line in scene.run.said(ground.node))
+    told = told or (scene.speechless and (ground.root / MARK.lstrip("/")).exists())
     stays = scene.stops_the_way_back
     cleans, ends = (struck and each for each in (scene.ends_who_cleans, scene.ends_containers))
     verdict = Verdict(ground, before, scene.problems, cleans, stays, unfinished=stays and told)

@@ -15,8 +15,10 @@ CONTAINERD = "usr/local/bin/containerd"
 CONFIG = "etc/containerd/config.toml"
 # The unit for a boot with what it would run: where there is no mark they only remove themselves.
 FOR_A_BOOT = re.compile(rf"(/etc/systemd/system/.*)?userns-node-recover\.service|/{STATE}/activate\.sh$")
-# What containerd keeps of a proof that was cut off with the machine: the next proof removes it.
-OF_A_PROOF = r"/(run|var/lib)/containerd/.*/userns-node-check$"
+# What a proof that was cut off leaves, and containerd of it: the next proof removes it.
+OF_A_PROOF = r"/(run|var/lib)/containerd/.*/userns-node-check$|/tmp/userns-node-check\.\w+$"
+# What the shell that waits for a change removes at its end, else a boot.
+OF_A_SHELL = re.compile(r"/run/(systemd/system/)?userns-node-activate-\w+(\.log|\.sh|-undo\.service)$")
 # That, stages, and the set to go back to before it is needed or when it was.
 WORK = re.compile(rf"/{STATE}/(staged/|undo|committed|uncleared|[a-z.]+\.new$)|{FOR_A_BOOT.pattern}|{OF_A_PROOF}")
 
@@ -121,5 +123,7 @@ class Verdict:
         look = f"{UNITS}; ls -d /run/userns-node-activate* 2>/dev/null"
         found += [line.strip() for line in self.ground.inside.ssh(look, check=False).stdout.splitlines()]
         found = [each for each in found if each not in waits and not (but and but.match(each))]
+        if self.ended:
+            found = [each for each in found if not OF_A_SHELL.match(each)]
         if found:
             self.problems.append(f"{when} there is left: {', '.join(found[:8])}")
