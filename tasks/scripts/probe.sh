@@ -217,10 +217,12 @@ sub overlaid {
   idmap($lower, $namespace, $flags);
   syscall(429, fileno $lower, my $here = "", -100, my $there = "mapped", 4) == 0 or failed("move_mount");
   have_overlay();
-  my @index = -e "/sys/module/overlay/parameters/index" ? "index=off" : ();
-  # Relative names: no character of the directory can be taken for a separator. Volatile: its end would else write out
-  # all that waits to be written on the file system below, which can be minutes. Each kernel that comes so far knows it.
-  my $mount = fresh("overlay", $flags, @index, "volatile", "lowerdir=mapped", "upperdir=upper", "workdir=work");
+  my @options = -e "/sys/module/overlay/parameters/index" ? "index=off" : ();
+  # The end of one that can be written to would else write out all that waits on the file system below, which can be
+  # minutes. Linux 5.10 knows it, and none before comes so far.
+  push @options, "volatile" if !($flags & 1);
+  # Relative names: no character of the directory can be taken for a separator.
+  my $mount = fresh("overlay", $flags, @options, "lowerdir=mapped", "upperdir=upper", "workdir=work");
   my $merged = "/proc/self/fd/" . fileno $mount;
   owned($merged, $id, $id);
   owned("$merged/file", $id, $id);
@@ -314,9 +316,10 @@ overlay | check)
         answer unknown mkdir "" "$directory cannot be written to"
     : >lower/file && chown "$id:$id" upper || answer unknown chown "" "$directory cannot be written to"
     idmap lower mapped
-    index=
-    [ ! -e /sys/module/overlay/parameters/index ] || index=index=off,
-    said=$(mount -t overlay -o "$mode,${index}volatile,lowerdir=mapped,upperdir=upper,workdir=work" overlay merged 2>&1) ||
+    options=$mode
+    [ "$kind" = check ] || options=$options,volatile
+    [ ! -e /sys/module/overlay/parameters/index ] || options=$options,index=off
+    said=$(mount -t overlay -o "$options,lowerdir=mapped,upperdir=upper,workdir=work" overlay merged 2>&1) ||
         refused overlay "$said"
     for path in merged merged/file; do
         owner "$path"

@@ -46,6 +46,7 @@ FAULTS: Mapping[str, Fault] = {
     "full-etc": Fault(faults.full("/etc/containerd"), 3, when="any", layout="apart"),
     "full-local": Fault(faults.full(DIRECTORIES["local"]), 3, when="any", layout="apart"),
     "full-state": Fault(faults.full(DIRECTORIES["state"]), 3, when="any", layout="apart"),
+    "full-run": Fault(faults.full_run, 4, when="any", in_sample=False),
     "read-only-etc": Fault(faults.read_only(DIRECTORIES["etc"]), 3, changes=FORWARD, when="any"),
     "read-only-local": Fault(faults.read_only(DIRECTORIES["local"]), 3, changes=FORWARD, when="any"),
     "read-only-state": Fault(faults.read_only(DIRECTORIES["state"]), 3, changes=FORWARD, when="any"),
