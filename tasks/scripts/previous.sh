@@ -36,8 +36,9 @@ sync() {
     if [ $whose_sync = uutils ]; then command sync -f "$@"; else command sync "$@"; fi
 }
 replace() { # file, with its text on stdin: by rename, and durable
-    cat >"$1.new" && sync "$1.new" && mv -f "$1.new" "$1"
+    cat >"$1.new" && settle "$1"
 }
+settle() { sync "$1.new" && mv -f "$1.new" "$1"; } # file, whose text is in FILE.new
 beside() { printf '%s/.%s.userns-node-%s' "${1%/*}" "${1##*/}" "$2"; } # target new|old
 targets() { awk -F '\t' '$1 == "put" || $1 == "absent" { print $2 }' "$1"; } # list
 drop_beside() { # list, new, old or both; false where one of them stays
@@ -200,8 +201,11 @@ reload_units() { systemctl daemon-reload || { sleep 1 && systemctl daemon-reload
 # --- the record --------------------------------------------------------------------------------------------------
 
 record_program() { # path component version asset: with the stat that tells a later run that nothing has changed
-    sum=$(sha256sum "$1") && stats=$(stat -c '%s %i %Y %Z' "$1" | tr ' ' '\t') &&
-        printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "${sum%% *}" "$stats" "$4"
+    sum=$(sha256sum "$1") && record_digested "$1" "$2" "$3" "${sum%% *}" "$4"
+}
+record_digested() { # path component version digest asset
+    stats=$(stat -c '%s %i %Y %Z' "$1" | tr ' ' '\t') &&
+        printf 'program\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "$stats" "$5"
 }
 
 # A link made or removed gives a program a new ctime: without this every later run would digest it again.
@@ -213,11 +217,10 @@ $line
 FIELDS
         if [ "$kind" = program ]; then
             now=$(sha256sum "$path" 2>/dev/null)
-            if [ "${now%% *}" = "$sum" ] && now=$(record_program "$path" "$component" "$version" "$asset"); then
+            if [ "${now%% *}" = "$sum" ] && now=$(record_digested "$path" "$component" "$version" "$sum" "$asset"); then
                 line=$now
             fi
         fi
         printf '%s\n' "$line" || return 1
-    done <"$state/manifest" >"$state/manifest.new" && sync "$state/manifest.new" &&
-        mv -f "$state/manifest.new" "$state/manifest"
+    done <"$state/manifest" >"$state/manifest.new" && settle "$state/manifest"
 }

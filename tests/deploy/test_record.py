@@ -27,19 +27,22 @@ def state(tmp_path: Path) -> Path:
     return state
 
 
+def unstamped(record: str) -> list[list[str]]:
+    """Its lines without what stat says of a program."""
+    return [line.split("\t")[:5] for line in record.splitlines()]
+
+
 def refresh(state: Path, **programs: str) -> str:
     """The record after it was refreshed."""
     calls = f"tab=$(printf '\\t') state={state}\nrefresh_manifest 2>/dev/null || :"
-    run(state.parent, "refresh_manifest record_program replace sync", f'whose_sync=""\n{calls}', **programs)
+    run(state.parent, "refresh_manifest record_digested settle sync", f'whose_sync=""\n{calls}', **programs)
     return (state / "manifest").read_text()
 
 
 def test_a_record_gets_what_stat_says_now(state: Path) -> None:
     before = (state / "manifest").read_text()
     after = refresh(state)
-    assert [line.split("\t")[:5] for line in after.splitlines()] == [
-        line.split("\t")[:5] for line in before.splitlines()
-    ]
+    assert unstamped(after) == unstamped(before)
     assert after.splitlines()[1].split("\t")[5:7] == ["9", str((state.parent / "program").stat().st_ino)]
     assert after.splitlines()[1].endswith("\tan asset")
 
@@ -48,9 +51,7 @@ def test_a_record_gets_what_stat_says_now(state: Path) -> None:
 def test_a_record_stays_whole_where_a_program_does_not_start(state: Path, program: str) -> None:
     before = (state / "manifest").read_text()
     after = refresh(state, **{program: FAILS})
-    assert [line.split("\t")[:5] for line in after.splitlines()] == [
-        line.split("\t")[:5] for line in before.splitlines()
-    ]
+    assert unstamped(after) == unstamped(before)
 
 
 def test_what_was_saved_before_a_cut_is_not_replaced_where_its_list_is_not_read(tmp_path: Path) -> None:

@@ -194,11 +194,11 @@ def full_run(scene: Scene) -> Generator[None]:
     """Where the output of a change goes, and containerd has its state: systemd gives it a fifth of the memory."""
     scene.speechless = scene.stops_the_way_back = True
     size = scene.on_node("df --output=size /run | tail -n 1").strip()
-    yield
-    scene.on_node("mount -o remount,size=$(($(df --output=used /run | tail -n 1) + 16))k /run")
-    scene.on_node("cat /dev/zero >/run/fill", check=False)
-    yield
-    scene.on_node(f"rm -f /run/fill; mount -o remount,size={size}k /run")
+    scene.on_node("mount -o remount,size=32M /run")
+    try:
+        yield from full("/run")(scene)
+    finally:
+        scene.on_node(f"mount -o remount,size={size}k /run")
 
 
 def read_only(directory: str) -> Blow:
