@@ -241,7 +241,9 @@ tidy() { # after either, or where one of them was cut
             forget_repaired
             # A change of no file leaves the last set that a rollback can go back to, and so does one that only put right
             # what somebody had edited. (One of them is the record.)
-            [ "$(targets "$back/restore" | wc -l)" -le 1 ] || keep_sets
+            named=$(targets "$back/restore") || return 1
+            case $named in *"
+"*) keep_sets ;; esac
         fi
     fi
     rm -rf "$back" "$committed"

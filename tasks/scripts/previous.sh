@@ -63,8 +63,16 @@ clear_uncleared() { # false where some of it stays
     drop_beside "$uncleared" old new && rm -f "$uncleared" && refresh_manifest
 }
 flush_targets() { # list: the renames themselves
-    targets "$1" | sed 's,/[^/]*$,,' | sort -u |
-        while IFS= read -r directory; do [ ! -d "$directory" ] || sync "$directory" || exit 1; done
+    named=$(targets "$1") || return 1
+    flushed=:
+    while IFS= read -r target; do
+        directory=${target%/*}
+        case $flushed in *":$directory:"*) continue ;; esac
+        flushed=$flushed$directory:
+        [ ! -d "$directory" ] || sync "$directory" || return 1
+    done <<TARGETS
+$named
+TARGETS
 }
 was() { grep -q "^$1$tab" "$back/restore"; } # active|healthy
 
@@ -191,7 +199,7 @@ restore() { # list, directory of its numbers; false where not all of it could be
     while IFS="$tab" read -r kind name _; do
         [ "$kind" != enabled ] || systemctl enable "$name" >/dev/null 2>&1
     done <"$1" 9>&-
-    flush_targets "$1"
+    flush_targets "$1" || complete=no
     reload_units
     [ $complete = yes ]
 }

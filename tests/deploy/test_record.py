@@ -70,3 +70,34 @@ def test_what_lies_beside_targets_is_not_called_removed_where_their_list_is_not_
     (tmp_path / "restore").write_text(f"put\t{tmp_path}/t\t1\n")
     calls = f"drop_beside {tmp_path}/restore old new && echo removed"
     assert run(tmp_path, "drop_beside targets beside", f"{calls} || :", awk=FAILS) == []
+
+
+def test_a_set_is_kept_for_a_rollback_once_its_list_can_be_read(tmp_path: Path) -> None:
+    back = tmp_path / "undo"
+    back.mkdir()
+    (back / "restore").write_text(f"put\t{tmp_path}/config.toml\t1\nput\t{tmp_path}/manifest\t2\n")
+    (tmp_path / "committed").write_text("swapping\n")
+    places = f"state={tmp_path} back={back} committed={tmp_path}/committed"
+    others = "clear_uncleared() { :; }\nclear_beside() { :; }\nforget_repaired() { :; }\nkeep_sets() { echo kept; }"
+    calls = f"{places}\n{others}\nPATH={tmp_path}/no-processes\ntidy || echo later\nPATH=/usr/bin:/bin\ntidy"
+    (tmp_path / "no-processes").mkdir()
+    for name, text in (("awk", "exit 1"), ("grep", "exit 1"), ("rm", 'exec /bin/rm "$@"')):
+        (tmp_path / "no-processes" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "no-processes" / name).chmod(0o755)
+    assert run(tmp_path, "tidy targets", calls) == ["later", "kept"]
+
+
+@pytest.mark.parametrize("program", ["awk", "sync"])
+def test_a_swap_is_not_called_durable_where_a_directory_was_not_synced(tmp_path: Path, program: str) -> None:
+    (tmp_path / "restore").write_text(f"put\t{tmp_path}/one\t1\nabsent\t{tmp_path}/two\nactive\tcontainerd.service\n")
+    calls = f'whose_sync=""\nflush_targets {tmp_path}/restore && echo durable'
+    functions = "flush_targets targets sync"
+    assert run(tmp_path, functions, f"{calls} || :", **{program: FAILS}) == []
+
+
+def test_each_directory_of_a_swap_is_synced_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    targets = [tmp_path / "a" / "1", tmp_path / "2", tmp_path / "a" / "3", tmp_path / "was-never" / "4"]
+    (tmp_path / "restore").write_text("".join(f"put\t{target}\t1\n" for target in targets))
+    calls = f'sync() {{ echo "$@"; }}\nflush_targets {tmp_path}/restore && echo durable'
+    assert run(tmp_path, "flush_targets targets", calls) == [f"{tmp_path}/a", f"{tmp_path}", "durable"]
