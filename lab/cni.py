@@ -21,17 +21,17 @@ _SUBNET = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]}
 _NETWORK = {"cniVersion": "1.0.0", "name": "lab", "plugins": [{"type": "ptp", "ipMasq": False, "ipam": _SUBNET}]}
 
 
-def install(machine: Machine) -> None:
-    """Put the plugins and the network's config on a node; containerd sees them at once."""
+def install(machine: Machine, suite: str = "testing") -> None:
+    """Put the plugins of `suite` and the network's config on a node; containerd sees them at once."""
     archive = "/root/cni.tar.gz"
-    machine.put(archive, _plugins().read_bytes())
+    machine.put(archive, _plugins(suite).read_bytes())
     machine.ssh(f"mkdir -p {DIRECTORY} && tar -xzf {archive} -C {DIRECTORY} && rm {archive}")
     machine.put(CONFIG, json.dumps(_NETWORK).encode())
 
 
-def _plugins() -> Path:
+def _plugins(suite: str) -> Path:
     """Debian's plugins in one archive: a slow machine pays for each of them that is not needed."""
-    packages = debs.fetched("testing")
+    packages = debs.fetched(suite)
 
     def build(into: Path) -> None:
         (deb,) = packages.glob("containernetworking-plugins_*.deb")
@@ -48,4 +48,4 @@ def _plugins() -> Path:
             raise LabError(f"Debian's CNI plugins are not as expected: {deb.name} has only {', '.join(found)}")
 
     recipe = cache.digest(Path(__file__).read_text(), packages.name)
-    return cache.once("cni", recipe, build) / "cni.tar.gz"
+    return cache.once(f"cni-{suite}", recipe, build) / "cni.tar.gz"

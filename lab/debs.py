@@ -17,7 +17,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Suites of the lab's own, each the newest of Debian's: of any package wherever it is, and of kernels that are released.
 NEWEST = "newest"
 NEWEST_KERNEL = "newest-kernel"
-_SUITES = {NEWEST: ("unstable", "experimental"), NEWEST_KERNEL: ("testing", "trixie-backports")}
+# And one for another architecture than that of all others (lab.arm64).
+ARM64 = "testing-arm64"
+_SUITES = {NEWEST: ("unstable", "experimental"), NEWEST_KERNEL: ("testing", "trixie-backports"), ARM64: ("testing",)}
+_FOREIGN = {ARM64: "arm64"}
 
 
 class Apt:
@@ -47,6 +50,8 @@ class Apt:
             f'Dir::Etc::preferencesparts "{home}/empty";',
             'APT::Sandbox::User "root";',
         ]
+        if suite in _FOREIGN:
+            own += [f'APT::Architecture "{_FOREIGN[suite]}";', f'APT::Architectures "{_FOREIGN[suite]}";']
         self._config.write_text("\n".join([*base.apt_options(), *own]) + "\n")
         self._run("apt-get", "update")
 
@@ -79,7 +84,12 @@ class Apt:
         return done.stdout
 
 
-def download(suite: str, packages: tuple[str, ...], into: Path) -> None:
+def architecture(suite: str) -> str:
+    """Debian's name of the architecture of a suite's packages."""
+    return _FOREIGN.get(suite, "amd64")
+
+
+def download(suite: str, packages: Iterable[str], into: Path) -> None:
     """Download packages of `suite`, verified by apt against Debian's keys."""
     home = into / "apt"
     Apt(suite, home).download(packages, into)
@@ -96,9 +106,25 @@ def for_a_node(*packages: str) -> Path:
     tree = base.tar()
 
     def build(into: Path) -> None:
-        read = ["tar", "--extract", "--to-stdout", "--file", str(tree), "./var/lib/dpkg/status"]
-        status = subprocess.run(read, capture_output=True, text=True, check=True).stdout
-        Apt("testing", into / "apt", status).download_missing(packages, into)
+        Apt("testing", into / "apt", _status(tree)).download_missing(packages, into)
         cache.remove_tree(into / "apt")
 
     return cache.once(f"debs-for-{'+'.join(packages)}", cache.digest(*packages, tree.parent.name), build)
+
+
+def of_a_node(suite: str) -> Path:
+    """A directory with those of `suite`'s packages that a node of Debian testing has, downloaded on first use."""
+    tree = base.tar()
+
+    def build(into: Path) -> None:
+        stanzas = (stanza.splitlines() for stanza in _status(tree).split("\n\n"))
+        installed = (lines[0] for lines in stanzas if "Status: install ok installed" in lines)
+        download(suite, (line.removeprefix("Package: ") for line in installed), into)
+
+    return cache.once(f"debs-of-a-node-{suite}", cache.digest(suite, tree.parent.name), build)
+
+
+def _status(tree: Path) -> str:
+    """What dpkg has installed in a base tree."""
+    read = ["tar", "--extract", "--to-stdout", "--file", str(tree), "./var/lib/dpkg/status"]
+    return subprocess.run(read, capture_output=True, text=True, check=True).stdout

@@ -16,7 +16,7 @@ _SIZE = "3G"
 CONTEXTS = "/etc/selinux/default/contexts/files/file_contexts"
 
 # The kernels have the disk, ext4 and the console built in, and find the root by themselves.
-COMMAND_LINE = f"root=/dev/nvme0n1 rw console=ttyS0 quiet mitigations=off init={_INIT}"
+COMMAND_LINE = f"root=/dev/nvme0n1 rw quiet mitigations=off init={_INIT}"
 
 # Process 1 until systemd takes its place, at every boot: what makes this virtual machine itself comes as a tar on a
 # second disk, once; the network card's driver and its address are what a container gets from outside. There is no

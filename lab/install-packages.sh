@@ -35,6 +35,7 @@ nodes | vms | tests)
     if [ "$1" != nodes ]; then
         why="the lab's virtual machines"
         need qemu-system-x86_64 qemu-system-x86
+        need qemu-system-aarch64 qemu-system-arm
         need qemu-img qemu-utils
         need mkfs.ext4 e2fsprogs
         need dpkg-deb dpkg

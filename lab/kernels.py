@@ -18,16 +18,19 @@ from lab.processes import leashed, tool
 # By the name that `Lab.vm` takes: the suite whose kernel it is. The last is whatever is newest today.
 KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": debs.NEWEST_KERNEL}
 
-_META_PACKAGE = "linux-image-cloud-amd64"
+# One of another architecture, for a disk of its own (lab.arm64).
+ARM64 = "arm64"
+_SUITES = {**KERNELS, ARM64: debs.ARM64}
 # What a kernel is made of: one package up to trixie, three after it. `linux-base` and its like are only scripts.
 _PARTS = re.compile(r"linux-(image|binary|modules)-\d")
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One kernel: its release as `uname -r` says it, its image, and the tree of its modules."""
+    """One kernel: its architecture as Debian names it, its release as `uname -r` says it, its image, its modules."""
 
     name: str
+    architecture: str
     release: str
     image: Path
     modules: Path
@@ -35,12 +38,13 @@ class Kernel:
 
 def fetched(name: str) -> Kernel:
     """The kernel of this name, downloaded on first use."""
-    if name not in KERNELS:
-        raise LabError(f"the lab has no kernel {name}, only {', '.join(KERNELS)}")
-    recipe = cache.digest(_META_PACKAGE, _PARTS.pattern)
-    home = cache.once(f"kernel-{KERNELS[name]}", recipe, lambda into: _fetch(KERNELS[name], into))
+    if name not in _SUITES:
+        raise LabError(f"the lab has no kernel {name}, only {', '.join(_SUITES)}")
+    suite = _SUITES[name]
+    recipe = cache.digest(_meta_package(suite), _PARTS.pattern)
+    home = cache.once(f"kernel-{suite}", recipe, lambda into: _fetch(suite, into))
     modules = next((home / "modules").iterdir())
-    return Kernel(name, modules.name, home / "vmlinuz", modules)
+    return Kernel(name, debs.architecture(suite), modules.name, home / "vmlinuz", modules)
 
 
 def config(name: str) -> Path:
@@ -55,14 +59,18 @@ def config(name: str) -> Path:
         for directory in (into / "apt", into / "debs", tree):
             cache.remove_tree(directory)
 
-    recipe = cache.digest(_META_PACKAGE, _PARTS.pattern, fetched(name).release)
+    recipe = cache.digest(_meta_package(KERNELS[name]), _PARTS.pattern, fetched(name).release)
     return cache.once(f"kernel-config-{KERNELS[name]}", recipe, fetch) / "config"
+
+
+def _meta_package(suite: str) -> str:
+    return f"linux-image-cloud-{debs.architecture(suite)}"
 
 
 def _unpacked(suite: str, into: Path) -> Path:
     """The kernel's packages, in `into`/debs, unpacked into `into`/tree."""
     apt = debs.Apt(suite, into / "apt")
-    wanted = [_META_PACKAGE]
+    wanted = [_meta_package(suite)]
     for package in wanted:
         wanted += [each for each in apt.dependencies(package) if _PARTS.match(each) and each not in wanted]
     packages, tree = into / "debs", into / "tree"

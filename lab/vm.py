@@ -41,7 +41,12 @@ _IN_CGROUP = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
 # -icount makes the guest's clock count instructions while it works and run with the machine's only while it waits: on
 # a slow machine nothing in the guest runs into a time limit, because its own time is as slow.
 # tb-size is for translated code, in MiB: a deploy fills 128 of them, and then all is thrown away and translated again.
-_PROCESSOR = ["-M", "pc", "-accel", "tcg,tb-size=512", "-icount", "shift=1", "-cpu", "Nehalem", "-m", "768"]
+_PROCESSOR = ("-accel", "tcg,tb-size=512", "-icount", "shift=1", "-m", "768")
+# By the architecture of the kernel: the emulator, the machine with its processor, and the console of kernels there.
+_EMULATED = {
+    "amd64": ("qemu-system-x86_64", ("-M", "pc", "-cpu", "Nehalem"), "ttyS0"),
+    "arm64": ("qemu-system-aarch64", ("-M", "virt", "-cpu", "cortex-a57"), "ttyAMA0"),
+}
 
 
 class LabVM(Machine):
@@ -104,8 +109,9 @@ class LabVM(Machine):
         # is as safe as a disk here, and spares the machine's disk. But write-cache=off: QEMU's nvme ignores that a
         # write has to last by itself (FUA), as that of a journal's commit has to, and the layer's table would not tell
         # where such a block lies (one commit in four was lost).
-        words = [tool("qemu-system-x86_64"), "-nodefaults", "-no-user-config", "-display", "none", *_PROCESSOR]
-        words += ["-kernel", str(self._image), "-append", f"{disk.COMMAND_LINE} {self._options}"]
+        emulator, machine, console = _EMULATED[kernels.fetched(self.kernel).architecture]
+        words = [tool(emulator), "-nodefaults", "-no-user-config", "-display", "none", *machine, *_PROCESSOR]
+        words += ["-kernel", str(self._image), "-append", f"{disk.COMMAND_LINE} console={console} {self._options}"]
         words += ["-serial", f"file:{self.console}"]
         words += ["-drive", f"if=none,id=disk,file={self.disk},format=qcow2,cache=unsafe"]
         words += ["-device", "nvme,drive=disk,serial=disk,write-cache=off"]

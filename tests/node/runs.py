@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -296,7 +295,7 @@ def image(
         blobs[f"blobs/sha256/{digest}"] = content
         return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
 
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}[node.ssh("uname -m").stdout.strip()]
     rootfs = {"type": "layers", "diff_ids": [f"sha256:{sha256(layer).hexdigest()}"]}
     settings = {"Env": ["PATH=/bin"], **({"Cmd": command} if command else {})}
     config = {"architecture": arch, "os": "linux", "config": settings, "rootfs": rootfs}

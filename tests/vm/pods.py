@@ -78,13 +78,13 @@ def take_pause(vm: Machine) -> None:
 
 
 @contextmanager
-def ready(vms: Mapping[str, LabVM]) -> Iterator[Mapping[str, LabVM]]:
-    """Have a network for pods on each machine, and their images; the images go again."""
+def ready(vms: Mapping[str, LabVM], suite: str = "testing") -> Iterator[Mapping[str, LabVM]]:
+    """Have a network for pods, by `suite`'s plugins, on each machine, and their images; the images go again."""
     # All machines have the same userland, so that one image does for all.
     content = image(next(iter(vms.values())), IMAGE, *SLEEP)
 
     def prepare(kernel: str) -> None:
-        cni.install(vms[kernel])
+        cni.install(vms[kernel], suite)
         vms[kernel].put(_ARCHIVE, content)
         give_pause(vms[kernel])
 
