@@ -163,6 +163,11 @@ def test_too_little_space_is_told_with_both_figures(image: bool, free: int, says
     )
 
 
+def test_what_no_figure_is_known_of_is_not_called_too_little() -> None:
+    untold = {"state": Filesystem(path="/var/lib/userns-node", parent="/var", type="xfs")}
+    assert "no-space" not in found(node(filesystems=untold))
+
+
 @pytest.mark.parametrize("key", ["install", "state"])
 def test_what_is_mounted_read_only_is_refused_where_there_is_something_to_install(key: str) -> None:
     frozen = NODE.filesystems[key].model_copy(update={"read_only": True})
@@ -266,6 +271,12 @@ def test_a_container_is_told_what_its_host_has_to_set() -> None:
     assert said.severity is Severity.WARNING
     assert "user.max_user_namespaces is 10, and 16384 are needed" in said.message
     assert "metacopy is N" in said.message
+
+
+def test_of_a_container_whose_limit_is_not_to_be_seen_nothing_is_told_of_it() -> None:
+    told = found(node(container="lxc", sysctls={}))
+    assert told["kernel-shared"].severity is Severity.NOTE
+    assert "max-user-namespaces-too-low" not in told
 
 
 @pytest.mark.parametrize(("live", "refuses"), [(0, True), (109, True), (110, False), (16383, False), (16384, False)])

@@ -76,3 +76,8 @@ def test_a_mode_that_is_mended_disturbs_nobody() -> None:
     plan = nodes.plan(node.model_copy(update={"files": {**node.files, paths.SUBUID: loose}}), **settings)
     assert [each.path for each in plan.changes if isinstance(each, WriteFile)] == [paths.SUBUID]
     assert disruption.of_plan(plan) == ()
+
+
+def test_a_first_range_beside_those_of_other_users_disturbs_nobody() -> None:
+    node = nodes.converged().model_copy(update={"subuid": ("dev:100000:65536",), "subgid": ("dev:100000:65536",)})
+    assert disrupts(node, kubelet_id_range=(65536 * 200, 110 * 65536)) == ()
