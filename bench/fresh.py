@@ -1,11 +1,13 @@
-"""What a deploy to fresh nodes takes, beside a shell script that is written by hand and sent over one SSH connection.
+"""What a deploy to fresh nodes takes, beside shell scripts that are sent over one SSH connection.
 
     python -m bench.fresh                1 and 4 fresh nodes, three times each; the figures are kept
     python -m bench.fresh --runs 1 2     others
 
-Both get the same assets from the same mirror in the lab's network, set up the same node, and prove it with containers
-of both runtimes. The script (bench/fresh.sh) asks nothing, probes nothing, keeps no way back and goes to all nodes at
-once: it is the floor. Each run has nodes of its own, on which nothing was done before.
+All get the same assets from the same mirror in the lab's network, set up the same node, and prove it with containers
+of both runtimes; the scripts go to all nodes at once. One script does the same steps: it is what a deploy ran on a node
+(bench/steps.py), so what a deploy takes beyond it is pyinfra's and the controller's share. The other one is written by
+hand (bench/fresh.sh) and does less: it asks nothing, probes nothing and keeps no way back. Each run has nodes of its
+own, on which nothing was done before.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from math import ceil
 from pathlib import Path
 from statistics import median
 
-from bench import fleet, machine, measure
+from bench import fleet, machine, measure, steps
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode, mirror, ssh
 from lab.errors import in_one_line
 from lab.paths import REPO
 
 SIZES = (1, 4)
-OURS, BY_HAND = "userns-node", "by hand"
-# The most that a deploy may take of what the script takes.
+OURS, SAME_STEPS, BY_HAND = "userns-node", "same steps", "by hand"
+# The most that a deploy may take of what the script with the same steps takes.
 GOAL = 1.25
 SCRIPT = REPO / "bench" / "fresh.sh"
 
@@ -52,6 +54,16 @@ class Fresh:
         self._settings = fleet.settings(lab)
         self._assets = mirror.build(fleet.SUITE)
         self._count = 0
+        self._same_steps = lab.home / "same-steps.sh"
+
+    def record(self) -> None:
+        """Deploy to a node for what is run there: the script with the same steps."""
+        node = self._lab.node("recorded", fleet.SUITE)
+        steps.record(node)
+        cost = measure.run(self._lab, self._ours([node]), cwd=REPO, env={}, nodes=[node], timeout=3600)
+        self._check(OURS, 1, cost)
+        self._same_steps.write_text(steps.recorded(node))
+        node.stop()
 
     def run(self, tool: str, size: int) -> Figure:
         """Set up that many. Raises LabError where one does not end up proven."""
@@ -59,9 +71,12 @@ class Fresh:
         try:
             for node in nodes:
                 node.wait()
-            command = self._ours(nodes) if tool == OURS else self._by_hand(nodes)
-            cost = measure.run(self._lab, command, cwd=REPO, env={}, nodes=nodes, timeout=3600)
-            self._check(tool, nodes, cost)
+            cost = measure.run(self._lab, self._command(tool, nodes), cwd=REPO, env={}, nodes=nodes, timeout=3600)
+            self._check(tool, size, cost)
+            for node in nodes:
+                node.ssh(
+                    "systemctl is-active containerd && systemctl is-enabled containerd && test -e /usr/local/bin/crun"
+                )
         finally:
             for node in nodes:
                 node.stop()
@@ -71,6 +86,11 @@ class Fresh:
         self._count += 1
         return self._count
 
+    def _command(self, tool: str, nodes: Sequence[LabNode]) -> Sequence[str | Path]:
+        if tool == OURS:
+            return self._ours(nodes)
+        return self._in_one_script(nodes) if tool == SAME_STEPS else self._by_hand(nodes)
+
     def _ours(self, nodes: Sequence[LabNode]) -> list[str]:
         hosts = {node.name: self._lab.ssh_data(node) for node in nodes}
         return UsernsNode(self._lab).command(hosts, self._settings, dry=False)
@@ -78,19 +98,28 @@ class Fresh:
     def _by_hand(self, nodes: Sequence[LabNode]) -> list[str | Path]:
         found = (self._assets.asset(component) for component in ("containerd", "runc", "crun"))
         words = [str(self._settings["release_url"]), *(f"{asset.sha256}:{asset.path}" for asset in found)]
-        script = shlex.join(["sh", "-s", *words, *map(str, fleet.ID_RANGE)])
-        logins = (shlex.join(ssh.command(self._lab.home, node.address, script)) for node in nodes)
-        to_all = "".join(f'{login} <{shlex.quote(str(SCRIPT))} & all="$all $!"\n' for login in logins)
+        return self._to_all(nodes, SCRIPT, *words, *map(str, fleet.ID_RANGE))
+
+    def _in_one_script(self, nodes: Sequence[LabNode]) -> list[str | Path]:
+        return self._to_all(nodes, self._same_steps)
+
+    def _to_all(self, nodes: Sequence[LabNode], script: Path, *words: str) -> list[str | Path]:
+        """One connection to each node, all at once, with a script for its shell."""
+        shell = shlex.join(["sh", "-s", *words])
+        logins = (shlex.join(ssh.command(self._lab.home, node.address, shell)) for node in nodes)
+        to_all = "".join(f'{login} <{shlex.quote(str(script))} & all="$all $!"\n' for login in logins)
         return ["sh", "-euc", f"all=\n{to_all}for each in $all; do wait $each; done"]
 
     @staticmethod
-    def _check(tool: str, nodes: Sequence[LabNode], cost: measure.Cost) -> None:
-        proven = "proven" if tool == OURS else "0 65536 65536"
-        for handler in ("runc", "crun"):
-            if cost.status or cost.output.count(f"{handler}: {proven}") < len(nodes):
-                raise LabError(f"{tool} did not set up {len(nodes)} nodes:\n{cost.output[-4000:]}")
-        for node in nodes:
-            node.ssh("systemctl is-active containerd && systemctl is-enabled containerd && test -e /usr/local/bin/crun")
+    def _check(tool: str, size: int, cost: measure.Cost) -> None:
+        """That all of it worked. A step that proves nothing fails, and with it the script with the same steps."""
+        ends = {
+            OURS: ("runc: proven", "crun: proven"),
+            SAME_STEPS: (steps.DONE,),
+            BY_HAND: ("runc: 0 65536 65536", "crun: 0 65536 65536"),
+        }
+        if cost.status or any(cost.output.count(end) < size for end in ends[tool]):
+            raise LabError(f"{tool} did not set up {size} nodes:\n{cost.output[-4000:]}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,10 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = []
     with in_one_line("bench", "its nodes are gone"), Lab() as lab:
         fresh = Fresh(lab)
-        # The tools take turns, so that what else the machine does falls on both.
+        fresh.record()
+        # The tools take turns, so that what else the machine does falls on all.
         for size in options.sizes:
             for _ in range(options.runs):
-                for tool in (BY_HAND, OURS):
+                for tool in (BY_HAND, SAME_STEPS, OURS):
                     figures.append(fresh.run(tool, size))
                     print(progress(figures[-1]), flush=True)
     print(table(figures))
@@ -124,10 +154,9 @@ def progress(figure: Figure) -> str:
     return f"{figure.nodes} fresh, {figure.tool:12} {figure.wall:6.1f} s   {cpu} (load {figure.load:.1f})"
 
 
-def times(figures: Sequence[Figure], size: int) -> float:
-    """How many times as long a deploy takes as the script, by the medians of their walls."""
-    ours, by_hand = (_median(figures, size, tool, "wall") for tool in (OURS, BY_HAND))
-    return ours / by_hand
+def times(figures: Sequence[Figure], size: int, beside: str) -> float:
+    """How many times as long a deploy takes as the script `beside`, by the medians of their walls."""
+    return _median(figures, size, OURS, "wall") / _median(figures, size, beside, "wall")
 
 
 def _median(figures: Sequence[Figure], size: int, tool: str, of: str) -> float:
@@ -137,15 +166,17 @@ def _median(figures: Sequence[Figure], size: int, tool: str, of: str) -> float:
 def table(figures: Sequence[Figure]) -> str:
     """The medians, as a table of Markdown."""
     lines = [
-        f"| fresh nodes | by hand | userns-node | ratio (goal {GOAL}) | the nodes' own CPU |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        f"| fresh nodes | userns-node | the same steps | ratio (goal {GOAL}) | by hand | ratio | the nodes' own CPU |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size in sorted({each.nodes for each in figures}):
-        walls = " | ".join(f"{_median(figures, size, tool, 'wall'):.1f} s" for tool in (BY_HAND, OURS))
-        cpu = ", ".join(f"{_median(figures, size, tool, 'nodes_cpu'):.1f} s" for tool in (BY_HAND, OURS))
-        ratio = f"{ceil(times(figures, size) * 100) / 100:.2f}"  # never better than it was measured
-        ratio += " (missed)" if times(figures, size) > GOAL else ""
-        lines.append(f"| {size} | {walls} | {ratio} | {cpu} |")
+        tools = (OURS, SAME_STEPS, BY_HAND)
+        ours, same, hand = (f"{_median(figures, size, tool, 'wall'):.1f} s" for tool in tools)
+        cpu = ", ".join(f"{_median(figures, size, tool, 'nodes_cpu'):.1f} s" for tool in tools)
+        # Never better than they were measured.
+        beside = {tool: f"{ceil(times(figures, size, tool) * 100) / 100:.2f}" for tool in (SAME_STEPS, BY_HAND)}
+        beside[SAME_STEPS] += " (missed)" if times(figures, size, SAME_STEPS) > GOAL else ""
+        lines.append(f"| {size} | {ours} | {same} | {beside[SAME_STEPS]} | {hand} | {beside[BY_HAND]} | {cpu} |")
     return "\n".join(lines)
 
 
