@@ -7,8 +7,9 @@
 Beside each plan of addresses stands the least that pyinfra could do there: `pyinfra INVENTORY exec -- true`.
 
 All addresses are one converged node's, reached over real SSH, whose own work shares the machine with the controller:
-wall time is an upper bound, and the controller's CPU and memory are what a controller of separate nodes needs. Played
-nodes are those of pyinfra's connector @fake: all that a controller does but SSH.
+wall time is an upper bound, and the controller's CPU and memory are what a controller of separate nodes needs. Those
+would read themselves on cores of their own, all at once: so there is also a plan of addresses that give the node's
+answer as it was recorded. Played nodes are those of pyinfra's connector @fake: all that a controller does but SSH.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from bench import environment, fleet, machine, measure
+from bench import environment, fleet, machine, measure, steps
 from bench.userns_node import UsernsNode
 from lab import Lab, LabError, LabNode
 from lab.errors import in_one_line
@@ -33,7 +34,7 @@ from tests.deploy.fleet import Fleet
 SIZES = (10, 100, 1000)
 PLAYED = (1000, 5000)
 MOST = 1000
-PLAN, TRUE, PLAY = "a plan", "`true`", "a plan, played"
+PLAN, ANSWERED, TRUE, PLAY = "a plan", "a plan, answered", "`true`", "a plan, played"
 
 # Says at the end how much memory the largest of its processes had.
 _REMEMBER = """
@@ -75,6 +76,13 @@ class Plans:
     def run(self, size: int) -> Figure:
         """Plan that many addresses. Raises LabError where one was not found converged."""
         return self._measure(PLAN, size, self._plan(self.inventory(size)), [self._addresses[0]])
+
+    def answered(self, size: int) -> Figure:
+        """Plan that many addresses, of which none reads itself: its answer is that of the first."""
+        node = self._addresses[0]
+        with steps.answering(node):
+            self._measure(ANSWERED, 1, self._plan(self.inventory(1)), [node])
+            return self._measure(ANSWERED, size, self._plan(self.inventory(size)), [node])
 
     def least(self, size: int) -> Figure:
         """Log in to that many addresses, and run nothing."""
@@ -124,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = []
     with in_one_line("bench", "its nodes are gone"), Lab() as lab:
         plans = Plans(lab)
-        for of, runs in ((sizes, (plans.least, plans.run)), (played, (plans.play,))):
+        for of, runs in ((sizes, (plans.least, plans.answered, plans.run)), (played, (plans.play,))):
             for size, _, run in product(of, range(options.runs), runs):
                 figures.append(run(size))
                 print(progress(figures[-1]), flush=True)
@@ -139,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def progress(figure: Figure) -> str:
     """One run in one line."""
     cpu = f"CPU: controller {figure.controller_cpu:.1f} s, nodes {figure.nodes_cpu:.1f} s"
-    run = f"{figure.nodes:5} nodes, {figure.what:14} {figure.wall:6.1f} s"
+    run = f"{figure.nodes:5} nodes, {figure.what:16} {figure.wall:6.1f} s"
     return f"{run}   {cpu}; {figure.peak_mib:.0f} MiB (load {figure.load:.1f})"
 
 

@@ -1,8 +1,10 @@
-"""What a deploy runs on a node, recorded there command by command, as one script for another node."""
+"""What is run on a node, recorded there: a deploy's commands, as one script for another node, and a plan's answer."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from lab import LabNode
@@ -24,12 +26,30 @@ base64 -d >"$work/input" <<'END'
 sh -c "$command" <"$work/input" >"$work/told" 2>&1 || {{ cat "$work/told"; exit 1; }}
 """
 DONE = "all steps are done"
+# Whatever is asked, the answer is that of the first question.
+_ANSWER = """#!/bin/sh
+cd "${0%/*}" && { [ -e answer ] || { sh -c "$SSH_ORIGINAL_COMMAND" >answer.new && mv answer.new answer; }; } &&
+    exec cat answer
+"""
+_FORCED = "/etc/ssh/sshd_config.d/zz-steps.conf"
 
 
 def record(node: LabNode) -> None:
     """Have everything recorded that is run on a node over connections that begin from now on."""
-    node.put(_RECORDER, _RECORD.encode(), 0o755)
-    node.put("/etc/ssh/sshd_config.d/zz-steps.conf", f"ForceCommand {_RECORDER}\n".encode())
+    _force(node, _RECORD)
+
+
+@contextmanager
+def answering(node: LabNode) -> Iterator[None]:
+    """Have what a node says to the first command of a connection said to all later ones, at once."""
+    _force(node, _ANSWER)
+    yield
+    node.ssh(f"rm -rf {_FORCED} {PurePosixPath(_RECORDER).parent} && systemctl reload ssh")
+
+
+def _force(node: LabNode, recorder: str) -> None:
+    node.put(_RECORDER, recorder.encode(), 0o755)
+    node.put(_FORCED, f"ForceCommand {_RECORDER}\n".encode())
     node.ssh("systemctl reload ssh")
 
 
