@@ -78,6 +78,7 @@ def test_a_clean_node_says_nothing() -> None:
         ({"root": False}, "not-root", "blocker"),
         ({"systemd": ""}, "no-systemd", "blocker"),
         ({"systemd": "219"}, "systemd-too-old", "blocker"),
+        ({"systemd": "235"}, "systemd-too-old", "blocker"),
         ({"machine": "mips64"}, "architecture-unknown", "blocker"),
         ({"machine": ""}, "architecture-unknown", "blocker"),
         ({"cgroup": "v1"}, "cgroup-v1", "blocker"),
@@ -271,6 +272,21 @@ def test_a_container_is_told_what_its_host_has_to_set() -> None:
     assert said.severity is Severity.WARNING
     assert "user.max_user_namespaces is 10, and 16384 are needed" in said.message
     assert "metacopy is N" in said.message
+
+
+@pytest.mark.parametrize("systemd", ["236", "258~rc1"])
+def test_a_systemd_that_is_new_enough_or_says_no_number_is_served(systemd: str) -> None:
+    assert found(node(systemd=systemd)) == {}
+
+
+def test_an_image_has_no_cgroups_of_its_own_whatever_its_build_host_has() -> None:
+    assert "cgroup-v1" not in found(node(cgroup="v1"), wants(image=True))
+
+
+def test_the_package_manager_is_needed_where_it_is_to_install_something() -> None:
+    some, packaged = node(tools=tuple(tool for tool in NODE.tools if tool != "apt-get")), {"install_from": "package"}
+    assert "tools-missing" in found(some, wants(installs=True, **packaged))
+    assert "tools-missing" not in found(some, wants(installs=False, **packaged))
 
 
 def test_of_a_container_whose_limit_is_not_to_be_seen_nothing_is_told_of_it() -> None:

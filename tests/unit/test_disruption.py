@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -76,6 +77,17 @@ def test_a_mode_that_is_mended_disturbs_nobody() -> None:
     plan = nodes.plan(node.model_copy(update={"files": {**node.files, paths.SUBUID: loose}}), **settings)
     assert [each.path for each in plan.changes if isinstance(each, WriteFile)] == [paths.SUBUID]
     assert disruption.of_plan(plan) == ()
+
+
+@pytest.mark.parametrize("changed", ["subuid", "subgid"])
+def test_each_of_the_two_files_is_judged_by_its_own_lines(changed: str) -> None:
+    settings: dict[str, Any] = {"kubelet_id_range": (65536, 110 * 65536)}
+    node = nodes.converged(**settings)
+    line, path = "kubelet:13107200:7208960", {"subuid": paths.SUBUID, "subgid": paths.SUBGID}[changed]
+    edited = node.files[path].model_copy(update={"sha256": sha256(f"{line}\n".encode()).hexdigest()})
+    other = node.model_copy(update={changed: (line,), "files": {**node.files, path: edited}})
+    (why,) = disrupts(other, **settings)
+    assert path in why
 
 
 def test_a_first_range_beside_those_of_other_users_disturbs_nobody() -> None:

@@ -62,6 +62,7 @@ def test_those_that_were_too_many_are_counted() -> None:
         ("xfs", "5.14.0-570.el9", "", ""),
         ("zfs", "6.8.0", "volumes-may-not-idmap", "OpenZFS 2.2"),
         ("new-fs", "6.12.5", "volumes-may-not-idmap", "the tables do not know it"),
+        ("fuse_new-fs", "6.11.1", "volumes-cannot-idmap", "(fuse.new-fs: from Linux 6.12 on"),
         ("nfs", "5.10.0", "", ""),  # nothing can be idmapped there, which is told already
         ("nfs", "", "", ""),
     ],
@@ -70,6 +71,11 @@ def test_the_tables_decide_by_file_system_and_kernel(type_: str, kernel: str, id
     told = found(kernel, **{type_: one()})
     assert set(told) == ({id} if id else set())
     assert not id or said in told[id].message
+
+
+def test_what_depends_on_an_option_of_the_mount_stays_open_whatever_version_zfs_has() -> None:
+    some = nodes.bare(kernel="6.8.1", zfs_version="2.3.1", kubelet_mounts={"ceph": one()})
+    assert [each.id for each in findings(some)] == ["volumes-may-not-idmap"]
 
 
 @pytest.mark.parametrize(("zfs", "id"), [("2.1.11", "volumes-cannot-idmap"), ("2.2.0", ""), ("2.3.1", "")])

@@ -54,6 +54,11 @@ def test_a_range_that_the_node_does_not_have_itself_is_refused(
     assert (found(ALL, parts, kubernetes=kubernetes, kubelet_id_range=range) is not None) is refused
 
 
+def test_ids_in_two_parts_are_a_range_as_one_part_is() -> None:
+    assert found(((0, 1), (1, 65536 * 111)), kubelet_id_range=SET) is None
+    assert found(((1, 65536 * 111),), kubelet_id_range=(65536, 65536 * 110)) is None
+
+
 def test_the_refusal_says_what_is_there_what_is_needed_and_what_to_do() -> None:
     said = found(LXC)
     assert said

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.readiness_cases import ALL_OK, OK, OLD, blockers, cannot, ids, message, outcome, ready, unknown
 from userns import requirements
 from userns.findings import Severity, apply_allow
+from userns.node import Probe
 
 # --- probed: the kernels that were measured ------------------------------------------------------------------------
 
@@ -83,6 +84,26 @@ def test_on_515_kubernetes_126_is_content_with_containerd_2() -> None:
     found = ready("5.15.0", kubernetes="1.26", probes=OLD)
     assert outcome(found) == ("chown", "chown", "all", True)
     assert not blockers(found)
+
+
+def test_on_515_slow_chown_that_is_asked_for_is_set_and_no_guess_of_ours() -> None:
+    found = ready("5.15.0", probes=OLD, slow_chown=True, kubernetes="1.26")
+    assert outcome(found) == ("chown", "chown", "all", True)
+    assert found.slow_chown_reason.startswith("asked for")
+    assert not blockers(found)
+
+
+def test_on_515_without_slow_chown_a_distributions_newer_kernel_is_named_too() -> None:
+    found = ready("5.15.0-9", probes=OLD, slow_chown=False, os_id="ubuntu", os_version="22.04")
+    assert "linux-generic-hwe-22.04" in message(found, "containerd-refuses-without-slow-chown")
+
+
+@pytest.mark.parametrize("overlay", [OK, cannot()], ids=["can", "cannot"])
+def test_why_layers_are_idmapped_or_not_is_among_the_reasons(overlay: Probe) -> None:
+    found = ready(probes=ALL_OK | {"overlay": overlay})
+    told = [statement for statement, _ in found.reasons if "overlay" in statement]
+    assert told
+    assert all(("cannot" in statement) is (overlay is not OK) for statement in told)
 
 
 def test_on_515_without_slow_chown_containerds_own_words_are_the_refusal() -> None:
