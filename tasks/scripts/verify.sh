@@ -56,13 +56,19 @@ call_in() {
     [ "$hung" = no ] || return 137
     within=$1
     shift
+    clock
+    asked=$now
     timeout -s KILL "$limit" "$ctr" -a "$address" -n "$within" "$@" </dev/null 2>"$work/error"
     called=$?
     case $called in
     0) ;;
     124 | 137)
-        hung=yes
-        printf 'ctr: containerd gave no answer to "ctr %s %s" within %s s\n' "$1" "${2-}" "$limit" >>"$work/error"
+        if late "$asked"; then
+            hung=yes
+            printf 'ctr: containerd gave no answer to "ctr %s %s" within %s s\n' "$1" "${2-}" "$limit" >>"$work/error"
+        else
+            printf 'ctr: "ctr %s %s" %s\n' "$1" "${2-}" "$killed" >>"$work/error"
+        fi
         ;;
     *) [ -s "$work/error" ] || printf '"ctr %s %s" ended with exit code %s\n' "$1" "${2-}" "$called" >"$work/error" ;;
     esac
@@ -87,6 +93,13 @@ clock() {
     read -r now a </proc/uptime
     now=${now%.*}${now#*.}
 }
+
+# Whether it was `timeout` that has ended what began then, and nobody else.
+late() {
+    clock
+    [ $((now - $1)) -ge $((limit * 100 - 50)) ]
+}
+killed='was killed (SIGKILL: the kernel does that where memory runs out)'
 
 # Take a directory away, and first what is mounted below it: ctr or a shim that was killed leaves its mounts. The kernel
 # has them without the links that lead there, as a kubelet's root may be one.
@@ -316,7 +329,11 @@ prove() {
     exec 6<&-
     if [ "$ready" = no ]; then
         case $ended in
-        124 | 137) printf 'ctr: the container did not start within %s s\n' "$limit" >>"$work/error" ;;
+        124 | 137)
+            if late "$began"; then printf 'ctr: the container did not start within %s s\n' "$limit"; else
+                printf 'ctr: "ctr run" %s\n' "$killed"
+            fi >>"$work/error"
+            ;;
         *) [ -s "$work/error" ] || printf '"ctr run" ended with exit code %s\n' "$ended" >"$work/error" ;;
         esac
         error=$(words "$work/error")

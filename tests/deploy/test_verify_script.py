@@ -205,6 +205,31 @@ def test_a_start_that_hangs_is_given_up_and_the_next_handler_is_tried(node: Node
     assert proof.handlers["runc"].uid_map == "0 65536 65536"
 
 
+KILLED = "was killed (SIGKILL: the kernel does that where memory runs out)"
+
+
+def test_a_start_that_somebody_kills_did_not_take_too_long(node: Node) -> None:
+    proof = node.verify(node.runtime("runc", "kill -KILL $$\n"), node.runtime("crun", PROVEN))
+    assert proof.handlers["runc"].error == f'ctr: "ctr run" {KILLED}'
+    assert proof.handlers["crun"].uid_map == "0 65536 65536"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "does", "told"),
+    [
+        (30, "kill -KILL $$", f'ctr: "ctr images import" {KILLED}'),
+        (2, "exec sleep 60", 'ctr: containerd gave no answer to "ctr images import" within 2 s'),
+    ],
+)
+def test_a_ctr_that_is_killed_is_told_from_a_containerd_that_hangs(
+    node: Node, seconds: int, does: str, told: str
+) -> None:
+    node.seconds = seconds
+    ctr = node.path / "ctr"
+    ctr.write_text(ctr.read_text().replace('"images import") for', f'"images import") {does}; for'))
+    assert node.verify(node.runtime("runc", PROVEN)).untried == told
+
+
 def test_a_chowned_layer_that_gc_took_is_tried_again(node: Node) -> None:
     once = 'if [ -e "$here/again" ]; then\n' + PROVEN + 'else\n: >"$here/again"\n'
     once += "echo 'ctr: parent snapshot sha256:1 does not exist: not found' >&2; exit 1; fi\n"
