@@ -64,7 +64,7 @@ open_undo() {
         saving=$back list=$back/restore.new
         cp "$back/restore" "$list" || return 1
     else
-        tidy
+        tidy || return 1 # of the change before: what it saved would be in the place of what this one saves
         saving=$state/undo.new list=$state/undo.new/restore.new
         rm -rf "$saving" && mkdir -m 700 "$saving" && true >"$list" && save_service || return 1
     fi

@@ -181,7 +181,7 @@ roll_back() {
         go_back && exit 0
         exit 1
     fi
-    [ -e "$mark" ] || tidy # which may move the sets
+    [ -e "$mark" ] || tidy || die "$stale" # which may move the sets
     seen=$(sha256sum "$state/$set/restore" 2>/dev/null)
     [ "${seen%% *}" = "$digest" ] || die "$stale"
     back_lines >"$stage/restore"

@@ -72,19 +72,32 @@ def test_what_lies_beside_targets_is_not_called_removed_where_their_list_is_not_
     assert run(tmp_path, "drop_beside targets beside", f"{calls} || :", awk=FAILS) == []
 
 
-def test_a_set_is_kept_for_a_rollback_once_its_list_can_be_read(tmp_path: Path) -> None:
-    back = tmp_path / "undo"
-    back.mkdir()
-    (back / "restore").write_text(f"put\t{tmp_path}/config.toml\t1\nput\t{tmp_path}/manifest\t2\n")
+# A node where no awk starts, at first. What else a change does here is said only.
+UNREAD = """
+clear_uncleared() {{ :; }}; clear_beside() {{ :; }}; forget_repaired() {{ :; }}; keep_sets() {{ echo kept; }}
+save_service() {{ echo begun; }}
+state={here} back={here}/undo committed={here}/committed mark={here}/mark
+PATH={here}/no-processes:/usr/bin:/bin
+{call}
+PATH=/usr/bin:/bin
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [("tidy", ["later", "kept"]), ("open_undo", ["later", "kept", "begun"])], ids=str
+)
+def test_a_set_is_kept_for_a_rollback_once_its_list_can_be_read_and_no_change_begins_before(
+    tmp_path: Path, function: str, told: list[str]
+) -> None:
+    for directory in ("undo", "no-processes"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "undo" / "restore").write_text(f"put\t{tmp_path}/config.toml\t1\nput\t{tmp_path}/manifest\t2\n")
     (tmp_path / "committed").write_text("swapping\n")
-    places = f"state={tmp_path} back={back} committed={tmp_path}/committed"
-    others = "clear_uncleared() { :; }\nclear_beside() { :; }\nforget_repaired() { :; }\nkeep_sets() { echo kept; }"
-    calls = f"{places}\n{others}\nPATH={tmp_path}/no-processes\ntidy || echo later\nPATH=/usr/bin:/bin\ntidy"
-    (tmp_path / "no-processes").mkdir()
-    for name, text in (("awk", "exit 1"), ("grep", "exit 1"), ("rm", 'exec /bin/rm "$@"')):
-        (tmp_path / "no-processes" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / "no-processes" / name).chmod(0o755)
-    assert run(tmp_path, "tidy targets", calls) == ["later", "kept"]
+    (tmp_path / "no-processes" / "awk").write_text(f"#!/bin/sh\n{FAILS}\n")
+    (tmp_path / "no-processes" / "awk").chmod(0o755)
+    calls = UNREAD.format(here=tmp_path, call=f"{function} || echo later")
+    assert run(tmp_path, "open_undo tidy targets", calls) == told
 
 
 @pytest.mark.parametrize("program", ["awk", "sync"])
