@@ -215,6 +215,7 @@ def test_another_handler_may_be_added(version: int) -> None:
     [
         ({"version": 2}, "version"),
         ({"root": "/secret"}, "root"),
+        ({"root": {"secret": 1}}, "root"),
         ({"state": "/secret"}, "state"),
         ({"imports": ["/secret/*.toml"]}, "imports"),
         ({"plugins": 3}, "plugins"),

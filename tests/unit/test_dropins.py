@@ -92,7 +92,16 @@ def test_on_1_7_the_overlayfs_section_is_safe_while_config_toml_does_not_write_i
     assert found(2, OVERLAYFS, extra=extra) == [("drop-in-replaces-section", "blocker")]
 
 
-@pytest.mark.parametrize("header", ["plugins", "grpc", "proxy_plugins.stargz", 'plugins."io.containerd.nri.v1.nri"'])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "plugins",
+        "grpc",
+        "proxy_plugins.stargz",
+        'grpc."io.containerd.grpc.v1.cri"',
+        'plugins."io.containerd.nri.v1.nri"',
+    ],
+)
 def test_on_1_7_other_tables_are_left_alone(header: str) -> None:
     assert found(2, header) == []
 

@@ -45,6 +45,7 @@ def messages(extra: object, **settings: Any) -> list[str]:
         (V3, {"proxy_plugins": {"stargz": {"type": "snapshot", "address": "/run/stargz.sock"}}}),
         (V3, plugin(CRI, stream_idle_timeout="1h")),
         (V3, plugin(IMAGES, registry={"config_path": "/etc/containerd/certs.d"}, max_concurrent_downloads=5)),
+        (V3, plugin(IMAGES, registry={"config_path": "/a:/b"}, use_local_image_pull=True)),
         (V3, plugin(RUNTIME, enable_selinux=True, cdi_spec_dirs=["/etc/cdi"])),
         (V3, plugin(OVERLAY, sync_remove=True, mount_options=["volatile"])),
         (V3, handlers(RUNTIME, gvisor={"runtime_type": "io.containerd.runsc.v1"})),

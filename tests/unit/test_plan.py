@@ -210,6 +210,11 @@ def test_the_sysctl_is_only_ever_raised(live: int, raised: int | None) -> None:
     assert (paths.SYSCTL in kinds(found)) is (raised is not None)
 
 
+def test_a_sysctl_that_cannot_be_read_is_not_set() -> None:
+    found = nodes.plan(nodes.bare(sysctls={})).changes
+    assert not [each for each in found if isinstance(each, changes.SetSysctl)]
+
+
 def test_fewer_pods_lower_no_figure_that_an_earlier_run_has_set() -> None:
     many = nodes.converged(nodes.bare(sysctls={"user.max_user_namespaces": 10}), max_pods=1000)
     assert many.sysctls == {"user.max_user_namespaces": 64000}

@@ -198,6 +198,14 @@ def test_what_came_from_a_release_makes_room_for_the_package_but_for_runtimes_in
     assert all(each.restarts for each in found if isinstance(each, RemoveFile))
 
 
+@pytest.mark.parametrize(("kind", "removed"), [("file", True), ("link", False), ("absent", False)])
+def test_a_unit_that_is_a_link_is_somebodys_will_and_makes_no_room(kind: str, removed: bool) -> None:
+    node = nodes.converged()
+    unit = node.files[paths.UNIT].model_copy(update={"kind": kind})
+    found = changes(node.model_copy(update={"files": {**node.files, paths.UNIT: unit}}), **PACKAGED)
+    assert (paths.UNIT in [each.path for each in found if isinstance(each, RemoveFile)]) is removed
+
+
 def test_somebody_elses_program_in_usr_local_is_not_removed() -> None:
     node = nodes.bare(binaries={paths.INSTALLED["containerd"]: Binary(sha256="8" * 64, version="2.0.0")})
     assert not [each for each in changes(node, **PACKAGED) if isinstance(each, RemoveFile)]

@@ -26,6 +26,12 @@ def blockers(**versions: object) -> set[str]:
     return {id for id, each in found(**versions).items() if each.severity is Severity.BLOCKER}
 
 
+@pytest.mark.parametrize(("containerd", "told"), [("1.7.34", True), ("2.3.5", False)])
+def test_what_crun_lacks_before_linux_5_12_hangs_on_containerd_1_7(containerd: str, told: bool) -> None:
+    said = found(kubernetes="1.26", containerd=containerd, crun="1.21", default_runtime="crun", kernel="5.10.0-33")
+    assert ("crun-cannot-mount-shm" in said) is told
+
+
 def test_the_newest_of_everything_has_only_the_note_on_feature_gates() -> None:
     assert set(found()) == {"kubernetes-feature-gates"}
 
