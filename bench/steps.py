@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from lab import LabNode
 
-# Beside what a test of the lab looks at; sshd has it run in the place of every command that it is asked for.
+# What sshd runs in the place of every command that it is asked for, and beside it what it has recorded.
 _RECORDER = "/var/lib/lab-steps/recorder"
 _RECORD = """#!/bin/sh
 # The client leaves the input open where a command has none.
@@ -41,7 +41,7 @@ def record(node: LabNode) -> None:
 
 @contextmanager
 def answering(node: LabNode) -> Iterator[None]:
-    """Have what a node says to the first command of a connection said to all later ones, at once."""
+    """Have what a node says to the first command from now on said to all later ones, at once."""
     _force(node, _ANSWER)
     yield
     node.ssh(f"rm -rf {_FORCED} {PurePosixPath(_RECORDER).parent} && systemctl reload ssh")

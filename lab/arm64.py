@@ -14,8 +14,6 @@ from pathlib import Path
 
 from lab import cache, debs, disk, kernels
 
-_LAY_OVER = 'dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"'
-
 
 def image() -> Path:
     """The disk's image, built on first use (some 30 s on a quiet machine). Nobody writes to it."""
@@ -28,7 +26,7 @@ def image() -> Path:
             shutil.rmtree(library)
         (root / "etc/ld.so.cache").unlink()
         for deb in sorted(packages.glob("*.deb")):
-            disk.run("sh", "-euc", _LAY_OVER, "lay-over", str(deb), str(root))
+            disk.run(*debs.laying_over(deb, root))
         status = root / "var/lib/dpkg/status"
         status.write_text(status.read_text().replace("\nArchitecture: amd64\n", "\nArchitecture: arm64\n"))
         disk.of_tree(root, into / "disk.img")

@@ -124,6 +124,13 @@ def of_a_node(suite: str) -> Path:
     return cache.once(f"debs-of-a-node-{suite}", cache.digest(suite, tree.parent.name), build)
 
 
+def laying_over(deb: Path, root: Path) -> list[str]:
+    """The command that lays a package's files over those of a tree, and runs nothing of either."""
+    # A merged /usr has /lib and /bin as symlinks, which an older package's tree must not replace.
+    unpack = 'dpkg-deb --fsys-tarfile "$1" | tar --extract --keep-directory-symlink --directory "$2"'
+    return ["sh", "-euc", unpack, "lay-over", str(deb), str(root)]
+
+
 def _status(tree: Path) -> str:
     """What dpkg has installed in a base tree."""
     read = ["tar", "--extract", "--to-stdout", "--file", str(tree), "./var/lib/dpkg/status"]

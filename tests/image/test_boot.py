@@ -83,8 +83,7 @@ def booted(vm_lab: Lab, disks: Mapping[str, Path], mirror: Mirror, _releases: Se
     operator = Operator(lab, home / "operator", release_url=_releases.url, artifact_lock=str(mirror.lock))
     operator.timeout = 3600
     again = operator.deploy(*vms.values(), allow=ALLOW)
-    inventory = operator.inventory({"nodes": {vm: {"allow": ALLOW} for vm in vms.values()}})
-    proof = operator.pyinfra(inventory, "tasks.verify.user_namespace", "--json", "-y")
+    proof = operator.prove(*vms.values(), allow=ALLOW)
     yield Booted(
         vms,
         {name: json.loads(text.partition("\n====")[0]) for name, text in seen.items()},

@@ -122,6 +122,10 @@ class Operator:
         """The same as a dry run with diffs."""
         return self.pyinfra(self._one_group(nodes, settings), "deploy.py", "--json", "--dry", "--diff", *flags)
 
+    def prove(self, *nodes: Machine, **settings: object) -> Run:
+        """The proof alone on these nodes: it changes nothing."""
+        return self.pyinfra(self._one_group(nodes, settings), "tasks.verify.user_namespace", "--json", "-y")
+
     def rollback(
         self, *nodes: Machine, to: str = "previous_set", flags: Iterable[str] = ("-y",), **settings: object
     ) -> Run:

@@ -70,8 +70,7 @@ def enforcing(vm_lab: Lab, vm_operator: Operator) -> Iterator[Enforcing]:
         return told
 
     def prove() -> Run:
-        inventory = vm_operator.inventory({"nodes": {vm: {**CONFINES, "allow": FORBIDDEN}}})
-        return vm_operator.pyinfra(inventory, "tasks.verify.user_namespace", "--json", "-y")
+        return vm_operator.prove(vm, **CONFINES, allow=FORBIDDEN)
 
     before = tree(vm)
     refused = vm_operator.deploy(vm, **CONFINES)
