@@ -107,6 +107,8 @@ def done(node: Node, plan: Plan) -> Node:
             case changes.WriteFile(path=path, content=content, mode=mode):
                 files[path] = file_state(content, mode).model_copy(update={"recorded": True})
                 fields |= _read_again(node, path, content)
+                if path == paths.CONFIG:
+                    fields["config_keys"] = ()
                 if path == paths.UNIT:
                     ours = {"fragment": path, "limit_nofile": "", "environment": (), "environment_files": ()}
                     unit = unit.model_copy(update=ours)
@@ -198,6 +200,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
         for table in drop_in.tables:
             yield "table", drop_in.path, table
         yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
+    yield from (("config-key", each.state, each.value, *each.path) for each in node.config_keys)
     for kind, lines in (("subuid", node.subuid), ("subgid", node.subgid)):
         for line in lines:
             yield (kind, line) if line.isascii() else (kind, line.encode().hex(), "hex")

@@ -119,6 +119,18 @@ class ReservedKey(_Frozen):
     value: str
 
 
+class ConfigKey(_Frozen):
+    """A key of a config.toml that no deploy wrote; the first part of its path is "cri" for each id of that plugin.
+
+    `state`: whether its value is the default of the node's own containerd (`unknown`: that did not tell). `value`: as
+    TOML has it there, "" for all but a few whose value can be no secret.
+    """
+
+    path: tuple[str, ...]
+    value: str = ""
+    state: Literal["default", "set", "unknown"] = "set"
+
+
 class DropIn(_Frozen):
     """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens.
 
@@ -254,6 +266,8 @@ class Node(_Frozen):
     drop_ins: tuple[DropIn, ...] = ()
     # The runtime handlers that its config.toml has, in the order of the file.
     handlers: tuple[str, ...] = ()
+    # Of a config.toml that is not as a deploy wrote it: those that are no default, and the few with a value.
+    config_keys: tuple[ConfigKey, ...] = ()
     # The file of metrics that the check's unit has left and would write no more.
     stale_metrics: str = ""
     snapshots: bool | None = None

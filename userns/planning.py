@@ -21,7 +21,7 @@ from userns.changes import (
     SetSysctl,
     WriteFile,
 )
-from userns.containerd import dropins, runtime_handlers, unit_settings
+from userns.containerd import dropins, lost_keys, runtime_handlers, unit_settings
 from userns.findings import RESTART_NEEDED, Finding, Severity, apply_allow
 from userns.image import kernels, record, sbom
 from userns.node import Node, Unit
@@ -160,6 +160,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *wanted.findings,
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
         *runtime_handlers.lost(node, policy.config_version, wanted.config),
+        *lost_keys.lost(node, policy, wanted.config),
     ]
     changes = _changes(node, policy, ready, wanted)
     return Plan(

@@ -61,15 +61,15 @@ read_drop_ins() {
         read_tables
         set -- "$@" "$file"
     done
-    [ "$#" = 0 ] || ! have awk || awk "$read_reserved_awk" "$@"
+    [ "$#" = 0 ] || ! have awk || awk "$read_toml_awk$reserved_keys_awk" "$@"
 }
 
-# The keys of drop-ins that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD), with their values as they
-# stand there; of every other key nothing, for its value may be a password. It reads as much of TOML as it takes to find them
-# in any spelling, inline tables too, and not within strings; not on beyond 256 KiB. \047 is the single quote.
-read_reserved_awk='
+# As much of TOML as it takes to find each key in any spelling, inline tables too, and not within strings: read_toml()
+# reads `file`, or standard input where that is "", and calls found(path, said) for each, with its value as it stands
+# there ("?": a string of several lines). Not on beyond 256 KiB. \047 is the single quote.
+read_toml_awk='
 function more() {
-    if (size > 262144 || (getline text < file) <= 0) return 0
+    if (size > 262144 || (file == "" ? (getline text) : (getline text < file)) <= 0) return 0
     text = substr(text, 1, 20000)
     size += length(text) + 1
     sub(/\r$/, "", text)
@@ -112,16 +112,22 @@ function string(quote, said) {
     text = ""
     return "?"
 }
-function array(level) {
+function array(level, all, part) {
     do {
-        while (text == "" || text ~ /^#/) if (!more()) return
-        if (text ~ /^["\047]/) string(substr(text, 1, 1))
-        else if (match(text, /^[^]["\047#]+/)) text = substr(text, RLENGTH + 1)
+        while (text == "" || text ~ /^#/) if (!more()) return "?"
+        if (text ~ /^["\047]/) part = string(substr(text, 1, 1))
         else {
-            level += text ~ /^\[/ ? 1 : -1
-            text = substr(text, 2)
+            if (!match(text, /^[^]["\047#]+/)) {
+                RLENGTH = 1
+                level += text ~ /^\[/ ? 1 : -1
+            }
+            part = substr(text, 1, RLENGTH)
+            text = substr(text, RLENGTH + 1)
+            gsub(/[ \t]/, "", part)
         }
+        all = all part
     } while (level > 0)
+    return all
 }
 function value(path, depth, said, name) {
     blanks()
@@ -140,21 +146,40 @@ function value(path, depth, said, name) {
             sub(/^,/, "", text)
         }
     }
-    if (text ~ /^\[/) {
-        array(0)
-        return
-    }
-    if (text ~ /^["\047]/) said = string(substr(text, 1, 1))
+    if (text ~ /^\[/) said = array(0)
+    else if (text ~ /^["\047]/) said = string(substr(text, 1, 1))
     else {
         match(text, /^[^ \t,}#]*/)
         said = substr(text, 1, RLENGTH)
         text = substr(text, RLENGTH + 1)
     }
-    if (path !~ reserved) return
+    found(path, said)
+}
+function read_toml(header, path) {
+    size = 0
+    while (more()) {
+        blanks()
+        if (text == "" || text ~ /^#/) continue
+        if (sub(/^\[\[?/, "", text)) {
+            header = keys("")
+            if (header == "") header = "?"
+        } else {
+            path = keys(header)
+            if (path != "" && sub(/^=/, "", text)) value(path, 0)
+        }
+    }
+}
+function plain(said) {
     gsub(/[^ -~]/, "?", said)
-    name = file
-    gsub(/[^ -~]/, "?", name)
-    print "drop-in-key\t/" name "\t" substr(said, 1, 500) "\t" path
+    return substr(said, 1, 500)
+}
+'
+
+# The keys of drop-ins that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD), with their values;
+# of every other key nothing, for its value may be a password.
+reserved_keys_awk='
+function found(path, said) {
+    if (path ~ reserved) print "drop-in-key\t/" plain(file) "\t" plain(said) "\t" path
 }
 BEGIN {
     reserved = "^grpc\taddress$|^plugins\tio[.]containerd[.](snapshotter[.]v1[.]overlayfs\t(slow_chown|root_path)|" \
@@ -163,19 +188,7 @@ BEGIN {
         "(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup)))))$"
     for (each = 1; each < ARGC; each++) {
         file = ARGV[each]
-        header = ""
-        size = 0
-        while (more()) {
-            blanks()
-            if (text == "" || text ~ /^#/) continue
-            if (sub(/^\[\[?/, "", text)) {
-                header = keys("")
-                if (header == "") header = "?"
-            } else {
-                path = keys(header)
-                if (path != "" && sub(/^=/, "", text)) value(path, 0)
-            }
-        }
+        read_toml()
         close(file)
     }
 }
@@ -186,6 +199,52 @@ read_containerd_configuration() {
     file=etc/containerd/config.toml
     if [ -f "$file" ] && [ -r "$file" ]; then read_tables; fi
 }
+
+# After read_files. What a config.toml that is not as a deploy wrote it sets beside the defaults of its own containerd,
+# which is asked for them: many a node has a file with all of them.
+read_config_keys() {
+    file=etc/containerd/config.toml
+    [ -f "$file" ] && [ -r "$file" ] && have awk || return 0
+    case $digests in *"$newline$recorded_config  $file$newline"*) return 0 ;; esac
+    for program in usr/local/bin/containerd usr/bin/containerd; do
+        case $trusted in *" $program "*) break ;; esac
+        program=""
+    done
+    { [ -z "$program" ] || limit 5 "./$program" config default 2>/dev/null; } | awk "$read_toml_awk$config_keys_awk"
+}
+
+# Each key whose value is not the default, under one name for all ids of CRI ("cri"), and a few with it whatever it
+# is. Of these the value is told: a path or a name; of no other, for it may be a password. What has no default is one
+# of another version: told where it is more than nothing.
+config_keys_awk='
+function canonical(path) {
+    sub(/^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri|io[.]containerd[.]cri[.]v1[.](images|runtime))\t/, "cri\t", path)
+    if (path ~ /^cri\tcontainerd\t(snapshotter|disable_snapshot_annotations|discard_unpacked_layers)$/) sub(/\tcontainerd/, "", path)
+    if (path == "cri\tsandbox_image") path = "cri\tpinned_images\tsandbox"
+    if (match(path, /^cri\tregistry\t[^\t]*\t/)) path = substr(path, 1, RLENGTH - 1) # below are names of hosts
+    return path
+}
+function found(path, said, usual, told) {
+    path = canonical(path)
+    gsub(/\047/, "\"", said)
+    gsub(/,]/, "]", said)
+    if (file == "") {
+        default_of[path] = said
+        known = 1
+        return
+    }
+    usual = path in default_of ? said == default_of[path] : said ~ /^(""|"0s"|0|false|\[])$/
+    told = path ~ /^(imports|state|grpc\taddress|disabled_plugins|cri\t(snapshotter|pinned_images\tsandbox|registry\tconfig_path|cni\t(bin_dirs?|conf_dir)))$/
+    if ((usual && !told) || path in seen || ++count > 200) return
+    seen[path] = 1
+    print "config-key\t" (usual ? "default" : known ? "set" : "unknown") "\t" (told ? plain(said) : "") "\t" path
+}
+BEGIN {
+    read_toml()
+    file = "etc/containerd/config.toml"
+    read_toml()
+}
+'
 
 read_tables() {
     table="" open="" count=0

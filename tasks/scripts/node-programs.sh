@@ -18,14 +18,17 @@ END
 
 # Managed files, installed programs and the record of them: what their stat says, and one digest of all that need it.
 read_files() {
-    recorded_programs="" recorded_unit=-
+    recorded_programs="" recorded_unit=- recorded_config=-
     if [ -f "$state/manifest" ] && [ -r "$state/manifest" ]; then
         while IFS= read -r line || [ -n "$line" ]; do
             case $line in
             "file$tab/"*"$tab"*)
                 line=${line#*"$tab"}
                 record recorded-file "${line%%"$tab"*}" "${line##*"$tab"}"
-                case $line in "/etc/systemd/system/containerd.service$tab"*) recorded_unit=${line##*"$tab"} ;; esac
+                case $line in
+                "/etc/systemd/system/containerd.service$tab"*) recorded_unit=${line##*"$tab"} ;;
+                "/etc/containerd/config.toml$tab"*) recorded_config=${line##*"$tab"} ;;
+                esac
                 ;;
             "kubelet$tab"*) read_older_kubelet "${line#*"$tab"}" ;;
             "program$tab/"*) recorded_programs=$recorded_programs${line#*"$tab"}$newline ;;
@@ -73,6 +76,7 @@ read_files() {
         stats=$(stat -L -c "%d:%i %u %a %s %i %Y %Z %n" -- "$@" || printf "? ? ? ? ? ? ? %s\n" "$@")
     fi
     undecided=
+    trusted=" " # nobody else could have written them
     identities=" "
     IFS=$newline
     for line in $stats; do
@@ -87,6 +91,7 @@ read_files() {
         identities="$identities$1 "
         recorded "$8"
         if [ "$verify_digests" != yes ] && [ "$4 $5 $6 $7" = "$recorded_stat" ]; then
+            trusted="$trusted$8 "
             record binary "/$8" "$component" "$version" "$sum" "$asset"
         else
             to_digest="$to_digest $8"
@@ -110,6 +115,7 @@ read_files() {
         # execute, is none of ours. (Without stat they are not known.)
         case $1:$2:$digests in
         0:755:*"$newline$sum  $3$newline"* | \?:\?:*"$newline$sum  $3$newline"*)
+            trusted="$trusted$3 "
             record binary "/$3" "$component" "$version" "$sum" "$asset"
             ;;
         *) unknown_program "$@" ;;
@@ -160,7 +166,10 @@ unknown_program() {
     case $1:$2:${3##*/} in
     *:*[2367]?:* | *:*[2367]:*) ;;
     0:*:containerd-shim-runc-v2) text=$(limit 5 "./$3" -v) ;;
-    0:*) text=$(limit 5 "./$3" --version) ;;
+    0:*)
+        trusted="$trusted$3 "
+        text=$(limit 5 "./$3" --version)
+        ;;
     esac
     record program "/$3" "$text"
 }

@@ -90,6 +90,7 @@ read_sub_ids
 find_running
 read_kubelet
 read_files
+read_config_keys
 read_snapshots
 read_other_layers
 read_gpu_hooks

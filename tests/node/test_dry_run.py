@@ -257,13 +257,24 @@ BinaryName = "/usr/bin/nvidia-container-runtime"
 """
 
 
-def test_a_runtime_handler_that_goes_is_named_without_a_diff(fresh: Rehearsed, operator: Operator) -> None:
-    """Of a config.toml as containerd itself and NVIDIA's toolkit write it."""
+def test_what_goes_of_a_nodes_own_config_is_named_without_a_diff(fresh: Rehearsed, operator: Operator) -> None:
+    """Of a config.toml as containerd itself and NVIDIA's toolkit write it, and somebody has edited it."""
     node = fresh.node
-    node.ssh(f"cp {CONFIG} /root/ours; containerd config default >{CONFIG}; cat >>{CONFIG}", input=NVIDIA)
+    edit = "s|^ *config_path = .*|config_path = '/srv/hosts'|; s/enable_selinux = .*/enable_selinux = true/"
+    node.ssh(
+        f'cp {CONFIG} /root/ours; containerd config default | sed "{edit}" >{CONFIG}; cat >>{CONFIG}', input=NVIDIA
+    )
     try:
         said = must(operator.dry(node)).said(node)
     finally:
         node.ssh(f"cat /root/ours >{CONFIG}; rm /root/ours")
     (told,) = [line for line in said if "runtime-handler-lost" in line]
     assert "config.toml has the runtime handler nvidia, which the new one takes away" in told
+    (told,) = [line for line in said if "config-setting-lost" in line]
+    named = told.partition("config.toml sets ")[2].partition(", which the new one")[0].split(", ")
+    # Debian's containerd looks for the plugins of CNI in another directory, too.
+    assert {each for each in named if ".cni." not in each} == {
+        'plugins."io.containerd.cri.v1.images".registry.config_path',
+        'plugins."io.containerd.cri.v1.runtime".enable_selinux',
+        'plugins."io.containerd.transfer.v1.local".config_path',
+    }

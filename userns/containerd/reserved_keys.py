@@ -11,7 +11,7 @@ from userns.containerd.merge import Path, at, spelled
 from userns.findings import Finding, blocker, warning
 from userns.node import DropIn
 
-__all__ = ["UNREAD_SOURCE", "overriding", "reserved"]
+__all__ = ["UNREAD_SOURCE", "overriding", "reserved", "value_of"]
 
 _JOINED = "containerd v2.3.4 cmd/containerd/server/config/config_test.go; containerd/containerd#9982"
 UNREAD_SOURCE = "containerd v2.3.4 internal/cri/config/config.go (ImageConfig, RuntimeConfig)"
@@ -48,7 +48,7 @@ def overriding(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) ->
     known = reserved()
     proven, others, unread = list[str](), dict[str, None](), list[str]()
     for each in drop_in.keys:
-        path, value = each.path, _value(each.value)
+        path, value = each.path, value_of(each.value)
         if path not in known or (config_version == 2 and {RUNTIME, IMAGES} & set(path)):
             continue
         if path in UNREAD:
@@ -113,7 +113,8 @@ def _of_default(value: object, ours: Mapping[str, Any]) -> str:
     return f"{what}; it is not installed from here, and no proof is of it. A node for GPUs may want that"
 
 
-def _value(text: str) -> object:
+def value_of(text: str) -> object:
+    """The value that this text is in TOML; one that equals no other where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

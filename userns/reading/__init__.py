@@ -16,6 +16,7 @@ from userns import paths
 from userns.containerd import runtime_handlers
 from userns.node import (
     Binary,
+    ConfigKey,
     ConfLine,
     DropIn,
     ExecDropIn,
@@ -260,6 +261,14 @@ def _handlers(by_kind: ByKind) -> tuple[str, ...]:
     return runtime_handlers.of_tables(table for path, table in by_kind.get("table", []) if path == paths.CONFIG)
 
 
+def _config_keys(by_kind: ByKind) -> tuple[ConfigKey, ...]:
+    return tuple(
+        ConfigKey.model_validate({"path": tuple(path), "value": value, "state": state})
+        for state, value, *path in by_kind.get("config-key", [])
+        if path
+    )
+
+
 def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     versions = {path: value.partition("#")[0].strip() for path, value in by_kind.get("drop-in-version", [])}
     tables: dict[str, list[str]] = {}
@@ -349,6 +358,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "unproven": lambda by_kind: one("unproven")(by_kind) == "yes",
     "drop_ins": _drop_ins,
     "handlers": _handlers,
+    "config_keys": _config_keys,
     "stale_metrics": one("stale-metrics"),
     "snapshots": _snapshots,
     "other_layers": _strings("layers"),

@@ -1,0 +1,168 @@
+"""The node script on a config.toml that no deploy wrote: which keys it tells, against which defaults, and no value."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from tests.deploy.node_trees import Tree
+from userns import paths
+from userns.node import ConfigKey
+
+# As `containerd config default` of 2.1 prints it, shortened.
+DEFAULTS = """\
+version = 3
+root = '/var/lib/containerd'
+imports = []
+
+[grpc]
+  address = '/run/containerd/containerd.sock'
+
+[plugins]
+  [plugins.'io.containerd.cri.v1.images']
+    snapshotter = 'overlayfs'
+
+    [plugins.'io.containerd.cri.v1.images'.pinned_images]
+      sandbox = 'registry.k8s.io/pause:3.10'
+
+  [plugins.'io.containerd.cri.v1.runtime']
+    enable_cdi = true
+    cdi_spec_dirs = ['/etc/cdi', '/var/run/cdi']
+
+    [plugins.'io.containerd.cri.v1.runtime'.cni]
+      bin_dirs = ['/usr/lib/cni', '/opt/cni/bin']
+
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = 'linux/amd64'
+
+[timeouts]
+  'io.containerd.timeout.shim.load' = '5s'
+"""
+OWN = """\
+version = 3
+root = "/secret-root"
+imports = [
+    "/etc/containerd/more/*.toml", # "]"
+  "/x/*.toml",
+]
+plugins."io.containerd.cri.v1.runtime" = { enable_cdi = false, cdi_spec_dirs = [ "/etc/cdi",
+    "/var/run/cdi", ] }
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "overlayfs"
+  registry.config_path = '/srv/hosts'
+[plugins.'io.containerd.cri.v1.images'.registry.configs."https://user:secret-1@r.example:5000".auth]
+  username = "secret-2"
+  password = '''
+[secret-3]
+secret-4 = 1'''
+[plugins."io.containerd.cri.v1.images".registry.mirrors."docker.io"]
+  endpoint = ["https://secret-5"]
+[timeouts]
+  "io.containerd.timeout.shim.load" = "5s"
+[metrics]
+  address = ""
+[debug]
+  level = "debug"
+[plugins.'io.containerd.transfer.v1.local']
+  unpack_config = [{ platform = "secret-6" }]
+"""
+
+
+@pytest.fixture
+def told(tree: Tree) -> Tree:
+    """A tree with a containerd that tells its defaults."""
+    tree.write("usr/bin/defaults", DEFAULTS)
+    tree.write(
+        "usr/bin/containerd", f'#!/bin/sh\n[ "$*" != "config default" ] || cat {tree.root}/usr/bin/defaults\n', 0o755
+    )
+    return tree
+
+
+def key(path: str, value: str = "", state: Any = "set") -> ConfigKey:
+    return ConfigKey(path=tuple(path.split("/")), value=value, state=state)
+
+
+def test_keys_that_are_no_default_are_told_and_never_a_value_that_may_be_secret(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], OWN)
+    assert "secret" not in "\n".join(told.run(shell))
+    assert told.read(shell).config_keys == (
+        key("root"),
+        key("imports", '["/etc/containerd/more/*.toml","/x/*.toml"]'),
+        key("cri/enable_cdi"),
+        key("cri/snapshotter", '"overlayfs"', "default"),
+        key("cri/registry/config_path", '"/srv/hosts"'),
+        key("cri/registry/configs"),
+        key("cri/registry/mirrors"),
+        key("debug/level"),
+        key("plugins/io.containerd.transfer.v1.local/unpack_config"),
+    )
+
+
+def test_its_own_defaults_are_none_of_them(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], DEFAULTS)
+    assert {each.state for each in told.read(shell).config_keys} == {"default"}
+
+
+OLD = """\
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.8"
+  enable_cdi = true
+  disable_apparmor = false
+  unset_seccomp_profile = ""
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "zfs"
+    discard_unpacked_layers = true
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      base_runtime_spec = "/secret"
+"""
+
+
+@pytest.mark.parametrize("name", ["io.containerd.grpc.v1.cri", "cri"])
+def test_a_file_of_an_older_version_is_set_against_the_same_keys(told: Tree, shell: list[str], name: str) -> None:
+    told.write(paths.CONFIG[1:], OLD.replace("io.containerd.grpc.v1.cri", name))
+    version, *rest = told.read(shell).config_keys
+    assert version == key("version")
+    assert rest == [
+        key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.8"'),
+        key("cri/snapshotter", '"zfs"'),
+        key("cri/discard_unpacked_layers"),
+        key("cri/containerd/runtimes/runc/base_runtime_spec"),
+    ]
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_a_containerd_that_others_may_write_is_not_asked(told: Tree, shell: list[str], mode: int) -> None:
+    (told.root / "usr/bin/containerd").chmod(mode)
+    told.write(paths.CONFIG[1:], OLD)
+    assert {each.state for each in told.read(shell).config_keys} == {"unknown"}
+
+
+def test_a_containerd_that_fails_or_is_not_there_leaves_the_state_unknown(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], OLD)
+    told.write("usr/bin/defaults")
+    assert {each.state for each in told.read(shell).config_keys} == {"unknown"}
+    (told.root / "usr/bin/containerd").unlink()
+    assert {each.state for each in told.read(shell).config_keys} == {"unknown"}
+
+
+def test_what_a_deploy_wrote_has_none(told: Tree, shell: list[str]) -> None:
+    written = told.write(paths.CONFIG[1:], OLD)
+    digest = hashlib.sha256(OLD.encode()).hexdigest()
+    told.write(paths.MANIFEST[1:], f"file\t{paths.CONFIG}\t{digest}\n")
+    assert told.read(shell).config_keys == ()
+    written.write_text(f"{OLD}# by hand\n")
+    assert told.read(shell).config_keys != ()
+
+
+def test_the_containerd_of_a_release_is_asked_rather_than_a_packages(told: Tree) -> None:
+    told.write("usr/local/bin/containerd", "#!/bin/sh\necho 'imports = [\"/x\"]'\n", 0o755)
+    told.write(paths.CONFIG[1:], 'imports = ["/x"]')
+    assert told.read().config_keys == (key("imports", '["/x"]', "default"),)
+
+
+def test_of_very_many_it_tells_a_part(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], "".join(f"[proxy_plugins.x{number}]\naddress = 'x'\n" for number in range(300)))
+    assert len(told.read(shell).config_keys) == 200

@@ -1,0 +1,157 @@
+"""What a node's own config.toml sets and the new one would not: named, with what comes of it, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests import nodes
+from userns.findings import Severity
+from userns.node import ConfigKey, DropIn
+
+V1_7: dict[str, Any] = {"kubernetes_version": "1.26", "containerd_version": "1.7.34", "runc_version": "1.2.9"}
+RUNTIME = 'plugins."io.containerd.cri.v1.runtime"'
+IMAGES = 'plugins."io.containerd.cri.v1.images"'
+CRI = 'plugins."io.containerd.grpc.v1.cri"'
+
+
+def key(path: str, value: str = "", state: Any = "set") -> ConfigKey:
+    return ConfigKey(path=tuple(path.split("/")), value=value, state=state)
+
+
+def said(*keys: ConfigKey, drop_ins: tuple[DropIn, ...] = (), **settings: Any) -> str:
+    plan = nodes.plan(nodes.bare(config_keys=keys, drop_ins=drop_ins), **settings)
+    found = [each for each in plan.findings if each.id == "config-setting-lost"]
+    assert {each.severity for each in found} <= {Severity.WARNING}
+    assert len(found) < 2
+    return "".join(each.message for each in found)
+
+
+@pytest.mark.parametrize(
+    ("lost", "name", "effect"),
+    [
+        (key("cri/registry/config_path", '"/srv/hosts"'), f"{IMAGES}.registry.config_path", "images are pulled from"),
+        (key("cri/registry/mirrors"), f"{IMAGES}.registry.mirrors", "images are pulled from elsewhere"),
+        (key("cri/pinned_images/sandbox", '"r/pause:1"'), f"{IMAGES}.pinned_images.sandbox", "set sandbox_image"),
+        (key("cri/snapshotter", '"zfs"'), f"{IMAGES}.snapshotter", "set snapshotter"),
+        (key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"), f"{RUNTIME}.cni.bin_dir", "new pods have no network"),
+        (key("cri/cni/bin_dirs", '["/opt/cni/bin", "/x"]'), f"{RUNTIME}.cni.bin_dirs", "new pods have no network"),
+        (key("cri/cni/conf_dir", '"/etc/kube/cni"'), f"{RUNTIME}.cni.conf_dir", "new pods have no network"),
+        (key("cri/enable_selinux"), f"{RUNTIME}.enable_selinux", "SELinux keeps no container from another"),
+        (key("cri/enable_selinux", state="unknown"), f"{RUNTIME}.enable_selinux", "SELinux keeps"),
+        (key("cri/stream_server_address"), f"{CRI}.stream_server_address", ""),
+        (key("cri/containerd/runtimes/runc/base_runtime_spec"), f"{RUNTIME}.containerd.runtimes.runc.base_", "limits"),
+        (key("cri/containerd/runtimes/runc/options/Root"), f"{RUNTIME}.containerd.runtimes.runc.options.Root", ""),
+        (key("imports", '["/etc/containerd/more/*.toml"]'), "imports", "not read any more"),
+        (key("disabled_plugins", '["cri", "io.containerd.nri.v1.nri"]'), "disabled_plugins", ""),
+        (key("proxy_plugins/stargz/address"), "proxy_plugins.stargz", "processes of their own"),
+        (key("state", '"/srv/state"'), "state", "drain the node first"),
+        (
+            key("grpc/address", '"/srv/c.sock"'),
+            "grpc.address",
+            "look for its socket at /run/containerd/containerd.sock",
+        ),
+        (key("metrics/address"), "metrics.address", ""),
+        (
+            key("plugins/io.containerd.gc.v1.scheduler/pause_threshold"),
+            'plugins."io.containerd.gc.v1.scheduler".pa',
+            "",
+        ),
+    ],
+    ids=lambda each: "/".join(each.path) if isinstance(each, ConfigKey) else "",
+)
+def test_what_goes_is_named_as_the_new_version_calls_it_with_what_comes_of_it(
+    lost: ConfigKey, name: str, effect: str
+) -> None:
+    message = said(lost)
+    assert message.startswith(f"config.toml sets {name}")
+    assert (", so that " in message) == bool(effect)
+    assert effect in message
+    assert "into the setting containerd_config, or into a drop-in in /etc/containerd/conf.d, before" in message
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        key("cri/registry/config_path", '"/etc/containerd/certs.d"'),
+        key("cri/registry/config_path", '""', "default"),
+        key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.10"', "default"),
+        key("cri/snapshotter", '"overlayfs"', "default"),
+        key("cri/snapshotter", '"overlayfs"', "unknown"),
+        key("cri/cni/bin_dir", '""', "default"),
+        key("cri/cni/bin_dirs", '["/opt/cni/bin"]'),
+        key("cri/cni/conf_dir", '"/etc/cni/net.d"', "unknown"),
+        key("cri/containerd/runtimes/nvidia/options/Root"),
+        key("cri/containerd/runtimes/runc/runtime_type"),
+        key("cri/containerd/runtimes/runc/options/SystemdCgroup"),
+        key("cri/containerd/default_runtime_name"),
+        key("imports", "[]", "default"),
+        key("state", '"/run/containerd"', "unknown"),
+        key("grpc/address", '"/run/containerd/containerd.sock"', "unknown"),
+        key("imports", '["/etc/containerd/conf.d/*.toml"]'),
+        key("disabled_plugins", '["cri"]'),
+        key("disabled_plugins", '["io.containerd.internal.v1.opt"]', "default"),
+        key("version"),
+        key("root"),
+        key("plugins/io.containerd.snapshotter.v1.overlayfs/slow_chown"),
+        key("plugins/io.containerd.runtime.v1.linux/shim"),
+        key("cri/max_concurrent_downloads", state="unknown"),
+    ],
+    ids=lambda each: "/".join(each.path),
+)
+def test_nothing_is_said_of_what_stays_or_is_decided_by_a_setting(kept: ConfigKey) -> None:
+    assert said(kept) == ""
+
+
+def test_what_a_setting_now_says_is_no_loss() -> None:
+    assert said(key("cri/pinned_images/sandbox", '"r/pause:1"'), sandbox_image="r/pause:2") == ""
+    extra = {"plugins": {"io.containerd.cri.v1.runtime": {"cni": {"bin_dir": "/usr/lib/cni"}}}}
+    assert said(key("cri/cni/bin_dir", '"/usr/lib/cni"'), containerd_config=extra) == ""
+    imports = ["/etc/containerd/conf.d/*.toml", "/etc/containerd/more/*.toml"]
+    assert said(key("imports", '["/etc/containerd/more/*.toml"]'), containerd_config={"imports": imports}) == ""
+
+
+def test_a_packages_own_directories_stay_with_the_package() -> None:
+    own = key("cri/cni/bin_dir", '"/usr/lib/cni"', "default")
+    package: dict[str, Any] = {"install_from": "package", "containerd_version": "2.1.9", "runc_version": "1.3.6"}
+    assert said(own, **package) == ""
+    assert said(own.model_copy(update={"state": "set"}), **package) != ""
+
+
+@pytest.mark.parametrize(
+    ("table", "kept"),
+    [
+        ('plugins."io.containerd.cri.v1.images".registry', True),
+        ('plugins."io.containerd.cri.v1.images".registry.config_path', True),
+        ('plugins."io.containerd.cri.v1.images"', False),
+        ("plugins", False),
+    ],
+)
+def test_a_drop_in_that_opens_its_table_keeps_it(table: str, kept: bool) -> None:
+    drop_in = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, tables=(table,))
+    assert (said(key("cri/registry/config_path", '"/srv/hosts"'), drop_ins=(drop_in,)) == "") == kept
+
+
+def test_of_containerd_17_it_has_the_names_of_version_2_and_no_drop_in_is_advised() -> None:
+    message = said(
+        key("cri/pinned_images/sandbox", '"r/pause:1"'),
+        key("cri/snapshotter", '"zfs"'),
+        key("cri/registry/config_path", '"/etc/containerd/certs.d"'),
+        **V1_7,
+    )
+    named = [f"{CRI}.{each}" for each in ("sandbox_image", "containerd.snapshotter", "registry.config_path")]
+    assert message.startswith(f"config.toml sets {', '.join(named)}, which the new one does not, so that pods need")
+    assert "conf.d" not in message
+
+
+def test_of_many_those_with_an_effect_come_first_and_the_rest_is_counted() -> None:
+    others = [key(f"plugins/io.x/{number}") for number in range(20)]
+    many = [key(f"stream_processors/x{number}/{each}") for number in range(2) for each in ("path", "args")]
+    message = said(*others, key("cri/enable_selinux"), *many)
+    told = message.partition(", which the new one")[0]
+    assert told.startswith(
+        f"config.toml sets {RUNTIME}.enable_selinux, stream_processors.x0, stream_processors.x1, plugi"
+    )
+    assert told.endswith(" and 11 more")
+    assert message.count("encrypted images") == 1
