@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Frozen(BaseModel):
@@ -126,7 +126,7 @@ class ConfigKey(_Frozen):
     TOML has it there, "" for all but a few whose value can be no secret.
     """
 
-    path: tuple[str, ...]
+    path: tuple[str, ...] = Field(min_length=1)
     value: str = ""
     state: Literal["default", "set", "unknown"] = "set"
 

@@ -8,7 +8,7 @@ from userns import paths
 from userns.findings import Finding, blocker, warning
 from userns.node import Node, Unit
 from userns.policy import Policy
-from userns.tables import BORDERS, UPGRADES, Border, branch
+from userns.tables import BORDERS, PAUSES, UPGRADES, Border, branch
 from userns.versions import parse
 
 __all__ = ["TASKS", "crosses", "needs_empty_node", "of_node", "orphans", "running_containerd", "skipped"]
@@ -25,7 +25,8 @@ def of_node(node: Node, policy: Policy) -> list[Finding]:
     if node.image is not None:
         return []
     now = running_containerd(node)
-    return [*orphans(now, policy.containerd_version, node.shims), *skipped(now, policy.containerd_version)]
+    wanted = policy.containerd_version
+    return [*orphans(now, wanted, node.shims), *skipped(now, wanted), *_pause(node, policy, now)]
 
 
 def needs_empty_node(node: Node, policy: Policy) -> bool:
@@ -99,6 +100,25 @@ def skipped(now: str, wanted: str) -> Iterator[Finding]:
         f"containerd goes from {now} to {wanted} in one step, which upstream does not support: from {old} it goes to "
         f"{ways}. Go that way (containerd_version), or try it on one node first",
         row.source,
+    )
+
+
+def _pause(node: Node, policy: Policy, now: str) -> Iterator[Finding]:
+    """A warning where new pods need another image than those that run, which a node in an air gap may not have.
+
+    Whoever names one, here or in a drop-in, knows it; what a config.toml named that goes is told as such.
+    """
+    old, new = (PAUSES.get(branch(parse(each))) if each else None for each in (now, policy.containerd_version))
+    named = [each.path[-1:] for drop_in in node.drop_ins for each in drop_in.keys]
+    lost = [each for each in node.config_keys if each.path[-2:] == ("pinned_images", "sandbox") and each.state == "set"]
+    if old is None or new is None or old.image == new.image or policy.sandbox_image or ("sandbox",) in named or lost:
+        return
+    yield warning(
+        "pause-image-changes",
+        f"every new pod begins with {new.image} once containerd goes from {now} to {policy.containerd_version}, and no "
+        f"longer with {old.image}. Where nodes cannot pull it, load it before (ctr -n k8s.io images import), or name "
+        "one that they have: set sandbox_image",
+        new.source,
     )
 
 

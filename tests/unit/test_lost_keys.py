@@ -52,6 +52,7 @@ def said(*keys: ConfigKey, drop_ins: tuple[DropIn, ...] = (), **settings: Any) -
             "grpc.address",
             "look for its socket at /run/containerd/containerd.sock",
         ),
+        (key("cri"), "cri", ""),  # of no table
         (key("metrics/address"), "metrics.address", ""),
         (
             key("plugins/io.containerd.gc.v1.scheduler/pause_threshold"),

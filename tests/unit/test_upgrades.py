@@ -9,7 +9,7 @@ import pytest
 from tests import nodes
 from userns import paths, upgrades
 from userns.findings import Severity
-from userns.node import Binary, Image, ImageKernel, Node, Unit
+from userns.node import Binary, ConfigKey, DropIn, Image, ImageKernel, Node, ReservedKey, Unit
 from userns.tables import UPGRADES
 from userns.versions import parse
 
@@ -31,25 +31,25 @@ def ids(node: Node, **settings: Any) -> dict[str, Severity]:
 @pytest.mark.parametrize("now", ["2.0.0", "2.1.9", "2.3.4", ""])
 def test_back_to_1_7_is_refused_while_any_task_runs(now: str) -> None:
     node = running(now, {"k8s.io": 2, "default": 1})
-    assert ids(node, **OLD) == {upgrades.TASKS: Severity.BLOCKER}
+    assert ids(node, **OLD)[upgrades.TASKS] == Severity.BLOCKER
     plan = nodes.plan(node, **OLD)
     message = next(each.message for each in plan.blockers if each.id == upgrades.TASKS)
     assert "3 tasks (shims in the namespaces default, k8s.io) run here" in message
 
 
 def test_one_task_is_enough_in_any_namespace() -> None:
-    (finding,) = upgrades.of_node(running("2.1.9", {"moby": 1}), nodes.policy(**OLD))
+    finding, *_ = upgrades.of_node(running("2.1.9", {"moby": 1}), nodes.policy(**OLD))
     assert "1 task (shims in the namespace moby) runs here" in finding.message
 
 
 def test_what_could_not_be_read_refuses_as_well() -> None:
-    assert ids(running("2.1.9", None), **OLD) == {upgrades.TASKS: Severity.BLOCKER}
+    assert ids(running("2.1.9", None), **OLD)[upgrades.TASKS] == Severity.BLOCKER
 
 
 @pytest.mark.parametrize("now", ["2.1.9", ""])
 def test_back_to_1_7_goes_on_an_empty_node_where_it_is_looked_at_again(now: str) -> None:
     node = running(now, {})
-    assert ids(node, **OLD) == {}
+    assert upgrades.TASKS not in ids(node, **OLD)
     assert nodes.plan(node, **OLD).needs_empty_node
 
 
@@ -116,6 +116,43 @@ def test_a_minor_that_may_not_be_skipped_is_warned_of(now: str, wanted: str, way
 )
 def test_other_ways_are_not(now: str, wanted: str) -> None:
     assert list(upgrades.skipped(now, wanted)) == []
+
+
+SANDBOX = ("plugins", "io.containerd.cri.v1.images", "pinned_images", "sandbox")
+
+
+@pytest.mark.parametrize(
+    ("now", "settings", "images"),
+    [
+        ("1.7.34", {"containerd_version": "2.0.11"}, ("3.8", "3.10")),
+        ("2.1.9", OLD, ("3.10", "3.8")),
+        ("2.2.7", {"containerd_version": "2.3.4"}, ("3.10.1", "3.10.2")),
+        ("2.0.11", {"containerd_version": "2.1.9"}, None),
+        ("2.3.3", {"containerd_version": "2.3.4"}, None),
+        ("", {"containerd_version": "2.3.4"}, None),
+        ("1.5.9", {"containerd_version": "2.3.4"}, None),  # not judged: no row
+        ("1.7.34", {"containerd_version": "2.0.11", "sandbox_image": "r/pause:1"}, None),
+    ],
+)
+def test_another_pause_image_is_told(now: str, settings: dict[str, Any], images: tuple[str, str] | None) -> None:
+    found = [each for each in upgrades.of_node(running(now, {}), nodes.policy(**settings)) if "pause" in each.id]
+    assert [(each.id, each.severity) for each in found] == [("pause-image-changes", Severity.WARNING)] * bool(images)
+    for each in found:
+        old, new = (f"registry.k8s.io/pause:{image}" for image in images or ())
+        assert f"begins with {new} once containerd goes from {now}" in each.message
+        assert f"and no longer with {old}." in each.message
+
+
+def test_who_named_a_pause_image_is_told_of_no_default() -> None:
+    node = running("1.7.34", {})
+    key = ReservedKey(path=SANDBOX, value='"r/pause:1"')
+    named = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, keys=(key,))
+    of_2_0 = {"containerd_version": "2.0.11"}
+    assert "pause-image-changes" in ids(node, **of_2_0)
+    assert "pause-image-changes" not in ids(node.model_copy(update={"drop_ins": (named,)}), **of_2_0)
+    for state, told in (("set", False), ("default", True), ("unknown", True)):
+        own = ConfigKey.model_validate({"path": ("cri", "pinned_images", "sandbox"), "state": state})
+        assert ("pause-image-changes" in ids(node.model_copy(update={"config_keys": (own,)}), **of_2_0)) == told
 
 
 def test_every_row_of_the_table_goes_up() -> None:

@@ -137,7 +137,7 @@ def _shortened(path: Path) -> Path:
 
 def _places(path: Path, config_version: int) -> tuple[Path, ...]:
     """Where a key that the node told may stand in a config.toml of this version, the usual place first."""
-    if path[0] != _CRI:
+    if path[0] != _CRI or len(path) == 1:
         return (path,)
     rest = path[1:]
     if config_version > 2:

@@ -32,6 +32,7 @@ __all__ = [
     "KUBELETS",
     "LINES",
     "NEWEST_KUBERNETES",
+    "PAUSES",
     "RELEASES",
     "RULES",
     "SNAPSHOTTERS",
@@ -47,6 +48,7 @@ __all__ = [
     "Gate",
     "Getsubids",
     "Kubelet",
+    "Pause",
     "Range",
     "Release",
     "Rule",
@@ -225,6 +227,13 @@ class Upgrade(Row):
     to: tuple[str, ...]
 
 
+class Pause(Row):
+    """The pause image that containerd of the minor `of` takes where config.toml names none."""
+
+    of: str
+    image: str
+
+
 class Border(Row):
     """A containerd of the one range cannot talk to shims that one of the other range has started."""
 
@@ -263,6 +272,7 @@ DISTRIBUTIONS = rows("kernels", "distribution", Distribution)
 SNAPSHOTTERS = {name: row for row in rows("snapshotters", "snapshotter", Snapshotter) for name in row.names}
 RELEASES = rows("releases", "release", Release)
 UPGRADES = {row.of: row for row in rows("upgrades", "upgrade", Upgrade)}
+PAUSES = {row.of: row for row in rows("upgrades", "pause", Pause)}
 BORDERS = rows("upgrades", "border", Border)
 ADVISORIES = rows("advisories", "advisory", Advisory)
 
