@@ -1,5 +1,5 @@
 # node-cgroup.sh: the cgroup driver of containerd's own configuration, as a record. Functions only, called by
-# node-kubelet.sh.
+# node-kubelet.sh and node-configuration.sh.
 
 # read_cgroup_driver KUBELET_ROOT: what containerd has for a kubelet that works. One that has not come so far as to make
 # the directory of its pods, as before it joins a cluster, is to ask, or to be told, yet.

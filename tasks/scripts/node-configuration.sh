@@ -203,14 +203,15 @@ read_containerd_configuration() {
 # After read_files. What a config.toml that is not as a deploy wrote it sets beside the defaults of its own containerd,
 # which is asked for them: many a node has a file with all of them.
 read_config_keys() {
-    file=etc/containerd/config.toml
-    [ -f "$file" ] && [ -r "$file" ] && have awk || return 0
-    case $digests in *"$newline$recorded_config  $file$newline"*) return 0 ;; esac
+    find_config
+    [ -f "$toml" ] && [ -r "$toml" ] && have awk || return 0
+    case $digests in *"$newline$recorded_config  ${toml#./}$newline"*) return 0 ;; esac
     for program in usr/local/bin/containerd usr/bin/containerd; do
         case $trusted in *" $program "*) break ;; esac
         program=""
     done
-    { [ -z "$program" ] || limit 5 "./$program" config default 2>/dev/null; } | awk "$read_toml_awk$config_keys_awk"
+    { [ -z "$program" ] || limit 5 "./$program" config default 2>/dev/null; } |
+        TOML=$toml awk "$read_toml_awk$config_keys_awk"
 }
 
 # Each key whose value is not the default, under one name for all ids of CRI ("cri"), and a few with it whatever it
@@ -241,7 +242,7 @@ function found(path, said, usual, told) {
 }
 BEGIN {
     read_toml()
-    file = "etc/containerd/config.toml"
+    file = ENVIRON["TOML"]
     read_toml()
 }
 '

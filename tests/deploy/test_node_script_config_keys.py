@@ -166,3 +166,12 @@ def test_the_containerd_of_a_release_is_asked_rather_than_a_packages(told: Tree)
 def test_of_very_many_it_tells_a_part(told: Tree, shell: list[str]) -> None:
     told.write(paths.CONFIG[1:], "".join(f"[proxy_plugins.x{number}]\naddress = 'x'\n" for number in range(300)))
     assert len(told.read(shell).config_keys) == 200
+
+
+def test_the_file_that_containerd_was_started_with_counts(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], "[metrics]\naddress = 'x'\n")
+    told.write("usr/share/c.toml", "[debug]\nlevel = 'x'\n")
+    told.write("proc/50/comm", "containerd\n")
+    told.write("proc/50/cgroup", "0::/system.slice/containerd.service\n")
+    told.write("proc/50/cmdline", "/usr/bin/containerd\0--config\0/usr/share/c.toml\0")
+    assert told.read(shell).config_keys == (key("debug/level"),)

@@ -105,6 +105,14 @@ def test_nothing_is_said_of_what_stays_or_is_decided_by_a_setting(kept: ConfigKe
     assert said(kept) == ""
 
 
+def test_a_file_elsewhere_that_is_read_no_more_is_named() -> None:
+    node = nodes.bare(config_keys=(key("cri/enable_selinux"),), config_option="/usr/share/containerd/config.toml")
+    (message,) = [each.message for each in nodes.plan(node).findings if each.id == "config-setting-lost"]
+    assert message.startswith(f"/usr/share/containerd/config.toml sets {RUNTIME}.enable_selinux, which the new one")
+    assert "is kept as" not in message
+    assert "the old file is kept as /var/lib/userns-node/replaced/config.toml.DIGEST" in said(key("cri/enable_selinux"))
+
+
 def test_what_a_setting_now_says_is_no_loss() -> None:
     assert said(key("cri/pinned_images/sandbox", '"r/pause:1"'), sandbox_image="r/pause:2") == ""
     extra = {"plugins": {"io.containerd.cri.v1.runtime": {"cni": {"bin_dir": "/usr/lib/cni"}}}}

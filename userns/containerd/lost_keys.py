@@ -12,7 +12,7 @@ from userns.containerd.merge import Path, at, spelled
 from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, warning
 from userns.node import ConfigKey, DropIn, Node
-from userns.paths import DROP_INS, DROP_INS_GLOB, REPLACED
+from userns.paths import CONFIG, DROP_INS, DROP_INS_GLOB, REPLACED
 from userns.policy import Policy
 
 __all__ = ["lost"]
@@ -80,12 +80,14 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
     effects = list(dict.fromkeys(text for path in gone for text in _effects(path)))
     told, more = names[:_MOST], len(names) - _MOST
     or_else = f", or into a drop-in in {DROP_INS}" if policy.config_version > 2 else ""
+    where = node.config_option if node.config_option not in ("", CONFIG) else "config.toml"
+    kept = f"; the old file is kept as {REPLACED}/config.toml.DIGEST" if where == "config.toml" else ""
     yield warning(
         "config-setting-lost",
-        f"config.toml sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not"
+        f"{where} sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not"
         f"{', so that ' if effects else ''}{'; '.join(effects)}. What has to stay, put into the setting "
         f"containerd_config{or_else}, before the deploy (these are its names in configuration version "
-        f"{policy.config_version}); the old file is kept as {REPLACED}/config.toml.DIGEST",
+        f"{policy.config_version}){kept}",
         "containerd docs/cri/config.md; `containerd config default` of the node's own containerd",
     )
 
