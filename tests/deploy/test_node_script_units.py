@@ -116,3 +116,22 @@ def test_bytes_and_thousands_of_lines_break_nothing(tree: Tree, shell: list[str]
     _, names, files = found(tree, shell)
     assert files == ("/??x",)
     assert 0 < len(names) <= 200
+
+
+def test_systemd_is_asked_of_units_that_have_a_file_and_of_one_that_runs_without(tree: Tree, shell: list[str]) -> None:
+    """It takes most of its time to search for a unit, and of the runtimes of containers a node has one."""
+    (tree.root / "run/systemd/system").mkdir(parents=True)
+    tree.write("usr/lib/systemd/system/crio.service")
+    (tree.root / "etc/systemd/system").mkdir(parents=True)
+    (tree.root / "etc/systemd/system/docker.service").symlink_to("/dev/null")
+    (tree.root / "sys/fs/cgroup/system.slice/k3s.service").mkdir(parents=True)
+    tree.program("systemctl", f'[ $1 != show ] || printf "%s\\n" "$@" >{tree.root}/asked')
+    tree.read(shell)
+    asked = (tree.root / "asked").read_text().split()
+    assert [each.removesuffix(".service") for each in asked if each.endswith(".service")] == [
+        "containerd",
+        "docker",
+        "kubelet",
+        "crio",
+        "k3s",
+    ]
