@@ -86,6 +86,7 @@ def test_up_over_the_border_under_a_running_container_and_down_only_without_any(
     node, counter = border.node, border.counting()
     run = must(border.deploy(border.new))
     assert run.findings(node)["containerd-skips-minor"] == "warning"
+    assert run.findings(node)["pause-image-changes"] == "warning"
     assert proven(run, node) == {"runc"}
     assert config_version(node) == 3
     assert counter.trouble() == []
