@@ -199,6 +199,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "drop-in-version", drop_in.path, str(drop_in.version)
         for table in drop_in.tables:
             yield "table", drop_in.path, table
+        yield from (("drop-in-has", drop_in.path, *path) for path in drop_in.sets)
         yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
     yield from (("config-key", each.state, each.value, *each.path) for each in node.config_keys)
     for kind, lines in (("subuid", node.subuid), ("subgid", node.subgid)):

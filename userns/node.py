@@ -132,14 +132,15 @@ class ConfigKey(_Frozen):
 
 
 class DropIn(_Frozen):
-    """A containerd drop-in: its `version` (None where it names none) and the table headers that it opens.
+    """A containerd drop-in: its `version` (None where it names none), and the table headers that it opens.
 
-    Of its values only those of `keys` leave the node.
+    `sets` are the keys that it sets, by paths like those of a ConfigKey; only the values of `keys` leave the node.
     """
 
     path: str
     version: int | None = None
     tables: tuple[str, ...] = ()
+    sets: tuple[tuple[str, ...], ...] = ()
     keys: tuple[ReservedKey, ...] = ()
     unreadable: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from userns import paths
+from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, blocker, warning
 from userns.node import Node, Unit
 from userns.policy import Policy
@@ -109,9 +110,11 @@ def _pause(node: Node, policy: Policy, now: str) -> Iterator[Finding]:
     Whoever names one, here or in a drop-in, knows it; what a config.toml named that goes is told as such.
     """
     old, new = (PAUSES.get(branch(parse(each))) if each else None for each in (now, policy.containerd_version))
-    named = [each.path[-1:] for drop_in in node.drop_ins for each in drop_in.keys]
-    lost = [each for each in node.config_keys if each.path[-2:] == ("pinned_images", "sandbox") and each.state == "set"]
-    if old is None or new is None or old.image == new.image or policy.sandbox_image or ("sandbox",) in named or lost:
+    if old is None or new is None or old.image == new.image or policy.sandbox_image:
+        return
+    named = [each.path for drop_in in node.drop_ins for each in drop_in.keys]
+    named += [each.path for each in node.config_keys if value_of(each.value) != old.image]
+    if any(path[-2:] == ("pinned_images", "sandbox") for path in named):
         return
     yield warning(
         "pause-image-changes",

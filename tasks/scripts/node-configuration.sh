@@ -66,7 +66,7 @@ read_drop_ins() {
 
 # As much of TOML as it takes to find each key in any spelling, inline tables too, and not within strings: read_toml()
 # reads `file`, or standard input where that is "", and calls found(path, said) for each, with its value as it stands
-# there ("?": a string of several lines). Not on beyond 256 KiB. \047 is the single quote.
+# there ("?": a string of several lines, or what is no TOML). Not on beyond 256 KiB. \047 is the single quote.
 read_toml_awk='
 function more() {
     if (size > 262144 || (file == "" ? (getline text) : (getline text < file)) <= 0) return 0
@@ -112,11 +112,13 @@ function string(quote, said) {
     text = ""
     return "?"
 }
-function array(level, all, part) {
+function array(level, all, part, bad) {
     do {
         while (text == "" || text ~ /^#/) if (!more()) return "?"
-        if (text ~ /^["\047]/) part = string(substr(text, 1, 1))
-        else {
+        if (text ~ /^["\047]/) {
+            part = string(substr(text, 1, 1))
+            if (part == "?") bad = 1
+        } else {
             if (!match(text, /^[^]["\047#]+/)) {
                 RLENGTH = 1
                 level += text ~ /^\[/ ? 1 : -1
@@ -127,7 +129,7 @@ function array(level, all, part) {
         }
         all = all part
     } while (level > 0)
-    return all
+    return bad ? "?" : all
 }
 function value(path, depth, said, name) {
     blanks()
@@ -170,16 +172,31 @@ function read_toml(header, path) {
     }
 }
 function plain(said) {
-    gsub(/[^ -~]/, "?", said)
-    return substr(said, 1, 500)
+    gsub(/[^ -~\t]/, "?", said)
+    return substr(said, 1, 1000)
+}
+# One name for all ids of CRI, and for a server of containerd in any version. What is below a table of registries is cut
+# off: names of hosts.
+function canonical(path) {
+    if (path == "plugins\tio.containerd.cri.v1.runtime\tstats_collect_period") return path # images has one, too
+    if (path ~ /^plugins\tio[.]containerd[.]server[.]v1[.](grpc|grpc-tcp|debug|metrics)\t/) {
+        sub(/^plugins\tio[.]containerd[.]server[.]v1[.]/, "", path)
+        sub(/^grpc-tcp\t/, "grpc\ttcp_", path)
+    }
+    sub(/^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri|io[.]containerd[.]cri[.]v1[.](images|runtime))\t/, "cri\t", path)
+    if (path ~ /^cri\tcontainerd\t(snapshotter|disable_snapshot_annotations|discard_unpacked_layers)$/) sub(/\tcontainerd/, "", path)
+    if (path == "cri\tsandbox_image") path = "cri\tpinned_images\tsandbox"
+    if (match(path, /\tregistry\t[^\t]*\t/)) path = substr(path, 1, RSTART + RLENGTH - 2)
+    return plain(path)
 }
 '
 
-# The keys of drop-ins that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD), with their values;
-# of every other key nothing, for its value may be a password.
+# The keys of drop-ins, and of those that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD)
+# their values; of no other one: it may be a password.
 reserved_keys_awk='
 function found(path, said) {
-    if (path ~ reserved) print "drop-in-key\t/" plain(file) "\t" plain(said) "\t" path
+    if (++count <= 1000) print "drop-in-has\t/" plain(file) "\t" canonical(path)
+    if (path ~ reserved) print "drop-in-key\t/" plain(file) "\t" substr(plain(said), 1, 500) "\t" path
 }
 BEGIN {
     reserved = "^grpc\taddress$|^plugins\tio[.]containerd[.](snapshotter[.]v1[.]overlayfs\t(slow_chown|root_path)|" \
@@ -203,47 +220,56 @@ read_containerd_configuration() {
 # After read_files. What a config.toml that is not as a deploy wrote it sets beside the defaults of its own containerd,
 # which is asked for them: many a node has a file with all of them.
 read_config_keys() {
+    have awk || return 0
     find_config
-    [ -f "$toml" ] && [ -r "$toml" ] && have awk || return 0
-    case $digests in *"$newline$recorded_config  ${toml#./}$newline"*) return 0 ;; esac
+    if [ -e "$toml" ]; then
+        [ -f "$toml" ] && [ -r "$toml" ] || return 0
+        case $digests in *"$newline$recorded_config  ${toml#./}$newline"*) return 0 ;; esac
+    else
+        toml=""
+    fi
     for program in usr/local/bin/containerd usr/bin/containerd; do
         case $trusted in *" $program "*) break ;; esac
         program=""
     done
+    [ -n "$toml$program" ] || return 0
     { [ -z "$program" ] || limit 5 "./$program" config default 2>/dev/null; } |
         TOML=$toml awk "$read_toml_awk$config_keys_awk"
 }
 
-# Each key whose value is not the default, under one name for all ids of CRI ("cri"), and a few with it whatever it
-# is. Of these the value is told: a path or a name; of no other, for it may be a password. What has no default is one
-# of another version: told where it is more than nothing.
+# Each key whose value is not the default, and a few whatever it is, the directories of CNI also where the file has none
+# of them: a distribution's containerd has others than upstream's. Of these the value is told: a path, a name, true or
+# false; of no other, for it may be a password. What has no default is one of another version: told where it is more
+# than nothing.
 config_keys_awk='
-function canonical(path) {
-    sub(/^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri|io[.]containerd[.]cri[.]v1[.](images|runtime))\t/, "cri\t", path)
-    if (path ~ /^cri\tcontainerd\t(snapshotter|disable_snapshot_annotations|discard_unpacked_layers)$/) sub(/\tcontainerd/, "", path)
-    if (path == "cri\tsandbox_image") path = "cri\tpinned_images\tsandbox"
-    if (match(path, /^cri\tregistry\t[^\t]*\t/)) path = substr(path, 1, RLENGTH - 1) # below are names of hosts
-    return path
-}
-function found(path, said, usual, told) {
-    path = canonical(path)
+function found(path, said, name, usual, told) {
+    name = canonical(path)
     gsub(/\047/, "\"", said)
     gsub(/,]/, "]", said)
     if (file == "") {
-        default_of[path] = said
+        default_of[name] = said
         known = 1
         return
     }
-    usual = path in default_of ? said == default_of[path] : said ~ /^(""|"0s"|0|false|\[])$/
-    told = path ~ /^(imports|state|grpc\taddress|disabled_plugins|cri\t(snapshotter|pinned_images\tsandbox|registry\tconfig_path|cni\t(bin_dirs?|conf_dir)))$/
-    if ((usual && !told) || path in seen || ++count > 200) return
-    seen[path] = 1
-    print "config-key\t" (usual ? "default" : known ? "set" : "unknown") "\t" (told ? plain(said) : "") "\t" path
+    usual = name in default_of ? said == default_of[name] : said ~ /^(""|"0s"|0|false|\[])$/
+    # Not what lies below such a key, which is no table.
+    told = name ~ /^(imports|state|grpc\taddress|disabled_plugins|cri\t(snapshotter|enable_cdi|enable_unprivileged_(ports|icmp)|pinned_images\tsandbox|registry\tconfig_path|cni\t(bin_dirs?|conf_dir)))$/ && \
+        path !~ /\tconfig_path\t/
+    if ((usual && !told) || name in seen || ++count > 200) return
+    seen[name] = 1
+    tell(usual ? "default" : known ? "set" : "unknown", told ? said : "", name)
+}
+function tell(state, said, name) {
+    print "config-key\t" state "\t" plain(said) "\t" name
 }
 BEGIN {
     read_toml()
     file = ENVIRON["TOML"]
-    read_toml()
+    if (file != "") read_toml()
+    for (each = split("bin_dir bin_dirs conf_dir", cni, " "); each > 0; each--) {
+        name = "cri\tcni\t" cni[each]
+        if (name in default_of && !(name in seen)) tell("default", default_of[name], name)
+    }
 }
 '
 

@@ -19,7 +19,8 @@ from tests.deploy.node_trees import EVERYDAY, Tree
 # What the real script says of files in a tree. The rest is of a node that has booted and can do all that is asked.
 OF_FILES = {
     *("os", "file", "stat", "sha256", "binary", "program", "drop-in", "drop-in-version", "table", "modprobe", "sysctl"),
-    *("subuid", "subgid", "other-root", "exec-drop-in", "snapshots", "drop-in-key"),
+    *("subuid", "subgid", "other-root", "exec-drop-in", "snapshots", "drop-in-key", "drop-in-has"),
+    "config-key",
 }
 
 

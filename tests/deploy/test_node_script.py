@@ -66,7 +66,7 @@ def test_the_command_fits_into_one_argument_however_often_it_is_quoted() -> None
     for _ in range(3):
         command = "'" + command.replace("'", "'\"'\"'") + "'"
     assert len(command) < 100_000
-    assert len(text()) < 60_000
+    assert len(text()) < 64_000
     assert text().isascii()
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.deploy.node_trees import Tree
 from userns import paths
 from userns.node import ConfigKey
+from userns.reading import read
 
 # As `containerd config default` of 2.1 prints it, shortened.
 DEFAULTS = """\
@@ -70,6 +71,9 @@ secret-4 = 1'''
 """
 
 
+CNI = '["/usr/lib/cni","/opt/cni/bin"]'
+
+
 @pytest.fixture
 def told(tree: Tree) -> Tree:
     """A tree with a containerd that tells its defaults."""
@@ -90,13 +94,14 @@ def test_keys_that_are_no_default_are_told_and_never_a_value_that_may_be_secret(
     assert told.read(shell).config_keys == (
         key("root"),
         key("imports", '["/etc/containerd/more/*.toml","/x/*.toml"]'),
-        key("cri/enable_cdi"),
+        key("cri/enable_cdi", "false"),
         key("cri/snapshotter", '"overlayfs"', "default"),
         key("cri/registry/config_path", '"/srv/hosts"'),
         key("cri/registry/configs"),
         key("cri/registry/mirrors"),
         key("debug/level"),
         key("plugins/io.containerd.transfer.v1.local/unpack_config"),
+        key("cri/cni/bin_dirs", CNI, "default"),
     )
 
 
@@ -127,9 +132,11 @@ def test_a_file_of_an_older_version_is_set_against_the_same_keys(told: Tree, she
     assert version == key("version")
     assert rest == [
         key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.8"'),
+        key("cri/enable_cdi", "true", "default"),
         key("cri/snapshotter", '"zfs"'),
         key("cri/discard_unpacked_layers"),
         key("cri/containerd/runtimes/runc/base_runtime_spec"),
+        key("cri/cni/bin_dirs", CNI, "default"),
     ]
 
 
@@ -165,7 +172,7 @@ def test_the_containerd_of_a_release_is_asked_rather_than_a_packages(told: Tree)
 
 def test_of_very_many_it_tells_a_part(told: Tree, shell: list[str]) -> None:
     told.write(paths.CONFIG[1:], "".join(f"[proxy_plugins.x{number}]\naddress = 'x'\n" for number in range(300)))
-    assert len(told.read(shell).config_keys) == 200
+    assert len([each for each in told.read(shell).config_keys if each.path[0] == "proxy_plugins"]) == 200
 
 
 def test_the_file_that_containerd_was_started_with_counts(told: Tree, shell: list[str]) -> None:
@@ -174,4 +181,76 @@ def test_the_file_that_containerd_was_started_with_counts(told: Tree, shell: lis
     told.write("proc/50/comm", "containerd\n")
     told.write("proc/50/cgroup", "0::/system.slice/containerd.service\n")
     told.write("proc/50/cmdline", "/usr/bin/containerd\0--config\0/usr/share/c.toml\0")
-    assert told.read(shell).config_keys == (key("debug/level"),)
+    assert told.read(shell).config_keys == (key("debug/level"), key("cri/cni/bin_dirs", CNI, "default"))
+
+
+def test_without_a_file_a_distributions_directories_of_cni_are_told(told: Tree, shell: list[str]) -> None:
+    assert told.read(shell).config_keys == (key("cri/cni/bin_dirs", CNI, "default"),)
+    (told.root / "usr/bin/containerd").unlink()
+    assert told.read(shell).config_keys == ()
+
+
+# As containerd 2.3 prints it, shortened: servers are plugins, and both plugins of CRI have a stats_collect_period.
+VERSION_4 = """\
+version = 4
+[plugins]
+  [plugins.'io.containerd.cri.v1.images']
+    stats_collect_period = 10
+  [plugins.'io.containerd.cri.v1.runtime']
+    stats_collect_period = ''
+  [plugins.'io.containerd.server.v1.grpc']
+    address = '/run/containerd/containerd.sock'
+    max_recv_message_size = 16777216
+  [plugins.'io.containerd.server.v1.grpc-tcp']
+    address = ''
+  [plugins.'io.containerd.server.v1.metrics']
+    address = ''
+"""
+
+
+def test_servers_have_one_name_in_every_version(told: Tree, shell: list[str]) -> None:
+    told.write("usr/bin/defaults", VERSION_4)
+    told.write(paths.CONFIG[1:], VERSION_4)
+    assert {each.state for each in told.read(shell).config_keys} == {"default"}
+    told.write(
+        paths.CONFIG[1:], VERSION_4.replace("/run/containerd/", "/srv/").replace("address = ''", "address = 'x'")
+    )
+    assert told.read(shell).config_keys == (
+        key("grpc/address", '"/srv/containerd.sock"'),
+        key("grpc/tcp_address"),
+        key("metrics/address"),
+    )
+    told.write(paths.CONFIG[1:], "[grpc]\naddress = '/srv/c.sock'\nmax_recv_message_size = 16777216\n")
+    assert told.read(shell).config_keys == (key("grpc/address", '"/srv/c.sock"'),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[plugins.'io.containerd.cri.v1.images'.registry.config_path.'docker.io'.auth]\npassword = 'secret'\n",
+        "[plugins.'io.containerd.cri.v1.image'.registry.configs.'https://u:secret@h'.auth]\nusername = 'x'\n",
+        'disabled_plugins = ["cri]\n[x]\npassword = "secret"\n]\n',
+        'imports = ["/a", """\npassword = "secret"\n"""]\n',
+    ],
+)
+def test_a_slip_in_the_file_lets_no_secret_out(told: Tree, shell: list[str], text: str) -> None:
+    told.write(paths.CONFIG[1:], text)
+    told.write("etc/containerd/conf.d/1.toml", text)
+    assert "secret" not in "\n".join(told.run(shell))
+
+
+def test_a_name_of_other_letters_is_told_in_ascii(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], '["größe"]\n"a\x1bb" = 1\n'.encode("latin-1"))
+    assert next(each.path for each in told.read(shell).config_keys) == ("gr??e", "a?b")
+    told.write("etc/containerd/conf.d/1.toml", '"größe" = 1\n'.encode("latin-1"))
+    assert told.read(shell).drop_ins[0].sets == (("gr??e",),)
+
+
+def test_a_drop_in_tells_each_key_that_it_sets_by_the_same_names(told: Tree, shell: list[str]) -> None:
+    told.write("etc/containerd/conf.d/1.toml", OWN)
+    lines = told.run(shell)
+    assert "secret" not in "\n".join(lines)
+    (drop_in,) = read(lines).drop_ins
+    assert ("cri", "enable_cdi") in drop_in.sets
+    assert ("cri", "registry", "configs") in drop_in.sets
+    assert len(drop_in.sets) == len({*drop_in.sets})

@@ -147,8 +147,24 @@ def test_a_drop_in_shows_its_tables_and_never_a_value(tree: Tree, shell: list[st
                 'plugins."io.containerd.cri.v1.images".registry.configs."registry.example:5000".auth',
             ),
             keys=(ReservedKey(path=("plugins", "io.containerd.cri.v1.images", "snapshotter"), value='"shown"'),),
+            sets=(
+                ("version",),
+                ("imports",),
+                ("cri", "snapshotter"),
+                ("description",),
+                ("quoted", "args"),
+                ("cri", "enable_selinux"),
+                ("stream_processors", "x", "path"),
+                ("plugins", "io.containerd.nri.v1.nri", "disable"),
+                ("plugins", "io"),
+                ("cri", "registry", "configs"),
+            ),
         ),
-        DropIn(path="/etc/containerd/conf.d/20.toml", tables=("proxy_plugins.stargz",)),
+        DropIn(
+            path="/etc/containerd/conf.d/20.toml",
+            tables=("proxy_plugins.stargz",),
+            sets=(("proxy_plugins", "stargz", "type"),),
+        ),
     )
 
 

@@ -271,7 +271,7 @@ def test_what_goes_of_a_nodes_own_config_is_named_without_a_diff(fresh: Rehearse
     (told,) = [line for line in said if "runtime-handler-lost" in line]
     assert "config.toml has the runtime handler nvidia, which the new one takes away" in told
     (told,) = [line for line in said if "config-setting-lost" in line]
-    named = told.partition("config.toml sets ")[2].partition(", which the new one")[0].split(", ")
+    named = told.partition(" sets ")[2].partition(", which the new one")[0].split(", ")
     # Debian's containerd looks for the plugins of CNI in another directory, too.
     assert {each for each in named if ".cni." not in each} == {
         'plugins."io.containerd.cri.v1.images".registry.config_path',

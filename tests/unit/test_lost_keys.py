@@ -35,10 +35,18 @@ def said(*keys: ConfigKey, drop_ins: tuple[DropIn, ...] = (), **settings: Any) -
         (key("cri/registry/mirrors"), f"{IMAGES}.registry.mirrors", "images are pulled from elsewhere"),
         (key("cri/pinned_images/sandbox", '"r/pause:1"'), f"{IMAGES}.pinned_images.sandbox", "set sandbox_image"),
         (key("cri/snapshotter", '"zfs"'), f"{IMAGES}.snapshotter", "set snapshotter"),
-        (key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"), f"{RUNTIME}.cni.bin_dir", "new pods have no network"),
+        (key("cri/cni/bin_dir", '"/usr/lib/cni"'), f"{RUNTIME}.cni.bin_dirs", "new pods have no network"),
         (key("cri/cni/bin_dirs", '["/opt/cni/bin", "/x"]'), f"{RUNTIME}.cni.bin_dirs", "new pods have no network"),
         (key("cri/cni/conf_dir", '"/etc/kube/cni"'), f"{RUNTIME}.cni.conf_dir", "new pods have no network"),
         (key("cri/enable_selinux"), f"{RUNTIME}.enable_selinux", "SELinux keeps no container from another"),
+        (key("cri/registry/headers"), f"{IMAGES}.registry.headers", "no headers"),
+        (key("cri/use_local_image_pull"), f"{IMAGES}.use_local_image_pull", "by the transfer service"),
+        (key("cri/concurrent_layer_fetch_buffer"), f"{IMAGES}.concurrent_layer_fetch_buffer", ""),
+        (key("cri/enable_cdi", "false"), f"{RUNTIME}.enable_cdi", ""),
+        (key("imports", '["/a'), "imports", "not read any more"),  # too long, or no TOML
+        (key("imports", '[["/a"]]'), "imports", "not read any more"),
+        (key("disabled_plugins", "[{a = 1}]"), "disabled_plugins", ""),
+        (key("cri/cni/bin_dirs", "[{a = 1}]"), f"{RUNTIME}.cni.bin_dirs", "no network"),
         (key("cri/enable_selinux", state="unknown"), f"{RUNTIME}.enable_selinux", "SELinux keeps"),
         (key("cri/stream_server_address"), f"{CRI}.stream_server_address", ""),
         (key("cri/containerd/runtimes/runc/base_runtime_spec"), f"{RUNTIME}.containerd.runtimes.runc.base_", "limits"),
@@ -46,12 +54,6 @@ def said(*keys: ConfigKey, drop_ins: tuple[DropIn, ...] = (), **settings: Any) -
         (key("imports", '["/etc/containerd/more/*.toml"]'), "imports", "not read any more"),
         (key("disabled_plugins", '["cri", "io.containerd.nri.v1.nri"]'), "disabled_plugins", ""),
         (key("proxy_plugins/stargz/address"), "proxy_plugins.stargz", "processes of their own"),
-        (key("state", '"/srv/state"'), "state", "drain the node first"),
-        (
-            key("grpc/address", '"/srv/c.sock"'),
-            "grpc.address",
-            "look for its socket at /run/containerd/containerd.sock",
-        ),
         (key("cri"), "cri", ""),  # of no table
         (key("metrics/address"), "metrics.address", ""),
         (
@@ -78,6 +80,19 @@ def test_what_goes_is_named_as_the_new_version_calls_it_with_what_comes_of_it(
         key("cri/registry/config_path", '"/etc/containerd/certs.d"'),
         key("cri/registry/config_path", '""', "default"),
         key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.10"', "default"),
+        key("cri/registry/config_path", '"/etc/containerd/certs.d/"'),
+        key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.10.2"'),  # the new one's own
+        key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.8"', "unknown"),
+        key("cri/enable_cdi", "true"),
+        key("cri/enable_unprivileged_ports", "true"),
+        key("cri/image_decryption/key_model", state="unknown"),
+        key("cri/cni/max_conf_num", state="unknown"),
+        key("stream_processors/io.containerd.ocicrypt.decoder.v1.tar/path", state="unknown"),
+        key("cri/containerd/runtimes/runc/sandboxer", state="unknown"),
+        key("plugins/opt/path"),
+        key("plugins"),
+        key("imports", '["conf.d/*.toml", "/etc/containerd/conf.d/99-nvidia.toml"]'),
+        key("state", '"/var/run/containerd/"'),
         key("cri/snapshotter", '"overlayfs"', "default"),
         key("cri/snapshotter", '"overlayfs"', "unknown"),
         key("cri/cni/bin_dir", '""', "default"),
@@ -117,6 +132,7 @@ def test_what_a_setting_now_says_is_no_loss() -> None:
     assert said(key("cri/pinned_images/sandbox", '"r/pause:1"'), sandbox_image="r/pause:2") == ""
     extra = {"plugins": {"io.containerd.cri.v1.runtime": {"cni": {"bin_dir": "/usr/lib/cni"}}}}
     assert said(key("cri/cni/bin_dir", '"/usr/lib/cni"'), containerd_config=extra) == ""
+    assert said(key("cri/cni/bin_dirs", '["/usr/lib/cni"]'), containerd_config=extra) == ""
     imports = ["/etc/containerd/conf.d/*.toml", "/etc/containerd/more/*.toml"]
     assert said(key("imports", '["/etc/containerd/more/*.toml"]'), containerd_config={"imports": imports}) == ""
 
@@ -129,17 +145,36 @@ def test_a_packages_own_directories_stay_with_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "kept"),
+    ("lost", "sets", "kept"),
     [
-        ('plugins."io.containerd.cri.v1.images".registry', True),
-        ('plugins."io.containerd.cri.v1.images".registry.config_path', True),
-        ('plugins."io.containerd.cri.v1.images"', False),
-        ("plugins", False),
+        ("cri/registry/config_path", "cri/registry/config_path", True),
+        ("cri/enable_selinux", "cri/enable_selinux", True),
+        ("cri/enable_selinux", "cri/enable_cdi", False),
+        ("cri/cni/bin_dir", "cri/cni/bin_dirs", True),
+        ("cri/containerd/runtimes/runc/base_runtime_spec", "cri/containerd/runtimes/runc/options/Root", False),
     ],
 )
-def test_a_drop_in_that_opens_its_table_keeps_it(table: str, kept: bool) -> None:
-    drop_in = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, tables=(table,))
-    assert (said(key("cri/registry/config_path", '"/srv/hosts"'), drop_ins=(drop_in,)) == "") == kept
+def test_what_a_drop_in_sets_stays(lost: str, sets: str, kept: bool) -> None:
+    drop_in = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, sets=(tuple(sets.split("/")),))
+    assert (said(key(lost, '"/srv"'), drop_ins=(drop_in,)) == "") == kept
+
+
+def test_what_nobody_may_set_cannot_stay() -> None:
+    message = said(key("state", '"/srv/state"'))
+    assert message.startswith(
+        "config.toml sets state, which the new one does not, or sets otherwise, so that containers"
+    )
+    assert ": drain the node first. state cannot stay. These are its names" in message
+    message = said(key("grpc/address", '"/srv/c.sock"'), key("cri/enable_selinux"))
+    assert "has to look at /run/containerd/containerd.sock" in message
+    assert "grpc.address cannot stay. What else has to stay, put into the setting containerd_config" in message
+
+
+def test_a_distributions_default_is_told_as_one() -> None:
+    message = said(key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"))
+    assert message.startswith(f"config.toml (or containerd by default) sets {RUNTIME}.cni.bin_dirs, which the new one")
+    of_2_0 = said(key("cri/cni/bin_dir", '"/usr/lib/cni"'), containerd_version="2.0.11")
+    assert f"sets {RUNTIME}.cni.bin_dir, which" in of_2_0
 
 
 def test_of_containerd_17_it_has_the_names_of_version_2_and_no_drop_in_is_advised() -> None:
@@ -150,7 +185,9 @@ def test_of_containerd_17_it_has_the_names_of_version_2_and_no_drop_in_is_advise
         **V1_7,
     )
     named = [f"{CRI}.{each}" for each in ("sandbox_image", "containerd.snapshotter", "registry.config_path")]
-    assert message.startswith(f"config.toml sets {', '.join(named)}, which the new one does not, so that pods need")
+    assert message.startswith(
+        f"config.toml sets {', '.join(named)}, which the new one does not, or sets otherwise, so that pods need"
+    )
     assert "conf.d" not in message
 
 

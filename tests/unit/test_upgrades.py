@@ -150,8 +150,8 @@ def test_who_named_a_pause_image_is_told_of_no_default() -> None:
     of_2_0 = {"containerd_version": "2.0.11"}
     assert "pause-image-changes" in ids(node, **of_2_0)
     assert "pause-image-changes" not in ids(node.model_copy(update={"drop_ins": (named,)}), **of_2_0)
-    for state, told in (("set", False), ("default", True), ("unknown", True)):
-        own = ConfigKey.model_validate({"path": ("cri", "pinned_images", "sandbox"), "state": state})
+    for value, told in (("r/pause:1", False), ("registry.k8s.io/pause:3.8", True)):
+        own = ConfigKey(path=("cri", "pinned_images", "sandbox"), value=f'"{value}"')
         assert ("pause-image-changes" in ids(node.model_copy(update={"config_keys": (own,)}), **of_2_0)) == told
 
 

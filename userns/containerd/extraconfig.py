@@ -79,6 +79,7 @@ OF_IMAGES = {
     "registry",
     "image_decryption",
     "max_concurrent_downloads",
+    "concurrent_layer_fetch_buffer",
     "image_pull_progress_timeout",
     "image_pull_with_sync_fs",
     "stats_collect_period",

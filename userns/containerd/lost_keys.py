@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from userns.containerd.config import STATE
-from userns.containerd.dropins import path_of
 from userns.containerd.extraconfig import CRI, IMAGES, OF_IMAGES, OVERLAY, RUNTIME, STREAMING
 from userns.containerd.merge import Path, at, spelled
 from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, warning
-from userns.node import ConfigKey, DropIn, Node
+from userns.node import ConfigKey, Node
 from userns.paths import CONFIG, DROP_INS, DROP_INS_GLOB, REPLACED
 from userns.policy import Policy
+from userns.tables import PAUSES, branch
+from userns.versions import parse, reaches
 
 __all__ = ["lost"]
 
 # CRI under whichever id: so does the node name its keys.
 _CRI = "cri"
 _HANDLERS = (_CRI, "containerd", "runtimes")
+_SNAPSHOTTER = (_CRI, "snapshotter")
 _SANDBOX = (_CRI, "pinned_images", "sandbox")
 _CONFIG_PATH = (_CRI, "registry", "config_path")
+_BIN_DIR, _BIN_DIRS = (_CRI, "cni", "bin_dir"), (_CRI, "cni", "bin_dirs")
 # What the settings decide, or what has a finding of its own, or what containerd 2.x has under another name.
 _DECIDED = {
     ("version",),
     ("root",),
     (_CRI, "systemd_cgroup"),
-    (_CRI, "use_local_image_pull"),
     (_CRI, "containerd", "default_runtime_name"),
     ("plugins", OVERLAY, "slow_chown"),
     ("plugins", "io.containerd.internal.v1.restart"),
@@ -37,21 +40,30 @@ _DECIDED = {
     (_CRI, "containerd", "untrusted_workload_runtime"),
 }
 _OF_HANDLER = {
-    *(("runtime_type",), ("runtime_path",), ("runtime_engine",), ("snapshotter",), ("sandbox_mode",)),
+    *(("runtime_type",), ("runtime_path",), ("runtime_engine",), ("snapshotter",), ("sandbox_mode",), ("sandboxer",)),
     *(("options", "BinaryName"), ("options", "SystemdCgroup")),
 }
 # Where upstream's containerd has them; a distribution's may look elsewhere, too.
-_USUAL: Mapping[Path, frozenset[str]] = {
-    ("state",): frozenset({STATE}),
-    ("grpc", "address"): frozenset({f"{STATE}/containerd.sock"}),
-    (_CRI, "cni", "bin_dir"): frozenset({"", "/opt/cni/bin"}),
-    (_CRI, "cni", "bin_dirs"): frozenset({"/opt/cni/bin"}),
-    (_CRI, "cni", "conf_dir"): frozenset({"", "/etc/cni/net.d"}),
+_USUAL: Mapping[Path, tuple[str, ...]] = {
+    ("state",): (STATE,),
+    ("grpc", "address"): (f"{STATE}/containerd.sock",),
+    _BIN_DIR: ("", "/opt/cni/bin"),
+    _BIN_DIRS: ("/opt/cni/bin",),
+    (_CRI, "cni", "conf_dir"): ("", "/etc/cni/net.d"),
 }
+# What containerd 2.x does by itself and 1.7 has to be told.
+_ON_SINCE_2 = {(_CRI, each) for each in ("enable_cdi", "enable_unprivileged_ports", "enable_unprivileged_icmp")}
+# Of a containerd that does not tell its defaults these are passed over: they stand in every file that one has printed.
+_PRINTED = {(_CRI, "cni", "max_conf_num"), (_CRI, "image_decryption", "key_model")}
+# Nobody may set them: the node check, the kubelet and the probes look for containerd in one place.
+_FIXED = {("state",), ("grpc", "address"), ("plugins", OVERLAY, "root_path")}
+# The longest that fits counts.
 _EFFECTS: Mapping[Path, str] = {
     _CONFIG_PATH[:2]: "images are pulled from elsewhere, or not at all",
+    (_CRI, "registry", "headers"): "registries get no headers from it",
+    (_CRI, "use_local_image_pull"): "images are pulled by the transfer service, which has settings of its own",
     _SANDBOX: "pods need another pause image, which a node without a registry may not have (set sandbox_image)",
-    (_CRI, "snapshotter"): "every image is unpacked anew (set snapshotter)",
+    _SNAPSHOTTER: "every image is unpacked anew (set snapshotter)",
     (_CRI, "cni"): "new pods have no network where its plugins or configuration are only there",
     (_CRI, "enable_selinux"): "SELinux keeps no container from another",
     (_CRI, "image_decryption"): "encrypted images cannot be unpacked",
@@ -59,7 +71,7 @@ _EFFECTS: Mapping[Path, str] = {
     ("proxy_plugins",): "snapshotters that are processes of their own are not known any more",
     ("imports",): "the files that it names are not read any more",
     ("state",): "containers that run now are not found any more: drain the node first",
-    ("grpc", "address"): "the kubelet and others have to look for its socket at /run/containerd/containerd.sock",
+    ("grpc", "address"): f"whoever looks for its socket has to look at {STATE}/containerd.sock",
     ("plugins", OVERLAY, "root_path"): "the images that lie there are not found any more",
     (*_HANDLERS, "runc", "base_runtime_spec"): "containers lose the limits that it sets",
 }
@@ -69,67 +81,106 @@ _MOST = 12
 def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Finding]:
     """What pods would only show later, each in its own way: images that do not come, a network that is not there.
 
-    `ours` is the new config.toml. A key counts as kept where a drop-in opens its table.
+    `ours` is the new config.toml. What a drop-in sets stays.
     """
-    opened = [path for each in node.drop_ins for path in _opened(each)]
-    gone = [each.path for each in node.config_keys if _goes(each, policy, ours) and not _is_kept(each.path, opened)]
+    kept = {path for each in node.drop_ins for path in each.sets}
+    if kept & {_BIN_DIR, _BIN_DIRS}:
+        kept |= {_BIN_DIR, _BIN_DIRS}
+    gone = [each for each in node.config_keys if each.path not in kept and _goes(each, policy, ours)]
     if not gone:
         return
-    gone.sort(key=lambda path: not _effects(path))  # those that hurt first
-    names = list(dict.fromkeys(spelled(_places(_shortened(path), policy.config_version)[0]) for path in gone))
-    effects = list(dict.fromkeys(text for path in gone for text in _effects(path)))
-    told, more = names[:_MOST], len(names) - _MOST
-    or_else = f", or into a drop-in in {DROP_INS}" if policy.config_version > 2 else ""
+    gone.sort(key=lambda each: not _effect(each.path))  # those that hurt first
+    names = dict.fromkeys(spelled(_places(_shortened(each.path), policy)[0]) for each in gone)
+    effects = dict.fromkeys(effect for each in gone if (effect := _effect(each.path)))
+    told, more = list(names)[:_MOST], len(names) - _MOST
     where = node.config_option if node.config_option not in ("", CONFIG) else "config.toml"
-    kept = f"; the old file is kept as {REPLACED}/config.toml.DIGEST" if where == "config.toml" else ""
+    if any(each.state == "default" for each in gone):
+        where += " (or containerd by default)"
     yield warning(
         "config-setting-lost",
-        f"{where} sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not"
-        f"{', so that ' if effects else ''}{'; '.join(effects)}. What has to stay, put into the setting "
-        f"containerd_config{or_else}, before the deploy (these are its names in configuration version "
-        f"{policy.config_version}){kept}",
+        f"{where} sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not, or sets "
+        f"otherwise{', so that ' if effects else ''}{'; '.join(effects)}{_cure([each.path for each in gone], policy)}. "
+        f"These are its names in configuration version {policy.config_version}"
+        f"{f'; the old file is kept as {REPLACED}/config.toml.DIGEST' if where == 'config.toml' else ''}",
         "containerd docs/cri/config.md; `containerd config default` of the node's own containerd",
     )
 
 
-def _effects(path: Path) -> list[str]:
-    return [text for above, text in _EFFECTS.items() if path[: len(above)] == above]
+def _cure(paths: Collection[Path], policy: Policy) -> str:
+    fixed = [spelled(path) for path in dict.fromkeys(paths) if path in _FIXED]
+    or_else = f", or into a drop-in in {DROP_INS}" if policy.config_version > 2 else ""
+    said = f". {', '.join(fixed)} cannot stay" if fixed else ""
+    if not {*paths} - _FIXED:
+        return said
+    what = "What else has to stay" if fixed else "What has to stay"
+    return f"{said}. {what}, put into the setting containerd_config{or_else}, before the deploy"
+
+
+def _effect(path: Path) -> str:
+    fitting = (path[:length] for length in range(len(path), 0, -1) if path[:length] in _EFFECTS)
+    return _EFFECTS.get(next(fitting, ()), "")
 
 
 def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
     """Whether the new config.toml does without this key, or has another value where ours is told."""
     path, version = key.path, policy.config_version
-    if any(path[: len(each)] == each for each in _DECIDED):
+    if any(path[: len(each)] == each for each in _DECIDED) or (path[0] == "plugins" and not _is_id(path[1:2])):
         return False
     if path[:3] == _HANDLERS:  # a handler that goes as a whole is told as such
         here = ("plugins", RUNTIME if version > 2 else CRI, *_HANDLERS[1:])
         return len(path) > 4 and path[3] in at(ours, here) and path[4:] not in _OF_HANDLER
-    value, usual = value_of(key.value), key.state == "default"
+    value = value_of(key.value)
+    if path == ("imports",):
+        return not _within(value, (DROP_INS_GLOB, *policy.containerd_config.get("imports", ())))
+    doubtful = not _effect(path) or _is_printed(path, value)
     if path in _USUAL:
-        if {*(value if isinstance(value, list) else [value])} <= _USUAL[path]:
+        if _within(value, _USUAL[path]) or (key.state == "default" and policy.install_from == "package"):
             return False
-        if usual and policy.install_from == "package":
-            return False
-    elif path == ("imports",):
-        return isinstance(value, list) and not {*value} <= {DROP_INS_GLOB, *policy.containerd_config.get("imports", ())}
-    elif usual or (key.state == "unknown" and not _effects(path)):
+    elif key.state == "default" or _stays_so(path, value, policy) or (key.state == "unknown" and doubtful):
         return False
-    elif path == (_CRI, "snapshotter"):
-        return value != policy.snapshotter
-    elif path == ("disabled_plugins",) and isinstance(value, list) and {*value} <= {_CRI, CRI}:
-        return False  # so is the file of Docker's package: no kubelet could do with that
-    written = [each for each in _places(path, version) if each[-1] in at(ours, each[:-1])]
-    return not written or (path in (_CONFIG_PATH, ("state",)) and at(ours, written[0][:-1])[path[-1]] != value)
+    if path in (_BIN_DIR, _BIN_DIRS):  # containerd takes one of the two
+        return not {_BIN_DIR[-1], _BIN_DIRS[-1]} & at(ours, _places(path, policy)[0][:-1]).keys()
+    written = [each for each in _places(path, policy) if each[-1] in at(ours, each[:-1])]
+    if written and path in (_CONFIG_PATH, _SNAPSHOTTER, ("state",)):
+        return not _within(value, (str(at(ours, written[0][:-1])[path[-1]]),))
+    return not written
 
 
-def _opened(drop_in: DropIn) -> Iterator[Path]:
-    for header in drop_in.tables:
-        path = path_of(header) or ()
-        yield (_CRI, *path[2:]) if path[:1] == ("plugins",) and {CRI, RUNTIME, IMAGES, "cri"} & {*path[1:2]} else path
+def _stays_so(path: Path, value: object, policy: Policy) -> bool:
+    """Whether the new containerd does by itself what the old one had to be told."""
+    if path == _SANDBOX:
+        row = PAUSES.get(branch(parse(policy.containerd_version)))
+        return row is not None and value == row.image
+    if path == ("disabled_plugins",):  # so is the file of Docker's package: no kubelet could do with that
+        return _within(value, (_CRI, CRI))
+    return path in _ON_SINCE_2 and value is True and policy.config_version > 2
 
 
-def _is_kept(path: Path, opened: list[Path]) -> bool:
-    return any(each[: len(path)] == path or (len(each) > 1 and each == path[:-1]) for each in opened)
+def _is_id(plugin: Path) -> bool:
+    """Whether it is none of configuration version 1, whose ids have no dot."""
+    return any("." in each for each in plugin)
+
+
+def _within(value: object, allowed: Collection[str]) -> bool:
+    """Whether a text, or each of a list of them, is one of these: as paths, and a drop-in by any pattern."""
+    every = value if isinstance(value, list) else [value]
+    known = {_normal(each) for each in allowed}
+    return all(isinstance(each, str) and _normal(each) in known for each in every)
+
+
+def _normal(text: str) -> str:
+    """A path without what makes no difference: /var/run is a link, and imports begin beside config.toml."""
+    path = PurePosixPath(CONFIG).parent / text
+    if path.is_relative_to("/var/run"):
+        path = PurePosixPath("/", path.relative_to("/var"))
+    return DROP_INS_GLOB if str(path.parent) == DROP_INS and path.suffix == ".toml" else str(path)
+
+
+def _is_printed(path: Path, value: object) -> bool:
+    if path == _SANDBOX:
+        return value in {row.image for row in PAUSES.values()}
+    ocicrypt = any(each.startswith("io.containerd.ocicrypt.") for each in path[1:2])
+    return path in _PRINTED or (path[0] == "stream_processors" and ocicrypt)
 
 
 def _shortened(path: Path) -> Path:
@@ -137,12 +188,14 @@ def _shortened(path: Path) -> Path:
     return path if path[:3] == _HANDLERS else path[: 3 if path[0] in (_CRI, "plugins") else 2]
 
 
-def _places(path: Path, config_version: int) -> tuple[Path, ...]:
-    """Where a key that the node told may stand in a config.toml of this version, the usual place first."""
+def _places(path: Path, policy: Policy) -> tuple[Path, ...]:
+    """Where a key that the node told may stand in the new config.toml, the usual place first."""
     if path[0] != _CRI or len(path) == 1:
         return (path,)
     rest = path[1:]
-    if config_version > 2:
+    if policy.config_version > 2:
+        if path == _BIN_DIR and reaches(policy.containerd_version, "2.1"):
+            rest = _BIN_DIRS[1:]
         plugin = CRI if rest[0] in STREAMING else IMAGES if rest[0] in OF_IMAGES else RUNTIME
         return tuple(("plugins", each, *rest) for each in dict.fromkeys((plugin, IMAGES, RUNTIME, CRI)))
     if path == _SANDBOX:

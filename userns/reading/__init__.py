@@ -277,11 +277,15 @@ def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     keys: dict[str, list[ReservedKey]] = {}
     for path, value, *key in by_kind.get("drop-in-key", []):
         keys.setdefault(path, []).append(ReservedKey(path=tuple(key), value=value))
+    sets: dict[str, list[tuple[str, ...]]] = {}
+    for path, *key in by_kind.get("drop-in-has", []):
+        sets.setdefault(path, []).append(tuple(key))
     return tuple(
         DropIn(
             path=path,
             version=int(versions[path]) if re.fullmatch(r"\d{1,9}", versions.get(path, "")) else None,
             tables=tuple(dict.fromkeys(tables.get(path, []))),
+            sets=tuple(dict.fromkeys(sets.get(path, []))),
             keys=tuple(keys.get(path, [])),
             unreadable=state == "unreadable",
         )
