@@ -172,7 +172,7 @@ function read_toml(header, path) {
     }
 }
 function plain(said) {
-    gsub(/[^ -~\t]/, "?", said)
+    gsub(/[^ -~]/, "?", said)
     return substr(said, 1, 1000)
 }
 # One name for all ids of CRI, and for a server of containerd in any version. What is below a table of registries is cut
@@ -186,8 +186,9 @@ function canonical(path) {
     sub(/^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri|io[.]containerd[.]cri[.]v1[.](images|runtime))\t/, "cri\t", path)
     if (path ~ /^cri\tcontainerd\t(snapshotter|disable_snapshot_annotations|discard_unpacked_layers)$/) sub(/\tcontainerd/, "", path)
     if (path == "cri\tsandbox_image") path = "cri\tpinned_images\tsandbox"
-    if (match(path, /\tregistry\t[^\t]*\t/)) path = substr(path, 1, RSTART + RLENGTH - 2)
-    return plain(path)
+    if (match(path, /(^|\t)registry\t[^\t]*\t/)) path = substr(path, 1, RSTART + RLENGTH - 2)
+    gsub(/[^ -~\t]/, "?", path)
+    return substr(path, 1, 1000)
 }
 '
 
@@ -195,6 +196,10 @@ function canonical(path) {
 # their values; of no other one: it may be a password.
 reserved_keys_awk='
 function found(path, said) {
+    if (path == "version") version = said + 0
+    # containerd 2.x reads under this id what its streaming server is told, and nothing else.
+    if (version > 2 && path ~ /^plugins\tio[.]containerd[.]grpc[.]v1[.]cri\t/ && \
+        path !~ /\t(disable_tcp_service|stream_[a-z_]*|enable_tls_streaming)$|\tx509_/) return
     if (++count <= 1000) print "drop-in-has\t/" plain(file) "\t" canonical(path)
     if (path ~ reserved) print "drop-in-key\t/" plain(file) "\t" substr(plain(said), 1, 500) "\t" path
 }
@@ -205,6 +210,7 @@ BEGIN {
         "(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup)))))$"
     for (each = 1; each < ARGC; each++) {
         file = ARGV[each]
+        version = 0
         read_toml()
         close(file)
     }
@@ -251,6 +257,8 @@ function found(path, said, name, usual, told) {
         known = 1
         return
     }
+    # A file that names one of the two has not the default of the other one, either.
+    if (name ~ /^cri\tcni\tbin_dirs?$/ && said !~ /^(""|\[])$/) bins = 1
     usual = name in default_of ? said == default_of[name] : said ~ /^(""|"0s"|0|false|\[])$/
     # Not what lies below such a key, which is no table.
     told = name ~ /^(imports|state|grpc\taddress|disabled_plugins|cri\t(snapshotter|enable_cdi|enable_unprivileged_(ports|icmp)|pinned_images\tsandbox|registry\tconfig_path|cni\t(bin_dirs?|conf_dir)))$/ && \
@@ -268,7 +276,7 @@ BEGIN {
     if (file != "") read_toml()
     for (each = split("bin_dir bin_dirs conf_dir", cni, " "); each > 0; each--) {
         name = "cri\tcni\t" cni[each]
-        if (name in default_of && !(name in seen)) tell("default", default_of[name], name)
+        if (name in default_of && !(name in seen) && !(bins && each < 3)) tell("default", default_of[name], name)
     }
 }
 '

@@ -184,6 +184,34 @@ def test_the_file_that_containerd_was_started_with_counts(told: Tree, shell: lis
     assert told.read(shell).config_keys == (key("debug/level"), key("cri/cni/bin_dirs", CNI, "default"))
 
 
+@pytest.mark.parametrize("line", ["bin_dir = '/opt/cni/bin'", "bin_dirs = ['/opt/cni/bin']"])
+def test_of_a_file_that_names_a_directory_of_plugins_the_other_key_is_no_default(
+    told: Tree, shell: list[str], line: str
+) -> None:
+    told.write(paths.CONFIG[1:], f"[plugins.'io.containerd.cri.v1.runtime'.cni]\n{line}\n")
+    assert {each.path[-1] for each in told.read(shell).config_keys} == {line.partition(" ")[0]}
+    told.write(paths.CONFIG[1:], "[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = ''\n")
+    assert key("cri/cni/bin_dirs", CNI, "default") in told.read(shell).config_keys
+
+
+def test_a_tab_within_a_value_splits_no_record(told: Tree, shell: list[str]) -> None:
+    told.write(paths.CONFIG[1:], "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/srv\tx'\n")
+    assert told.read(shell).config_keys[0] == key("cri/registry/config_path", '"/srv?x"')
+
+
+def test_what_a_drop_in_sets_where_its_version_is_not_read_is_not_set(told: Tree, shell: list[str]) -> None:
+    text = """version = %s
+[plugins."io.containerd.grpc.v1.cri"]
+enable_selinux = true
+stream_server_address = "x"
+"""
+    told.write("etc/containerd/conf.d/1.toml", text % 2)
+    told.write("etc/containerd/conf.d/2.toml", text % 3)
+    two, three = told.read(shell).drop_ins
+    assert two.sets == (("version",), ("cri", "enable_selinux"), ("cri", "stream_server_address"))
+    assert three.sets == (("version",), ("cri", "stream_server_address"))
+
+
 def test_without_a_file_a_distributions_directories_of_cni_are_told(told: Tree, shell: list[str]) -> None:
     assert told.read(shell).config_keys == (key("cri/cni/bin_dirs", CNI, "default"),)
     (told.root / "usr/bin/containerd").unlink()
@@ -229,6 +257,7 @@ def test_servers_have_one_name_in_every_version(told: Tree, shell: list[str]) ->
     [
         "[plugins.'io.containerd.cri.v1.images'.registry.config_path.'docker.io'.auth]\npassword = 'secret'\n",
         "[plugins.'io.containerd.cri.v1.image'.registry.configs.'https://u:secret@h'.auth]\nusername = 'x'\n",
+        "[registry.configs.'u:secret@h'.auth]\nusername = 'x'\n",
         'disabled_plugins = ["cri]\n[x]\npassword = "secret"\n]\n',
         'imports = ["/a", """\npassword = "secret"\n"""]\n',
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests import nodes
+from userns import paths
 from userns.findings import Severity
 from userns.node import ConfigKey, DropIn
 
@@ -79,6 +80,7 @@ def test_what_goes_is_named_as_the_new_version_calls_it_with_what_comes_of_it(
     [
         key("cri/registry/config_path", '"/etc/containerd/certs.d"'),
         key("cri/registry/config_path", '""', "default"),
+        key("cri/registry/config_path", '""'),
         key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.10"', "default"),
         key("cri/registry/config_path", '"/etc/containerd/certs.d/"'),
         key("cri/pinned_images/sandbox", '"registry.k8s.io/pause:3.10.2"'),  # the new one's own
@@ -125,7 +127,10 @@ def test_a_file_elsewhere_that_is_read_no_more_is_named() -> None:
     (message,) = [each.message for each in nodes.plan(node).findings if each.id == "config-setting-lost"]
     assert message.startswith(f"/usr/share/containerd/config.toml sets {RUNTIME}.enable_selinux, which the new one")
     assert "is kept as" not in message
-    assert "the old file is kept as /var/lib/userns-node/replaced/config.toml.DIGEST" in said(key("cri/enable_selinux"))
+    keys = (key("cri/enable_selinux"), key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"))
+    node = nodes.bare(config_keys=keys, files={paths.CONFIG: nodes.file_state("x")})
+    (message,) = [each.message for each in nodes.plan(node).findings if each.id == "config-setting-lost"]
+    assert message.endswith("; the old file is kept as /var/lib/userns-node/replaced/config.toml.DIGEST")
 
 
 def test_what_a_setting_now_says_is_no_loss() -> None:
@@ -151,6 +156,9 @@ def test_a_packages_own_directories_stay_with_the_package() -> None:
         ("cri/enable_selinux", "cri/enable_selinux", True),
         ("cri/enable_selinux", "cri/enable_cdi", False),
         ("cri/cni/bin_dir", "cri/cni/bin_dirs", True),
+        ("cri/registry/configs", "cri/registry/configs", False),  # it may be of another host
+        ("imports", "imports", False),
+        ("disabled_plugins", "disabled_plugins", False),
         ("cri/containerd/runtimes/runc/base_runtime_spec", "cri/containerd/runtimes/runc/options/Root", False),
     ],
 )
@@ -173,8 +181,30 @@ def test_what_nobody_may_set_cannot_stay() -> None:
 def test_a_distributions_default_is_told_as_one() -> None:
     message = said(key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"))
     assert message.startswith(f"config.toml (or containerd by default) sets {RUNTIME}.cni.bin_dirs, which the new one")
-    of_2_0 = said(key("cri/cni/bin_dir", '"/usr/lib/cni"'), containerd_version="2.0.11")
-    assert f"sets {RUNTIME}.cni.bin_dir, which" in of_2_0
+
+
+@pytest.mark.parametrize("name", ["bin_dir", "bin_dirs"])
+def test_the_directories_of_plugins_have_the_key_that_this_containerd_reads(name: str) -> None:
+    """bin_dirs begins with containerd 2.1."""
+    own = key(f"cri/cni/{name}", '["/usr/lib/cni"]')
+    extra = {"plugins": {"io.containerd.cri.v1.runtime": {"cni": {"bin_dirs": ["/usr/lib/cni"]}}}}
+    drop_in = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, sets=(("cri", "cni", "bin_dirs"),))
+    assert f"sets {RUNTIME}.cni.bin_dirs, which" in said(own)
+    assert said(own, containerd_config=extra) == said(own, drop_ins=(drop_in,)) == ""
+    of_2_0: dict[str, Any] = {"containerd_version": "2.0.11"}
+    assert f"sets {RUNTIME}.cni.bin_dir, which" in said(own, **of_2_0)
+    assert said(own, containerd_config=extra, **of_2_0) != ""
+    assert said(own, drop_ins=(drop_in,), **of_2_0) != ""
+    assert f"sets {CRI}.cni.bin_dir, which" in said(own, **V1_7)
+
+
+@pytest.mark.parametrize("state", ["set", "default", "unknown"])
+@pytest.mark.parametrize("value", ["", "?", "[1]", '["x"]', "{a = 1}", "[[]]", "true", "1", "nan"])
+def test_no_value_ends_the_plan(state: str, value: str) -> None:
+    names = "imports state grpc/address disabled_plugins cri/snapshotter cri/pinned_images/sandbox cri/cni/bin_dirs"
+    keys = [key(path, value, state) for path in (*names.split(), "cri/registry/config_path", "cri/enable_cdi", "x", "")]
+    extra = {"imports": ["/etc/containerd/conf.d/*.toml", 5]}
+    assert "config.toml" in said(*keys, containerd_config=extra)
 
 
 def test_of_containerd_17_it_has_the_names_of_version_2_and_no_drop_in_is_advised() -> None:

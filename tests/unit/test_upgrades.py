@@ -150,8 +150,16 @@ def test_who_named_a_pause_image_is_told_of_no_default() -> None:
     of_2_0 = {"containerd_version": "2.0.11"}
     assert "pause-image-changes" in ids(node, **of_2_0)
     assert "pause-image-changes" not in ids(node.model_copy(update={"drop_ins": (named,)}), **of_2_0)
-    for value, told in (("r/pause:1", False), ("registry.k8s.io/pause:3.8", True)):
-        own = ConfigKey(path=("cri", "pinned_images", "sandbox"), value=f'"{value}"')
+    of_1_7, of_1_6 = "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.6"
+    for state, value, told in (
+        ("set", "r/pause:1", False),
+        ("set", of_1_7, True),
+        ("set", of_1_6, False),
+        ("unknown", of_1_6, True),
+        ("unknown", "r/pause:1", False),
+    ):
+        fields = {"path": ("cri", "pinned_images", "sandbox"), "value": f'"{value}"', "state": state}
+        own = ConfigKey.model_validate(fields)
         assert ("pause-image-changes" in ids(node.model_copy(update={"config_keys": (own,)}), **of_2_0)) == told
 
 

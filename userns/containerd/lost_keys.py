@@ -11,7 +11,7 @@ from userns.containerd.extraconfig import CRI, IMAGES, OF_IMAGES, OVERLAY, RUNTI
 from userns.containerd.merge import Path, at, spelled
 from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, warning
-from userns.node import ConfigKey, Node
+from userns.node import ConfigKey, FileState, Node
 from userns.paths import CONFIG, DROP_INS, DROP_INS_GLOB, REPLACED
 from userns.policy import Policy
 from userns.tables import PAUSES, branch
@@ -84,9 +84,7 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
     `ours` is the new config.toml. What a drop-in sets stays.
     """
     kept = {path for each in node.drop_ins for path in each.sets}
-    if kept & {_BIN_DIR, _BIN_DIRS}:
-        kept |= {_BIN_DIR, _BIN_DIRS}
-    gone = [each for each in node.config_keys if each.path not in kept and _goes(each, policy, ours)]
+    gone = [each for each in node.config_keys if not _is_kept(each.path, kept, policy) and _goes(each, policy, ours)]
     if not gone:
         return
     gone.sort(key=lambda each: not _effect(each.path))  # those that hurt first
@@ -94,6 +92,7 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
     effects = dict.fromkeys(effect for each in gone if (effect := _effect(each.path)))
     told, more = list(names)[:_MOST], len(names) - _MOST
     where = node.config_option if node.config_option not in ("", CONFIG) else "config.toml"
+    replaced = where == "config.toml" and node.files.get(CONFIG, FileState(kind="absent")).kind != "absent"
     if any(each.state == "default" for each in gone):
         where += " (or containerd by default)"
     yield warning(
@@ -101,9 +100,26 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
         f"{where} sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not, or sets "
         f"otherwise{', so that ' if effects else ''}{'; '.join(effects)}{_cure([each.path for each in gone], policy)}. "
         f"These are its names in configuration version {policy.config_version}"
-        f"{f'; the old file is kept as {REPLACED}/config.toml.DIGEST' if where == 'config.toml' else ''}",
+        f"{f'; the old file is kept as {REPLACED}/config.toml.DIGEST' if replaced else ''}",
         "containerd docs/cri/config.md; `containerd config default` of the node's own containerd",
     )
+
+
+def _is_kept(path: Path, kept: Collection[Path], policy: Policy) -> bool:
+    """Whether a drop-in, which sets `kept`, sets this key so that nothing goes.
+
+    Of hosts of registries a drop-in may have others, and containerd joins its lists with those of config.toml.
+    """
+    if path in (_BIN_DIR, _BIN_DIRS):
+        return any((*_BIN_DIR[:-1], name) in kept for name in _bin_dirs(policy))
+    if path in (("imports",), ("disabled_plugins",)) or (path[:2] == _CONFIG_PATH[:2] and path != _CONFIG_PATH):
+        return False
+    return path in kept
+
+
+def _bin_dirs(policy: Policy) -> tuple[str, ...]:
+    """By which keys this containerd reads where CNI's plugins are, the usual one first: it takes one of them."""
+    return ("bin_dirs", "bin_dir") if reaches(policy.containerd_version, "2.1") else ("bin_dir",)
 
 
 def _cure(paths: Collection[Path], policy: Policy) -> str:
@@ -138,11 +154,11 @@ def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
             return False
     elif key.state == "default" or _stays_so(path, value, policy) or (key.state == "unknown" and doubtful):
         return False
-    if path in (_BIN_DIR, _BIN_DIRS):  # containerd takes one of the two
-        return not {_BIN_DIR[-1], _BIN_DIRS[-1]} & at(ours, _places(path, policy)[0][:-1]).keys()
+    if path in (_BIN_DIR, _BIN_DIRS):
+        return not {*_bin_dirs(policy)} & at(ours, _places(path, policy)[0][:-1]).keys()
     written = [each for each in _places(path, policy) if each[-1] in at(ours, each[:-1])]
     if written and path in (_CONFIG_PATH, _SNAPSHOTTER, ("state",)):
-        return not _within(value, (str(at(ours, written[0][:-1])[path[-1]]),))
+        return not _within(value, (at(ours, written[0][:-1])[path[-1]],))
     return not written
 
 
@@ -151,6 +167,8 @@ def _stays_so(path: Path, value: object, policy: Policy) -> bool:
     if path == _SANDBOX:
         row = PAUSES.get(branch(parse(policy.containerd_version)))
         return row is not None and value == row.image
+    if path == _CONFIG_PATH:
+        return value == ""
     if path == ("disabled_plugins",):  # so is the file of Docker's package: no kubelet could do with that
         return _within(value, (_CRI, CRI))
     return path in _ON_SINCE_2 and value is True and policy.config_version > 2
@@ -161,10 +179,10 @@ def _is_id(plugin: Path) -> bool:
     return any("." in each for each in plugin)
 
 
-def _within(value: object, allowed: Collection[str]) -> bool:
+def _within(value: object, allowed: Collection[object]) -> bool:
     """Whether a text, or each of a list of them, is one of these: as paths, and a drop-in by any pattern."""
     every = value if isinstance(value, list) else [value]
-    known = {_normal(each) for each in allowed}
+    known = {_normal(each) for each in allowed if isinstance(each, str)}
     return all(isinstance(each, str) and _normal(each) in known for each in every)
 
 
@@ -178,7 +196,7 @@ def _normal(text: str) -> str:
 
 def _is_printed(path: Path, value: object) -> bool:
     if path == _SANDBOX:
-        return value in {row.image for row in PAUSES.values()}
+        return any(value == row.image for row in PAUSES.values())
     ocicrypt = any(each.startswith("io.containerd.ocicrypt.") for each in path[1:2])
     return path in _PRINTED or (path[0] == "stream_processors" and ocicrypt)
 
@@ -192,10 +210,8 @@ def _places(path: Path, policy: Policy) -> tuple[Path, ...]:
     """Where a key that the node told may stand in the new config.toml, the usual place first."""
     if path[0] != _CRI or len(path) == 1:
         return (path,)
-    rest = path[1:]
+    rest = path[1:] if path not in (_BIN_DIR, _BIN_DIRS) else ("cni", _bin_dirs(policy)[0])
     if policy.config_version > 2:
-        if path == _BIN_DIR and reaches(policy.containerd_version, "2.1"):
-            rest = _BIN_DIRS[1:]
         plugin = CRI if rest[0] in STREAMING else IMAGES if rest[0] in OF_IMAGES else RUNTIME
         return tuple(("plugins", each, *rest) for each in dict.fromkeys((plugin, IMAGES, RUNTIME, CRI)))
     if path == _SANDBOX:
