@@ -201,6 +201,8 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
             yield "table", drop_in.path, table
         yield from (("drop-in-has", drop_in.path, *path) for path in drop_in.sets)
         yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
+    if node.cni_plugins:
+        yield "cni-plugins", node.cni_plugins
     yield from (("config-key", each.state, each.value, *each.path) for each in node.config_keys)
     for kind, lines in (("subuid", node.subuid), ("subgid", node.subgid)):
         for line in lines:

@@ -269,6 +269,8 @@ class Node(_Frozen):
     handlers: tuple[str, ...] = ()
     # Of a config.toml that is not as a deploy wrote it: those that are no default, and the few with a value.
     config_keys: tuple[ConfigKey, ...] = ()
+    # Where the plugins of CNI are, if not in /opt/cni/bin.
+    cni_plugins: str = ""
     # The file of metrics that the check's unit has left and would write no more.
     stale_metrics: str = ""
     snapshots: bool | None = None

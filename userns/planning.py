@@ -161,6 +161,7 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
         *dropins.lint(node.drop_ins, policy.config_version, wanted.config),
         *runtime_handlers.lost(node, policy.config_version, wanted.config),
         *lost_keys.lost(node, policy, wanted.config),
+        *lost_keys.cni_elsewhere(node, policy, wanted.config),
     ]
     changes = _changes(node, policy, ready, wanted)
     return Plan(

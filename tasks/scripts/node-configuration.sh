@@ -226,25 +226,18 @@ read_containerd_configuration() {
 # After read_files. What a config.toml that is not as a deploy wrote it sets beside the defaults of its own containerd,
 # which is asked for them: many a node has a file with all of them.
 read_config_keys() {
-    have awk || return 0
     find_config
-    if [ -e "$toml" ]; then
-        [ -f "$toml" ] && [ -r "$toml" ] || return 0
-        case $digests in *"$newline$recorded_config  ${toml#./}$newline"*) return 0 ;; esac
-    else
-        toml=""
-    fi
+    [ -f "$toml" ] && [ -r "$toml" ] && have awk || return 0
+    case $digests in *"$newline$recorded_config  ${toml#./}$newline"*) return 0 ;; esac
     for program in usr/local/bin/containerd usr/bin/containerd; do
         case $trusted in *" $program "*) break ;; esac
         program=""
     done
-    [ -n "$toml$program" ] || return 0
     { [ -z "$program" ] || limit 5 "./$program" config default 2>/dev/null; } |
         TOML=$toml awk "$read_toml_awk$config_keys_awk"
 }
 
-# Each key whose value is not the default, and a few whatever it is, the directories of CNI also where the file has none
-# of them: a distribution's containerd has others than upstream's. Of these the value is told: a path, a name, true or
+# Each key whose value is not the default, and a few whatever it is. Of these the value is told: a path, a name, true or
 # false; of no other, for it may be a password. What has no default is one of another version: told where it is more
 # than nothing.
 config_keys_awk='
@@ -257,29 +250,28 @@ function found(path, said, name, usual, told) {
         known = 1
         return
     }
-    # A file that names one of the two has not the default of the other one, either.
-    if (name ~ /^cri\tcni\tbin_dirs?$/ && said !~ /^(""|\[])$/) bins = 1
     usual = name in default_of ? said == default_of[name] : said ~ /^(""|"0s"|0|false|\[])$/
     # Not what lies below such a key, which is no table.
     told = name ~ /^(imports|state|grpc\taddress|disabled_plugins|cri\t(snapshotter|enable_cdi|enable_unprivileged_(ports|icmp)|pinned_images\tsandbox|registry\tconfig_path|cni\t(bin_dirs?|conf_dir)))$/ && \
         path !~ /\tconfig_path\t/
     if ((usual && !told) || name in seen || ++count > 200) return
     seen[name] = 1
-    tell(usual ? "default" : known ? "set" : "unknown", told ? said : "", name)
-}
-function tell(state, said, name) {
-    print "config-key\t" state "\t" plain(said) "\t" name
+    print "config-key\t" (usual ? "default" : known ? "set" : "unknown") "\t" (told ? plain(said) : "") "\t" name
 }
 BEGIN {
     read_toml()
     file = ENVIRON["TOML"]
-    if (file != "") read_toml()
-    for (each = split("bin_dir bin_dirs conf_dir", cni, " "); each > 0; each--) {
-        name = "cri\tcni\t" cni[each]
-        if (name in default_of && !(name in seen) && !(bins && each < 3)) tell("default", default_of[name], name)
-    }
+    read_toml()
 }
 '
+
+# Where the plugins of CNI are, if not where upstream's containerd looks for them: it needs "loopback" for each pod.
+read_cni() {
+    [ ! -e opt/cni/bin/loopback ] || return 0
+    for path in usr/lib/cni usr/libexec/cni; do
+        [ ! -e "$path/loopback" ] || record cni-plugins "/$path"
+    done
+}
 
 read_tables() {
     table="" open="" count=0

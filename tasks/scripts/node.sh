@@ -91,6 +91,7 @@ find_running
 read_kubelet
 read_files
 read_config_keys
+read_cni
 read_snapshots
 read_other_layers
 read_gpu_hooks

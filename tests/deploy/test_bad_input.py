@@ -21,6 +21,7 @@ OF_FILES = {
     *("os", "file", "stat", "sha256", "binary", "program", "drop-in", "drop-in-version", "table", "modprobe", "sysctl"),
     *("subuid", "subgid", "other-root", "exec-drop-in", "snapshots", "drop-in-key", "drop-in-has"),
     "config-key",
+    "cni-plugins",
 }
 
 

@@ -71,9 +71,6 @@ secret-4 = 1'''
 """
 
 
-CNI = '["/usr/lib/cni","/opt/cni/bin"]'
-
-
 @pytest.fixture
 def told(tree: Tree) -> Tree:
     """A tree with a containerd that tells its defaults."""
@@ -101,7 +98,6 @@ def test_keys_that_are_no_default_are_told_and_never_a_value_that_may_be_secret(
         key("cri/registry/mirrors"),
         key("debug/level"),
         key("plugins/io.containerd.transfer.v1.local/unpack_config"),
-        key("cri/cni/bin_dirs", CNI, "default"),
     )
 
 
@@ -136,7 +132,6 @@ def test_a_file_of_an_older_version_is_set_against_the_same_keys(told: Tree, she
         key("cri/snapshotter", '"zfs"'),
         key("cri/discard_unpacked_layers"),
         key("cri/containerd/runtimes/runc/base_runtime_spec"),
-        key("cri/cni/bin_dirs", CNI, "default"),
     ]
 
 
@@ -181,17 +176,7 @@ def test_the_file_that_containerd_was_started_with_counts(told: Tree, shell: lis
     told.write("proc/50/comm", "containerd\n")
     told.write("proc/50/cgroup", "0::/system.slice/containerd.service\n")
     told.write("proc/50/cmdline", "/usr/bin/containerd\0--config\0/usr/share/c.toml\0")
-    assert told.read(shell).config_keys == (key("debug/level"), key("cri/cni/bin_dirs", CNI, "default"))
-
-
-@pytest.mark.parametrize("line", ["bin_dir = '/opt/cni/bin'", "bin_dirs = ['/opt/cni/bin']"])
-def test_of_a_file_that_names_a_directory_of_plugins_the_other_key_is_no_default(
-    told: Tree, shell: list[str], line: str
-) -> None:
-    told.write(paths.CONFIG[1:], f"[plugins.'io.containerd.cri.v1.runtime'.cni]\n{line}\n")
-    assert {each.path[-1] for each in told.read(shell).config_keys} == {line.partition(" ")[0]}
-    told.write(paths.CONFIG[1:], "[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = ''\n")
-    assert key("cri/cni/bin_dirs", CNI, "default") in told.read(shell).config_keys
+    assert told.read(shell).config_keys == (key("debug/level"),)
 
 
 def test_a_tab_within_a_value_splits_no_record(told: Tree, shell: list[str]) -> None:
@@ -212,10 +197,22 @@ stream_server_address = "x"
     assert three.sets == (("version",), ("cri", "stream_server_address"))
 
 
-def test_without_a_file_a_distributions_directories_of_cni_are_told(told: Tree, shell: list[str]) -> None:
-    assert told.read(shell).config_keys == (key("cri/cni/bin_dirs", CNI, "default"),)
-    (told.root / "usr/bin/containerd").unlink()
-    assert told.read(shell).config_keys == ()
+@pytest.mark.parametrize(
+    ("plugins", "told_as"),
+    [
+        ([], ""),
+        (["usr/lib/cni/loopback"], "/usr/lib/cni"),
+        (["usr/libexec/cni/loopback"], "/usr/libexec/cni"),
+        (["usr/lib/cni/loopback", "opt/cni/bin/loopback"], ""),
+        (["usr/lib/cni/ptp"], ""),
+    ],
+)
+def test_plugins_of_cni_are_told_where_upstreams_containerd_finds_none(
+    tree: Tree, shell: list[str], plugins: list[str], told_as: str
+) -> None:
+    for each in plugins:
+        tree.write(each, "", 0o755)
+    assert tree.read(shell).cni_plugins == told_as
 
 
 # As containerd 2.3 prints it, shortened: servers are plugins, and both plugins of CRI have a stats_collect_period.

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests import nodes
-from userns import paths
 from userns.findings import Severity
 from userns.node import ConfigKey, DropIn
 
@@ -98,6 +97,7 @@ def test_what_goes_is_named_as_the_new_version_calls_it_with_what_comes_of_it(
         key("cri/snapshotter", '"overlayfs"', "default"),
         key("cri/snapshotter", '"overlayfs"', "unknown"),
         key("cri/cni/bin_dir", '""', "default"),
+        key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"),  # of a distribution's: cni-plugins-elsewhere tells
         key("cri/cni/bin_dirs", '["/opt/cni/bin"]'),
         key("cri/cni/conf_dir", '"/etc/cni/net.d"', "unknown"),
         key("cri/containerd/runtimes/nvidia/options/Root"),
@@ -127,10 +127,9 @@ def test_a_file_elsewhere_that_is_read_no_more_is_named() -> None:
     (message,) = [each.message for each in nodes.plan(node).findings if each.id == "config-setting-lost"]
     assert message.startswith(f"/usr/share/containerd/config.toml sets {RUNTIME}.enable_selinux, which the new one")
     assert "is kept as" not in message
-    keys = (key("cri/enable_selinux"), key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"))
-    node = nodes.bare(config_keys=keys, files={paths.CONFIG: nodes.file_state("x")})
-    (message,) = [each.message for each in nodes.plan(node).findings if each.id == "config-setting-lost"]
-    assert message.endswith("; the old file is kept as /var/lib/userns-node/replaced/config.toml.DIGEST")
+    assert "; the old file is kept as /var/lib/userns-node/replaced/config.toml.DIGEST" in said(
+        key("cri/enable_selinux")
+    )
 
 
 def test_what_a_setting_now_says_is_no_loss() -> None:
@@ -140,13 +139,6 @@ def test_what_a_setting_now_says_is_no_loss() -> None:
     assert said(key("cri/cni/bin_dirs", '["/usr/lib/cni"]'), containerd_config=extra) == ""
     imports = ["/etc/containerd/conf.d/*.toml", "/etc/containerd/more/*.toml"]
     assert said(key("imports", '["/etc/containerd/more/*.toml"]'), containerd_config={"imports": imports}) == ""
-
-
-def test_a_packages_own_directories_stay_with_the_package() -> None:
-    own = key("cri/cni/bin_dir", '"/usr/lib/cni"', "default")
-    package: dict[str, Any] = {"install_from": "package", "containerd_version": "2.1.9", "runc_version": "1.3.6"}
-    assert said(own, **package) == ""
-    assert said(own.model_copy(update={"state": "set"}), **package) != ""
 
 
 @pytest.mark.parametrize(
@@ -178,9 +170,23 @@ def test_what_nobody_may_set_cannot_stay() -> None:
     assert "grpc.address cannot stay. What else has to stay, put into the setting containerd_config" in message
 
 
-def test_a_distributions_default_is_told_as_one() -> None:
-    message = said(key("cri/cni/bin_dir", '"/usr/lib/cni"', "default"))
-    assert message.startswith(f"config.toml (or containerd by default) sets {RUNTIME}.cni.bin_dirs, which the new one")
+def cni(plugins: str, drop_ins: tuple[DropIn, ...] = (), **settings: Any) -> str:
+    plan = nodes.plan(nodes.bare(cni_plugins=plugins, drop_ins=drop_ins), **settings)
+    return "".join(each.message for each in plan.findings if each.id == "cni-plugins-elsewhere")
+
+
+def test_plugins_of_cni_that_the_new_containerd_would_not_find_are_told() -> None:
+    message = cni("/usr/lib/cni")
+    assert f'put {RUNTIME}.cni.bin_dirs = ["/usr/lib/cni"] into the setting containerd_config' in message
+    assert f'put {RUNTIME}.cni.bin_dir = "/usr/lib/cni" into' in cni("/usr/lib/cni", containerd_version="2.0.11")
+    assert f'put {CRI}.cni.bin_dir = "/usr/lib/cni" into' in cni("/usr/lib/cni", **V1_7)
+    assert cni("") == ""
+    package: dict[str, Any] = {"install_from": "package", "containerd_version": "2.1.9", "runc_version": "1.3.6"}
+    assert cni("/usr/lib/cni", **package) == ""
+    extra = {"plugins": {"io.containerd.cri.v1.runtime": {"cni": {"bin_dirs": ["/usr/lib/cni"]}}}}
+    assert cni("/usr/lib/cni", containerd_config=extra) == ""
+    drop_in = DropIn(path="/etc/containerd/conf.d/1.toml", version=3, sets=(("cri", "cni", "bin_dir"),))
+    assert cni("/usr/lib/cni", drop_ins=(drop_in,)) == ""
 
 
 @pytest.mark.parametrize("name", ["bin_dir", "bin_dirs"])

@@ -11,13 +11,13 @@ from userns.containerd.extraconfig import CRI, IMAGES, OF_IMAGES, OVERLAY, RUNTI
 from userns.containerd.merge import Path, at, spelled
 from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, warning
-from userns.node import ConfigKey, FileState, Node
+from userns.node import ConfigKey, Node
 from userns.paths import CONFIG, DROP_INS, DROP_INS_GLOB, REPLACED
 from userns.policy import Policy
 from userns.tables import PAUSES, branch
 from userns.versions import parse, reaches
 
-__all__ = ["lost"]
+__all__ = ["cni_elsewhere", "lost"]
 
 # CRI under whichever id: so does the node name its keys.
 _CRI = "cri"
@@ -43,7 +43,7 @@ _OF_HANDLER = {
     *(("runtime_type",), ("runtime_path",), ("runtime_engine",), ("snapshotter",), ("sandbox_mode",), ("sandboxer",)),
     *(("options", "BinaryName"), ("options", "SystemdCgroup")),
 }
-# Where upstream's containerd has them; a distribution's may look elsewhere, too.
+# What containerd has by itself, where it does not tell.
 _USUAL: Mapping[Path, tuple[str, ...]] = {
     ("state",): (STATE,),
     ("grpc", "address"): (f"{STATE}/containerd.sock",),
@@ -92,16 +92,34 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
     effects = dict.fromkeys(effect for each in gone if (effect := _effect(each.path)))
     told, more = list(names)[:_MOST], len(names) - _MOST
     where = node.config_option if node.config_option not in ("", CONFIG) else "config.toml"
-    replaced = where == "config.toml" and node.files.get(CONFIG, FileState(kind="absent")).kind != "absent"
-    if any(each.state == "default" for each in gone):
-        where += " (or containerd by default)"
     yield warning(
         "config-setting-lost",
         f"{where} sets {', '.join(told)}{f' and {more} more' if more > 0 else ''}, which the new one does not, or sets "
         f"otherwise{', so that ' if effects else ''}{'; '.join(effects)}{_cure([each.path for each in gone], policy)}. "
         f"These are its names in configuration version {policy.config_version}"
-        f"{f'; the old file is kept as {REPLACED}/config.toml.DIGEST' if replaced else ''}",
+        f"{f'; the old file is kept as {REPLACED}/config.toml.DIGEST' if where == 'config.toml' else ''}",
         "containerd docs/cri/config.md; `containerd config default` of the node's own containerd",
+    )
+
+
+def cni_elsewhere(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Finding]:
+    """A warning where the containerd that is to be installed would not find the plugins of CNI that the node has.
+
+    A distribution's own looks in its directory by default; upstream's in /opt/cni/bin, where most networks put theirs.
+    """
+    kept = {path for each in node.drop_ins for path in each.sets}
+    place = _places(_BIN_DIRS, policy)[0]
+    if not node.cni_plugins or policy.install_from == "package" or _is_kept(_BIN_DIRS, kept, policy):
+        return
+    if {*_bin_dirs(policy)} & at(ours, place[:-1]).keys():
+        return
+    value = f'"{node.cni_plugins}"' if place[-1] == "bin_dir" else f'["{node.cni_plugins}"]'
+    yield warning(
+        "cni-plugins-elsewhere",
+        f"the plugins of CNI are in {node.cni_plugins} and not in /opt/cni/bin, where upstream's containerd looks: new "
+        "pods have no network, unless yours puts its own there. To have containerd look where they are, put "
+        f"{spelled(place)} = {value} into the setting containerd_config",
+        "containerd docs/cri/config.md; Debian's patch of that default",
     )
 
 
@@ -148,11 +166,8 @@ def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
     value = value_of(key.value)
     if path == ("imports",):
         return not _within(value, (DROP_INS_GLOB, *policy.containerd_config.get("imports", ())))
-    doubtful = not _effect(path) or _is_printed(path, value)
-    if path in _USUAL:
-        if _within(value, _USUAL[path]) or (key.state == "default" and policy.install_from == "package"):
-            return False
-    elif key.state == "default" or _stays_so(path, value, policy) or (key.state == "unknown" and doubtful):
+    doubtful = path not in _USUAL and (not _effect(path) or _is_printed(path, value))
+    if key.state == "default" or _stays_so(path, value, policy) or (key.state == "unknown" and doubtful):
         return False
     if path in (_BIN_DIR, _BIN_DIRS):
         return not {*_bin_dirs(policy)} & at(ours, _places(path, policy)[0][:-1]).keys()
@@ -167,6 +182,8 @@ def _stays_so(path: Path, value: object, policy: Policy) -> bool:
     if path == _SANDBOX:
         row = PAUSES.get(branch(parse(policy.containerd_version)))
         return row is not None and value == row.image
+    if path in _USUAL:
+        return _within(value, _USUAL[path])
     if path == _CONFIG_PATH:
         return value == ""
     if path == ("disabled_plugins",):  # so is the file of Docker's package: no kubelet could do with that

@@ -363,6 +363,7 @@ _READERS: Mapping[str, Callable[[ByKind], Any]] = {
     "drop_ins": _drop_ins,
     "handlers": _handlers,
     "config_keys": _config_keys,
+    "cni_plugins": one("cni-plugins"),
     "stale_metrics": one("stale-metrics"),
     "snapshots": _snapshots,
     "other_layers": _strings("layers"),
