@@ -112,15 +112,13 @@ def _pause(node: Node, policy: Policy, now: str) -> Iterator[Finding]:
     old, new = (PAUSES.get(branch(parse(each))) if each else None for each in (now, policy.containerd_version))
     if old is None or new is None or old.image == new.image or policy.sandbox_image:
         return
-    usual = [row.image for row in PAUSES.values()]
-    named = [each.path for drop_in in node.drop_ins for each in drop_in.keys]
-    named += [
-        each.path
-        for each in node.config_keys
-        if value_of(each.value) not in (usual if each.state == "unknown" else [old.image])
-    ]
-    if any(path[-2:] == ("pinned_images", "sandbox") for path in named):
+    key = ("pinned_images", "sandbox")
+    if any(each.path[-2:] == key for drop_in in node.drop_ins for each in drop_in.keys):
         return
+    usual = [row.image for row in PAUSES.values()]
+    for each in node.config_keys:
+        if each.path[-2:] == key and value_of(each.value) not in (usual if each.state == "unknown" else [old.image]):
+            return
     yield warning(
         "pause-image-changes",
         f"every new pod begins with {new.image} once containerd goes from {now} to {policy.containerd_version}, and no "

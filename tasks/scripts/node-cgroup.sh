@@ -21,8 +21,10 @@ read_cgroup_driver() {
     record cgroup-driver "$(awk "$cgroup_driver_awk" "$@")"
 }
 
-# Sets $toml to the file that the unit's containerd was started with, as Flatcar's is with one of its own.
+# Sets $toml to the file that the unit's containerd was started with, as Flatcar's is with one of its own. Once: both who
+# ask pay for a process otherwise.
 find_config() {
+    [ -z "${toml-}" ] || return 0
     toml=./etc/containerd/config.toml
     for process in $containerds_run; do
         of_the_service "proc/$process" || continue

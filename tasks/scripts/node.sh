@@ -7,6 +7,7 @@ prepare
 containerd_root=${1#/} kubelet_root=${2#/} verify_digests=$3
 # Set by the connector of images: the machine that this root directory is for. It boots later, on a kernel of its own.
 image=${USERNS_NODE_IMAGE-}
+toml="" # not known yet
 managed="etc/containerd/config.toml etc/systemd/system/containerd.service \
 etc/systemd/system/containerd.service.d/50-userns-node.conf etc/modprobe.d/overlay-metacopy.conf \
 etc/sysctl.d/90-userns-node.conf usr/local/libexec/userns-node/pre-start usr/local/libexec/userns-node/check \

@@ -7,7 +7,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from userns.containerd.config import STATE
-from userns.containerd.extraconfig import CRI, IMAGES, OF_IMAGES, OVERLAY, RUNTIME, STREAMING
+from userns.containerd.extraconfig import (
+    CRI,
+    IMAGES,
+    OF_IMAGES,
+    OF_IMAGES_FROM_CONTAINERD,
+    OVERLAY,
+    RUNTIME,
+    STREAMING,
+)
 from userns.containerd.merge import Path, at, spelled
 from userns.containerd.reserved_keys import value_of
 from userns.findings import Finding, warning
@@ -83,7 +91,7 @@ def lost(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterator[Findin
 
     `ours` is the new config.toml. What a drop-in sets stays.
     """
-    kept = {path for each in node.drop_ins for path in each.sets}
+    kept = _set_by_drop_ins(node)
     gone = [each for each in node.config_keys if not _is_kept(each.path, kept, policy) and _goes(each, policy, ours)]
     if not gone:
         return
@@ -107,12 +115,11 @@ def cni_elsewhere(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterat
 
     A distribution's own looks in its directory by default; upstream's in /opt/cni/bin, where most networks put theirs.
     """
-    kept = {path for each in node.drop_ins for path in each.sets}
+    if not node.cni_plugins or policy.install_from == "package":
+        return
+    if _names_bin_dirs(policy, ours) or _is_kept(_BIN_DIRS, _set_by_drop_ins(node), policy):
+        return
     place = _places(_BIN_DIRS, policy)[0]
-    if not node.cni_plugins or policy.install_from == "package" or _is_kept(_BIN_DIRS, kept, policy):
-        return
-    if {*_bin_dirs(policy)} & at(ours, place[:-1]).keys():
-        return
     value = f'"{node.cni_plugins}"' if place[-1] == "bin_dir" else f'["{node.cni_plugins}"]'
     yield warning(
         "cni-plugins-elsewhere",
@@ -121,6 +128,10 @@ def cni_elsewhere(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterat
         f"{spelled(place)} = {value} into the setting containerd_config",
         "containerd docs/cri/config.md; Debian's patch of that default",
     )
+
+
+def _set_by_drop_ins(node: Node) -> set[Path]:
+    return {path for each in node.drop_ins for path in each.sets}
 
 
 def _is_kept(path: Path, kept: Collection[Path], policy: Policy) -> bool:
@@ -140,6 +151,10 @@ def _bin_dirs(policy: Policy) -> tuple[str, ...]:
     return ("bin_dirs", "bin_dir") if reaches(policy.containerd_version, "2.1") else ("bin_dir",)
 
 
+def _names_bin_dirs(policy: Policy, ours: Mapping[str, Any]) -> bool:
+    return not at(ours, _places(_BIN_DIRS, policy)[0][:-1]).keys().isdisjoint(_bin_dirs(policy))
+
+
 def _cure(paths: Collection[Path], policy: Policy) -> str:
     fixed = [spelled(path) for path in dict.fromkeys(paths) if path in _FIXED]
     or_else = f", or into a drop-in in {DROP_INS}" if policy.config_version > 2 else ""
@@ -157,12 +172,12 @@ def _effect(path: Path) -> str:
 
 def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
     """Whether the new config.toml does without this key, or has another value where ours is told."""
-    path, version = key.path, policy.config_version
+    path = key.path
     if any(path[: len(each)] == each for each in _DECIDED) or (path[0] == "plugins" and not _is_id(path[1:2])):
         return False
     if path[:3] == _HANDLERS:  # a handler that goes as a whole is told as such
-        here = ("plugins", RUNTIME if version > 2 else CRI, *_HANDLERS[1:])
-        return len(path) > 4 and path[3] in at(ours, here) and path[4:] not in _OF_HANDLER
+        here = at(ours, _places(_HANDLERS, policy)[0])
+        return len(path) > 4 and path[3] in here and path[4:] not in _OF_HANDLER
     value = value_of(key.value)
     if path == ("imports",):
         return not _within(value, (DROP_INS_GLOB, *policy.containerd_config.get("imports", ())))
@@ -170,7 +185,7 @@ def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
     if key.state == "default" or _stays_so(path, value, policy) or (key.state == "unknown" and doubtful):
         return False
     if path in (_BIN_DIR, _BIN_DIRS):
-        return not {*_bin_dirs(policy)} & at(ours, _places(path, policy)[0][:-1]).keys()
+        return not _names_bin_dirs(policy, ours)
     written = [each for each in _places(path, policy) if each[-1] in at(ours, each[:-1])]
     if written and path in (_CONFIG_PATH, _SNAPSHOTTER, ("state",)):
         return not _within(value, (at(ours, written[0][:-1])[path[-1]],))
@@ -233,6 +248,6 @@ def _places(path: Path, policy: Policy) -> tuple[Path, ...]:
         return tuple(("plugins", each, *rest) for each in dict.fromkeys((plugin, IMAGES, RUNTIME, CRI)))
     if path == _SANDBOX:
         rest = ("sandbox_image",)
-    elif rest[0] in ("snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"):
+    elif rest[0] in OF_IMAGES_FROM_CONTAINERD:
         rest = ("containerd", *rest)
     return (("plugins", CRI, *rest),)
