@@ -32,6 +32,10 @@ done
 # start containers in user namespaces all the same.
 _ENVIRONMENT = "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"
 
+# A user namespace in a node may mount its own /proc and /sys only where whole ones can be seen, and nspawn covers parts
+# of them. That of Debian 12 leaves the machine's under the node's root, out of sight; later ones leave nothing there.
+_WHOLE = [f"--bind=/{name}:/run/lab/{name}:norbind" for name in ("proc", "sys")]
+
 
 class LabNode(Machine):
     """One node. `root` is its file system as the machine sees it; a reboot keeps it, `stop` removes it."""
@@ -62,7 +66,7 @@ class LabNode(Machine):
         group_inside = Path("/sys/fs/cgroup", self.lab.cgroup.name, self.name)
         flags = ["--quiet", "--boot", f"--directory={self.root}", f"--machine={self.name}", "--console=pipe"]
         flags += ["--register=no", "--keep-unit", f"--network-namespace-path=/run/netns/{self.name}"]
-        flags += ["--capability=all", "--system-call-filter=@known", "--bind-ro=/sys/module"]
+        flags += ["--capability=all", "--system-call-filter=@known", "--bind-ro=/sys/module", *_WHOLE]
         flags += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
         self._process = self.lab.start(
             ["env", _ENVIRONMENT, "sh", "-c", _BOOT, "boot", group_inside, *flags], self.console, Path("/")
