@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ __all__ = ["Locks", "process"]
 
 # struct flock, of 64 bits: type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
+_PROC = Path("/proc")
 
 
 class Locks:
@@ -28,6 +30,8 @@ class Locks:
     def __init__(self, path: Path, mode: int | None) -> None:
         """The file is made with this mode; None: it is only looked at."""
         self._file = -1
+        if not hasattr(fcntl, "F_OFD_SETLK"):  # Linux has them
+            return
         with suppress(OSError):
             self._file = os.open(path, os.O_RDONLY if mode is None else os.O_RDWR | os.O_CREAT, mode or 0)
 
@@ -66,7 +70,16 @@ def _lock(run: int) -> bytes:
 def process(pid: int) -> str:
     """What tells a process from any other that ever had its number: the number, and when it began."""
     try:
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        began = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
-        return f"{pid} gone"
+        began = _asked(pid) or "gone"
     return f"{pid} {began}"
+
+
+def _asked(pid: int) -> str:
+    """As ps has it, to the second: on macOS there is no /proc."""
+    with suppress(OSError):
+        ps = ["ps", "-o", "lstart=", "-p", str(pid)]
+        done = subprocess.run(ps, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    return ""

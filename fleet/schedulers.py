@@ -76,7 +76,7 @@ def _cluster(scheduler: str, settings: Settings, say: Callable[[str], None], sta
         from distributed import LocalCluster
 
         # Its workers are threads of ours: what needs a core are pyinfra's processes, of which each worker has one.
-        cores = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         address = stack.enter_context(
             LocalCluster(n_workers=cores, threads_per_worker=1, processes=False, dashboard_address=None)
         )

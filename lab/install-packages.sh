@@ -58,6 +58,8 @@ nodes | vms | tests)
         need gpg gpg
         need gpg-agent gpg-agent
         need gpgconf gpgconf
+        # Processes, for whoever asks as one has to where there is no /proc.
+        need ps procps
         # Signed repositories, and nodes that pull from them.
         need git git
         # The operator's own kubectl, which drains nodes, against a server of the test's own.

@@ -68,9 +68,10 @@ _SECCOMP, _FILTER, _NUMBER, _ARCHITECTURE = 22, 2, 0, 4
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+if sys.platform == "linux":  # a controller that is none imports this module, too
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+    _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
 class EnterError(Exception):

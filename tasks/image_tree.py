@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ def refuse_epoch(epoch: str) -> None:
 
 def refuse_unfit(root: str, named: str) -> None:
     """Raise ConnectError where `root`, given as `named`, cannot be baked; the message says what to do instead."""
+    if sys.platform != "linux":
+        raise ConnectError(f"{named}: images are baked on Linux, and this is {sys.platform}")
     if os.geteuid() != 0:
         raise ConnectError(f"{named}: images are baked by root, and this is user {os.geteuid()}: run pyinfra as root")
     if not os.path.lexists(root):
