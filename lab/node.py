@@ -34,7 +34,7 @@ _ENVIRONMENT = "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"
 
 # A user namespace in a node may mount its own /proc and /sys only where whole ones can be seen, and nspawn covers parts
 # of them. That of Debian 12 leaves the machine's under the node's root, out of sight; later ones leave nothing there.
-_WHOLE = [f"--bind=/{name}:/run/lab/{name}:norbind" for name in ("proc", "sys")]
+_WHOLE = [f"--bind=/{name}:/lab/{name}:norbind" for name in ("proc", "sys")]
 
 
 class LabNode(Machine):
