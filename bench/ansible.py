@@ -39,7 +39,7 @@ interpreter_python = /usr/bin/python3
 
 [ssh_connection]
 pipelining = true
-ssh_args = -F none -o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile={known_hosts} -o LogLevel=ERROR
+ssh_args = -F none -o ControlMaster=auto -o ControlPersist=60s -o 'UserKnownHostsFile="{known_hosts}"' -o LogLevel=ERROR
 control_path_dir = {connections}
 """
 

@@ -23,7 +23,8 @@ def command(lab: Path, address: str, words: str = "", more: Sequence[str] = ()) 
 
     `more` are further flags.
     """
-    options = ["BatchMode=yes", f"UserKnownHostsFile={known_hosts(lab)}", "LogLevel=ERROR", "ConnectTimeout=60"]
+    # In quotes: ssh takes a space for the end of a name.
+    options = ["BatchMode=yes", f'UserKnownHostsFile="{known_hosts(lab)}"', "LogLevel=ERROR", "ConnectTimeout=60"]
     # Who was rebooted in the middle of a command says so only when asked; who is merely slow gets ten minutes.
     options += ["ServerAliveInterval=10", "ServerAliveCountMax=60"]
     flags = [word for option in options for word in ("-o", option)]
