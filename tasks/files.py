@@ -32,6 +32,25 @@ def base64(text: str) -> str:
     return b64encode(text.encode()).decode()
 
 
+# A login shell reads each command before sh does. To a csh a quotation ends with its line, and each further line of a
+# script would be a command; fish drops a backslash from every two, quoted or not. Neither gets beyond these lines: csh
+# has a variable `shell`, and `$?shell` is 1 where it is set; elsewhere that is an exit status with a word behind it.
+# (csh's own `exit` goes on with the next line.)
+_SAY = "echo userns-node: the login shell of this user is {shell}, and has to be a POSIX one such as sh or bash >&2"
+_POSIX = f"""
+test $?shell = 1 && exec sh -c "{_SAY.format(shell="a csh")}; exit 97"
+case '\\\\' in
+??) ;;
+*) {_SAY.format(shell="fish")}; exit 97 ;;
+esac
+"""
+
+
+def for_sh(text: str) -> str:
+    """A script, to be quoted as the argument of `sh -c`, that no login shell but a POSIX one begins to run."""
+    return _POSIX + text
+
+
 def run(name: str, *arguments: str | HiddenValue, parts: Sequence[str] = (), stdin: str | None = None) -> StringCommand:
     """The command that runs `tasks/scripts/NAME`, with other `parts` of it first, on a node with quoted arguments.
 
@@ -39,7 +58,7 @@ def run(name: str, *arguments: str | HiddenValue, parts: Sequence[str] = (), std
     the script's name in the place of its text. `stdin` is for what may be secret: all users of a node can read the
     arguments of its processes, and pyinfra prints a stdin nowhere. (It ends it with a line end and closes it.)
     """
-    text = HiddenValue("".join(script(each) for each in (*parts, name)), name)
+    text = HiddenValue(for_sh("".join(script(each) for each in (*parts, name))), name)
     words = ("sh", "-c", QuoteString(text), name, *(QuoteString(each) for each in arguments))
     if stdin is None:
         return StringCommand(*words)

@@ -15,7 +15,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.context import ctx_host, host
 
-from tasks.files import script
+from tasks.files import for_sh, script
 from userns import node, reading
 from userns.reading.records import ReadingError
 from userns.settings import DEFAULTS
@@ -42,7 +42,7 @@ def text() -> str:
     Without its comments and indentation, a third of it: each connection would carry them, and each node's shell read
     them. No string of the scripts goes on over a line whose blanks at the beginning count.
     """
-    return _COMMENTS.sub("", "".join(script(name) for name in PARTS))
+    return for_sh(_COMMENTS.sub("", "".join(script(name) for name in PARTS)))
 
 
 def _root(data: Mapping[str, object], setting: str) -> str:

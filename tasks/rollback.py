@@ -20,7 +20,7 @@ from pyinfra.context import ctx_host, ctx_state
 
 from tasks import operations
 from tasks.containerd import CHANGE_SECONDS
-from tasks.files import script
+from tasks.files import for_sh, script
 from tasks.node import READ_SECONDS
 from tasks.refusal import contained, refuse
 from tasks.stage import Stage
@@ -36,7 +36,7 @@ class KeptSets(FactBase[rollback.Kept]):
 
     def command(self) -> StringCommand:
         """The script, which travels inside the command."""
-        text = HiddenValue("".join(script(name) for name in PARTS), "sets.sh")
+        text = HiddenValue(for_sh("".join(script(name) for name in PARTS)), "sets.sh")
         return StringCommand("sh", "-c", QuoteString(text), "sets.sh")
 
     def process(self, output: Iterable[str]) -> rollback.Kept:
