@@ -25,7 +25,8 @@ from userns.settings import SETTINGS, mask
 
 __all__ = ["main"]
 
-_LEFT_OUT = {"containerd_config", "release_url"}
+_URLS = {"release_url", "release_proxy"}
+_LEFT_OUT = {"containerd_config", *_URLS}
 
 
 def main(inventory: str) -> int:
@@ -58,7 +59,7 @@ def _ours(data: Mapping[str, object]) -> dict[str, object]:
         elif (ours := meant(name)) == "containerd_config":
             found[name] = None  # the refusal does not show it
         elif ours:
-            found[name] = mask(str(value)) if ours == "release_url" else _plain(value)
+            found[name] = mask(str(value)) if ours in _URLS else _plain(value)
     return found
 
 

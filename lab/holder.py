@@ -13,6 +13,9 @@ import subprocess
 
 from lab.network import BRIDGE, CONTROLLER, PREFIX
 
+# Where the lab has a /proc and a /sys of which nothing is covered.
+WHOLE = "/run/lab"
+
 
 def run(*command: str) -> None:
     """Run a command that has to work."""
@@ -24,6 +27,10 @@ def set_up() -> None:
     # Network namespaces and nspawn's own state are files under /run: the machine's must not get any.
     run("mount", "-t", "tmpfs", "-o", "mode=755", "lab", "/run")
     os.makedirs("/run/netns")
+    # Mounted anew: on a machine that is a container itself, parts of its own are covered. lab.node says what for.
+    for name, type in (("proc", "proc"), ("sys", "sysfs")):
+        os.makedirs(f"{WHOLE}/{name}")
+        run("mount", "-t", type, type, f"{WHOLE}/{name}")
     # A machine without systemd may show version 1 or a mixture; systemd in the nodes wants version 2 alone.
     if not os.path.exists("/sys/fs/cgroup/cgroup.procs"):
         run("umount", "-l", "/sys/fs/cgroup")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lab import base, cgroups, network
 from lab.errors import LabError
+from lab.holder import WHOLE
 from lab.machine import Machine
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _ENVIRONMENT = "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"
 
 # A user namespace in a node may mount its own /proc and /sys only where whole ones can be seen, and nspawn covers parts
 # of them. That of Debian 12 leaves the machine's under the node's root, out of sight; later ones leave nothing there.
-_WHOLE = [f"--bind=/{name}:/lab/{name}:norbind" for name in ("proc", "sys")]
+_WHOLE = [f"--bind={WHOLE}/{name}:/lab/{name}:norbind" for name in ("proc", "sys")]
 
 
 class LabNode(Machine):

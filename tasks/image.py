@@ -64,17 +64,19 @@ class BuildHostCommand(PyinfraCommand):
 
 
 @operation()
-def fetch(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> Generator[BuildHostCommand, None, None]:
+def fetch(
+    stage: str, url: str, sha256: str, programs: Mapping[str, str], proxy: str | None = None
+) -> Generator[BuildHostCommand, None, None]:
     """Fetch a release asset on the build host, verified as on a node, and push its programs into the image's stage."""
-    yield BuildHostCommand(_fetch_and_push, stage, url, sha256, programs)
+    yield BuildHostCommand(_fetch_and_push, stage, url, sha256, programs, proxy)
 
 
-def _fetch_and_push(stage: str, url: str, sha256: str, programs: Mapping[str, str]) -> None:
+def _fetch_and_push(stage: str, url: str, sha256: str, programs: Mapping[str, str], proxy: str | None) -> None:
     connector, directory = _connector(), QuoteString(stage)
     try:
         with _fetching:
             if sha256 not in _downloads:
-                _downloads[sha256] = _fetch(connector, url, sha256, programs)
+                _downloads[sha256] = _fetch(connector, url, sha256, programs, proxy)
         made, output = connector.run_shell_command(StringCommand("umask", "077", "&&", "mkdir", "-p", directory))
         if not made:
             raise OSError(output.stderr)
@@ -93,13 +95,13 @@ def _abandon(connector: ImageConnector, stage: str) -> None:
     connector.run_shell_command(StringCommand("rm", "-rf", QuoteString(stage), "&&", "rmdir", staged, state))
 
 
-def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[str, str]) -> Path:
+def _fetch(connector: ImageConnector, url: str, sha256: str, programs: Mapping[str, str], proxy: str | None) -> Path:
     home = TemporaryDirectory(prefix="userns-node-")
     atexit.register(home.cleanup)
     into = Path(home.name) / "fetched" / sha256
     members = [f"{member}={name}" for member, name in programs.items()]
     command = run("fetch.sh", str(into), mask(hidden(url)), sha256, *members, parts=operations.UNPACK)
-    fetched, output = connector.local.run_shell_command(command, _stdin=url)
+    fetched, output = connector.local.run_shell_command(command, _stdin=operations.asked(url, proxy))
     if not fetched:
         raise PyinfraError("on this build host: " + "\n".join(dict.fromkeys(output.stderr_lines)))
     return into

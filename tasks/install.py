@@ -49,6 +49,7 @@ def _stage_artifact(stage: Stage, artifact: InstallArtifact, plan: Plan) -> None
             url=artifact.url,
             sha256=artifact.sha256,
             programs=names,
+            proxy=plan.policy.release_proxy,
         )
         return
     bundle = settings.bundle(plan.policy)

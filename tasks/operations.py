@@ -26,13 +26,20 @@ ACTIVATION = ("previous.sh", "record.sh", "running.sh", "rollback.sh", "swap.sh"
 
 
 @operation()
-def fetch(stage: str, url: str, sha256: str, programs: dict[str, str]) -> Generator[StringCommand, None, None]:
+def fetch(
+    stage: str, url: str, sha256: str, programs: dict[str, str], proxy: str | None = None
+) -> Generator[StringCommand, None, None]:
     """Download a release asset into the stage, verified before it is unpacked.
 
     `programs` maps a member of the archive (empty: the asset itself) to its name in the stage.
     """
     members = (f"{member}={name}" for member, name in programs.items())
-    yield run("fetch.sh", stage, mask(hidden(url)), sha256, *members, parts=UNPACK, stdin=url)
+    yield run("fetch.sh", stage, mask(hidden(url)), sha256, *members, parts=UNPACK, stdin=asked(url, proxy))
+
+
+def asked(url: str, proxy: str | None) -> str:
+    """What fetch.sh reads: the URL, and the proxy's where it goes through one. Both may hold passwords."""
+    return f"{url}\n{proxy}" if proxy else url
 
 
 @operation()

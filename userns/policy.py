@@ -48,6 +48,7 @@ class Policy(BaseModel):
     default_runtime: Literal["runc", "crun"]
     install_from: Literal["release", "package", "bundle"]
     release_url: str = Field(repr=False)
+    release_proxy: str | None = Field(repr=False)
     artifact_lock: str
     artifact_bundle: str | None
     snapshotter: str
@@ -93,7 +94,9 @@ class Policy(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Every setting as a JSON value, secrets masked."""
         shown = without(self.containerd_config, self.secrets)
-        return self.model_dump(mode="json") | {"release_url": self.safe_release_url, "containerd_config": shown}
+        proxy = self.release_proxy and mask(hide(self.release_proxy, self.secrets))
+        safe = {"release_url": self.safe_release_url, "release_proxy": proxy, "containerd_config": shown}
+        return self.model_dump(mode="json") | safe
 
 
 def artifact_lock_path(data: Mapping[str, object]) -> str:

@@ -28,7 +28,7 @@ NAMES = re.compile(
 # In a table of such a name, too, this is none.
 _OPEN = re.compile(r"user(_?name)?", re.I)
 # The settings that may hold secrets, and pyinfra's own data that does.
-_OURS = ("containerd_config", "release_url")
+_OURS = ("containerd_config", "release_url", "release_proxy")
 _PYINFRAS = ("ssh_password", "ssh_key_password", "_sudo_password", "_su_password")
 _USERINFO = re.compile(r"://([^\s\"'<>/]*)@")
 # What is only said to be a secret by its name is looked for from this length on: a shorter one (`true`, `none`) is
@@ -38,7 +38,8 @@ _LONG = 5
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A text that is never shown. `containerd_config` takes it for any value in it, `release_url` as the whole URL.
+    """A text that is never shown. `containerd_config` takes it for any value in it, `release_url` and
+    `release_proxy` as the whole URL.
 
     Raises TypeError where it is no text, or an empty one.
     """

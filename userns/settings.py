@@ -49,6 +49,11 @@ SETTINGS: Mapping[str, Setting] = {
     "release_url": Setting(
         "https://github.com", values.url, "an http or https URL, the base of a mirror that keeps the upstream paths"
     ),
+    "release_proxy": Setting(
+        None,
+        optional(values.proxy),
+        'the URL of an HTTP proxy such as "http://proxy.example.internal:3128", or None',
+    ),
     "artifact_lock": Setting(
         "artifacts/lock.toml", values.text, "the path of a lock file on the controller, absolute or from here"
     ),
@@ -132,7 +137,7 @@ def mask(url: str) -> str:
 def _shown(setting: str, value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
         value = without(value, ())  # a slip of containerd_config is shown
-    if isinstance(value, str) and ("://" in value or setting == "release_url"):
+    if isinstance(value, str) and ("://" in value or setting in ("release_url", "release_proxy")):
         value = mask(value)
     try:
         return _SHORT.repr(value)

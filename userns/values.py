@@ -129,7 +129,9 @@ def kubernetes(oldest: str) -> Reader:
 def text(value: object) -> str:
     """Printable text that is not empty."""
     if isinstance(value, Secret):
-        raise ValueError("it is a Secret, which only containerd_config and release_url take: write it as plain text")
+        raise ValueError(
+            "it is a Secret, which only containerd_config, release_url and release_proxy take: write it as plain text"
+        )
     if not isinstance(value, str):
         raise ValueError(_not("a string", value))
     if not value.strip():
@@ -181,8 +183,16 @@ def url(value: object) -> str:
     if parts.scheme not in {"http", "https"} or not host or "@" in parts.path:
         raise ValueError("it is not an http or https URL with a host")
     if "?" in base or "#" in base or " " in base or not base.isascii():
-        raise ValueError("it must be the plain base of a mirror: no query, no fragment, no space")
+        raise ValueError("it must be a plain one: no query, no fragment, no space")
     return base.rstrip("/")
+
+
+def proxy(value: object) -> str:
+    """The http(s) URL of a proxy."""
+    base = url(value)
+    if urlsplit(base).path:
+        raise ValueError("a proxy is a host and a port, and has no path")
+    return base
 
 
 def image(value: object) -> str:

@@ -1,6 +1,6 @@
 # fetch.sh STAGE SHOWN SHA256 MEMBER=NAME… : download one release asset, verify it, and lay its programs into STAGE.
-# Follows unpack.sh in one text. The URL is the line on stdin: it may hold a mirror's password, and whoever is on a node
-# can read the arguments of all its processes. SHOWN is the URL for people.
+# Follows unpack.sh in one text. The URL is the line on stdin, and a second one is that of a proxy: they may hold
+# passwords, and whoever is on a node can read the arguments of all its processes. SHOWN is the URL for people.
 at_end() { :; }
 open_stage "$1" "$3"
 show=$2
@@ -9,6 +9,10 @@ IFS= read -r url || {
     echo "the URL did not arrive: a login script of this user (.profile) reads standard input" >&2
     exit 1
 }
+if IFS= read -r proxy && [ -n "$proxy" ]; then
+    export http_proxy="$proxy" https_proxy="$proxy" no_proxy=
+    unset HTTPS_PROXY NO_PROXY ALL_PROXY all_proxy
+fi
 
 fail() {
     echo "could not download $show" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_proven_nodes_are_told_how_to_go_on(tmp_path: Path) -> None:
     made.add("done", nodes.converged())
     run = made.deploy("-y")
     assert "    kubectl label --overwrite node @fake/a @fake/b userns-node/tier=idmapped\n" in run.stderr
-    assert f"    kubectl apply -f {REPO}/templates/test-pod.yaml\n" in run.stderr
+    assert f"    kubectl apply -f {shlex.quote(f'{REPO}/templates/test-pod.yaml')}\n" in run.stderr
     assert "hostUsers: false" in run.stderr
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tasks.node import text
-from tests.deploy.node_trees import PROBE, TMPFS, Tree, link, private, probe, run
+from tests.deploy.node_trees import QUOTED_PROBE, TMPFS, Tree, link, private, probe, run
 from userns.reading import read
 
 PERL = text().partition("probe_perl='")[2].partition("\n'\n")[0]
@@ -107,7 +107,7 @@ def test_a_probe_that_is_killed_leaves_nothing(tmp_path: Path, group: bool) -> N
 )
 def test_nor_does_one_without_perl(tmp_path: Path, end: Callable[[int, int], None], signalled: signal.Signals) -> None:
     questions = " ".join(["overlay", "overlay", shlex.quote(str(tmp_path))] * 5)
-    script = f'. {PROBE}; have() {{ [ "$1" != perl ]; }}; probe "$(uname -m)" no {questions}'
+    script = f'. {QUOTED_PROBE}; have() {{ [ "$1" != perl ]; }}; probe "$(uname -m)" no {questions}'
     caught = tried = 0
     while tried < 20 or (caught <= 5 and tried < 200):
         tried += 1
@@ -223,10 +223,10 @@ def without_overlay(tmp_path: Path, loaded: bool) -> list[str]:
 @pytest.mark.usefixtures("no_trace")
 @pytest.mark.parametrize("perl", [True, False])
 def test_a_module_that_the_probe_loads_is_unloaded_again(tmp_path: Path, perl: bool) -> None:
-    call = f'. {PROBE}; probe "$(uname -m)" yes {" ".join(OVERLAY)}'
+    call = f'. {QUOTED_PROBE}; probe "$(uname -m)" yes {" ".join(OVERLAY)}'
     if not perl:
         call = f"have() {{ [ $1 != perl ] && command -v $1 >/dev/null; }}; {call}".replace(
-            f". {PROBE}", f'eval "$(grep -v "^have()" {PROBE})"'
+            f". {QUOTED_PROBE}", f'eval "$(grep -v "^have()" {QUOTED_PROBE})"'
         )
     subprocess.run([*without_overlay(tmp_path, loaded=True), "sh", "-c", call], check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "told").read_text().splitlines() == ["-q overlay", "-q -r overlay"]

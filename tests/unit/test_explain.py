@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_what_was_read_of_other_directories_decides_nothing(capsys: pytest.Captu
 
 
 def test_a_reader_that_has_read_enough_is_no_trouble(fact: Path) -> None:
-    command = f"{sys.executable} -m userns explain {fact} | head -n 1; true"
+    command = f"{shlex.quote(sys.executable)} -m userns explain {fact} | head -n 1; true"
     done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 

@@ -249,7 +249,7 @@ def test_the_units_are_well(tmp_path: Path) -> None:
     for name in ("userns-node-pull.service", "userns-node-pull.timer"):
         text = (PULL / name).read_text()
         # systemd-analyze looks whether the program is there.
-        (tmp_path / name).write_text(text.replace("/usr/local/sbin/userns-node-pull", str(SCRIPT)))
+        (tmp_path / name).write_text(text.replace("/usr/local/sbin/userns-node-pull", f'"{SCRIPT}"'))
     units = [str(tmp_path / "userns-node-pull.service"), str(tmp_path / "userns-node-pull.timer")]
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False

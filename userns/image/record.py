@@ -17,8 +17,8 @@ from userns.releases import ARCHITECTURES
 
 __all__ = ["text"]
 
-# Paths of the build host. Of containerd_config only the names of its tables are told: its values may be passwords.
-_NOT_TOLD = ("artifact_lock", "artifact_bundle", "containerd_config")
+# Paths of the build host, and its proxy. Of containerd_config the names of its tables alone: values may be passwords.
+_NOT_TOLD = ("artifact_lock", "artifact_bundle", "containerd_config", "release_proxy")
 
 
 def text(node: Node, policy: Policy, ready: Readiness, findings: Iterable[Finding]) -> str:
