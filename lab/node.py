@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from lab.world import Lab
 
 # nspawn exits with 133 where the container asked for a reboot (because of --keep-unit): start it again. Each boot gets
-# a cgroup of its own, as one that has handed its controllers down to children takes no process any more.
+# a cgroup of its own, as one that has handed its controllers down to children takes no process any more. From systemd
+# 257 on, nspawn has a mount for each container, and boots none whose mount is there: where its power was cut, it is.
 _BOOT = """
 node=$1; shift
 boot=1
 while mkdir "$node/boot$boot"; do
+    umount "/run/systemd/nspawn/unix-export/${node##*/}" 2>/dev/null
     sh -c 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"' sh "$node/boot$boot" systemd-nspawn "$@"
     status=$?
     [ $status = 133 ] || exit $status
