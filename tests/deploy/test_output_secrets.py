@@ -12,9 +12,10 @@ from tests import nodes
 from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, TEXT, Fleet, answered, pyinfra
 from userns import paths
 
-MIRROR, REGISTRY, OLD = "mirr0r-pa55word", "reg1stry-pa55word", "0ld-pa55word"
+MIRROR, PROXY, REGISTRY, OLD = "mirr0r-pa55word", "pr0xy-pa55word", "reg1stry-pa55word", "0ld-pa55word"
 SECRETS: dict[str, Any] = {
     "release_url": f"https://user:{MIRROR}@mirror.example/github",
+    "release_proxy": f"http://user:{PROXY}@proxy.example:3128",
     "containerd_config": {
         "plugins": {
             "io.containerd.cri.v1.images": {"registry": {"configs": {"r.example": {"auth": {"password": REGISTRY}}}}}
@@ -53,7 +54,7 @@ def secretive(directory: Path, **answers: object) -> Fleet:
 def test_no_option_shows_a_secret(tmp_path: Path, options: list[str]) -> None:
     run = secretive(tmp_path).deploy(*options)
     assert "drifted" in run.text
-    for secret in (MIRROR, REGISTRY, OLD):
+    for secret in (MIRROR, PROXY, REGISTRY, OLD):
         assert secret not in run.text
         assert b64encode(secret.encode()).decode()[1:-4] not in run.text
 
@@ -81,7 +82,7 @@ def test_debug_masks_what_pyinfra_logs_of_the_data_of_groups(tmp_path: Path) -> 
 def test_nor_does_a_failure(tmp_path: Path, script: str) -> None:
     run = secretive(tmp_path, **{script: {"success": False, "stderr": "could not"}}).deploy("-y", "-vv")
     assert run.code == 1
-    for secret in (MIRROR, REGISTRY, OLD):
+    for secret in (MIRROR, PROXY, REGISTRY, OLD):
         assert secret not in run.text
 
 

@@ -234,6 +234,45 @@ def test_a_wrong_password_is_told_without_it(programs: Programs, mirror: str, tm
     assert "hunter2" not in done.stderr + programs.arguments
 
 
+class Proxy(BaseHTTPRequestHandler):
+    """A proxy that asks for a password, and has the asset of a mirror whose name nobody else knows."""
+
+    URL = "http://mirror.example.invalid/runc"
+
+    def do_GET(self) -> None:
+        may = self.headers.get("Proxy-Authorization") == f"Basic {b64encode(f'ops:{PASSWORD}'.encode()).decode()}"
+        self.send_response(200 if may and self.path == self.URL else 407)
+        self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
+        self.send_header("Content-Length", str(len(ASSET)))
+        self.end_headers()
+        self.wfile.write(ASSET)
+
+    def log_message(self, *_: object) -> None:
+        """Not on this test's stderr."""
+
+
+def test_a_proxy_is_asked_whatever_the_environment_says_and_its_password_is_no_argument(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    shell = ("env", "no_proxy=*", "NO_PROXY=*", "ALL_PROXY=http://127.0.0.1:9", program("sh"))
+    try:
+        asked = f"{Proxy.URL}\nhttp://ops:{QUOTED}@127.0.0.1:{server.server_port}"
+        done = fetch(programs, tmp_path / "stage", asked, Proxy.URL, shell=shell)
+        wrong = fetch(programs, tmp_path / "2", asked.replace("//ops:", "//ops:hunter2"), Proxy.URL, shell=shell)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert (done.returncode, (tmp_path / "stage" / "runc").read_bytes()) == (0, ASSET), done.stderr
+    assert wrong.returncode == 1
+    assert "hunter2" not in done.stderr + done.stdout + wrong.stderr + wrong.stdout + programs.arguments
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.mark.parametrize("download", ["curl", "wget"])
 def test_a_mirror_that_restarts_is_waited_for(download: str, tmp_path: Path) -> None:
     programs = Programs(tmp_path, download)

@@ -22,6 +22,7 @@ CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/userns-node"
 # A registry's password, found by its name; one that only its wrapper tells of; a mirror's; and what follows the first.
 PASSWORD, WRAPPED, MIRROR, NEXT = "c4nary-by-name", "c4nary-wrapped-\"it's\\", "c4nary-of-mirror", "c4nary-next"
+PROXY = "c4nary-of-proxy"
 CANARY = "c4nary"
 
 
@@ -58,7 +59,9 @@ def spellings(value: str) -> list[str]:
     return found
 
 
-SPELLINGS = [each for value in (PASSWORD, WRAPPED, MIRROR, NEXT, CANARY) for each in spellings(value) if len(each) > 5]
+SPELLINGS = [
+    each for value in (PASSWORD, WRAPPED, MIRROR, PROXY, NEXT, CANARY) for each in spellings(value) if len(each) > 5
+]
 
 # Run as nobody: the arguments of each process, once, and what can be read of the places where files come and go.
 WATCH = r"""
@@ -141,10 +144,12 @@ class Told:
 
 @pytest.fixture(scope="module")
 def told(lab: Lab, mirror: Mirror, _releases: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    url = _releases.url.replace("://", f"://robot:{MIRROR}@")
-    operator = Operator(
-        lab, tmp_path_factory.mktemp("secrets"), release_url=secret(url), artifact_lock=str(mirror.lock)
-    )
+    # A mirror that only the proxy can reach: the lab's server answers for it.
+    urls = {
+        "release_url": secret(f"http://robot:{MIRROR}@mirror.lab.invalid"),
+        "release_proxy": secret(_releases.url.replace("://", f"://ops:{PROXY}@")),
+    }
+    operator = Operator(lab, tmp_path_factory.mktemp("secrets"), artifact_lock=str(mirror.lock), **urls)
     node = lab.node("secretive")
 
     def run(password: str, *flags: str, **settings: Any) -> Run:
@@ -218,7 +223,7 @@ def test_a_change_of_a_secret_is_told_as_a_change(told: Told) -> None:
     assert any(line.startswith("+password") for line in said)
 
 
-def test_the_mirror_served_what_was_asked_for_with_its_password(told: Told, mirror: Mirror) -> None:
+def test_the_mirror_served_what_was_asked_for_through_the_proxy(told: Told, mirror: Mirror) -> None:
     assert set(told.fetched) == {mirror.asset("containerd").path, mirror.asset("runc").path}
 
 

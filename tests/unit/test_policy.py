@@ -106,6 +106,8 @@ def test_the_local_inventory_is_this_machine() -> None:
         ("slow_chown", False, False),
         ("overlay_metacopy", "auto", "auto"),
         ("release_url", "http://mirror.example.internal:8080/gh/", "http://mirror.example.internal:8080/gh"),
+        ("release_proxy", "http://proxy.example.internal:3128/", "http://proxy.example.internal:3128"),
+        ("release_proxy", None, None),
         ("containerd_root", "/data/container images", "/data/container images"),
         ("kubelet_root", "/data/it's $HOME", "/data/it's $HOME"),
         ("sandbox_image", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10"),
@@ -151,6 +153,10 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("release_url", "https://m:port/", "it is not a URL"),
         ("release_url", "https://m/\n", "control character"),
         ("release_url", "https://m/?a=b", "no query"),
+        ("release_proxy", "proxy.example.internal:3128", "it is not an http or https URL"),
+        ("release_proxy", "socks5://proxy.example.internal", "it is not an http or https URL"),
+        ("release_proxy", "http://proxy.example.internal/gh", "has no path"),
+        ("release_proxy", "None", "it is text and not None"),
         ("artifact_lock", "", "it is empty"),
         ("snapshotter", "over layfs", "not the id of a snapshotter"),
         ("slow_chown", "yes", 'Allowed: "auto", True or False'),
@@ -340,9 +346,9 @@ def test_a_mirrors_password_is_in_no_text_that_people_see() -> None:
     "url",
     ["ftp://u:hunter2@m/", "u:hunter2@m", "https://u:hunt/hunter2@m", "https://u@h:hunter2@", "https://m/?k=hunter2"],
 )
-@pytest.mark.parametrize("name", ["release_url", "relase_url"])
+@pytest.mark.parametrize("name", ["release_url", "relase_url", "release_proxy", "relase_proxy"])
 def test_a_refused_url_does_not_show_its_password(url: str, name: str) -> None:
-    if name == "release_url" or "://" in url:
+    if name.startswith("release_") or "://" in url:
         assert "hunter2" not in "\n".join(str(problem) for problem in refusals({name: url}))
 
 

@@ -19,6 +19,7 @@ from userns.secret import SHOWN, Secret, forms, hide, texts, without
 
 LOCK = Lock.parse((Path(__file__).parents[2] / "artifacts" / "lock.toml").read_text())
 CANARY = "hunter2-of-the-robot"
+PROXY = "pr0xy-pa55word"
 IMAGES = "io.containerd.cri.v1.images"
 
 
@@ -63,26 +64,29 @@ def test_it_takes_a_text(value: Any) -> None:
 # --- in settings -----------------------------------------------------------------------------------------------------
 
 
-def test_the_two_settings_that_take_one_get_its_value() -> None:
+def test_the_settings_that_take_one_get_its_value() -> None:
     policy = load(
         {
+            "release_proxy": Secret(f"http://robot:{CANARY}@proxy.example:3128/"),
             "release_url": Secret(f"https://robot:{CANARY}@mirror.example/gh/"),
             "containerd_config": {"x": Secret(CANARY), "list": [Secret("a"), {"b": Secret("c")}]},
         },
         LOCK,
     )
     assert policy.url(LOCK.asset("runc", "1.4.3", "amd64")).startswith(f"https://robot:{CANARY}@mirror.example/gh/")
+    assert policy.release_proxy == f"http://robot:{CANARY}@proxy.example:3128"
     assert policy.containerd_config == {"x": CANARY, "list": ["a", {"b": "c"}]}
 
 
 def test_a_policy_shows_none_of_them() -> None:
     config = {"env": [Secret("neutral-name-secret")], **registry({"username": "robot", "password": CANARY})}
-    policy = load({"release_url": Secret("https://m.example/s3cr3t-path"), "containerd_config": config}, LOCK)
+    urls = {"release_url": Secret("https://m.example/s3cr3t-path"), "release_proxy": f"http://p:{PROXY}@p.example:3128"}
+    policy = load({**urls, "containerd_config": config}, LOCK)
     shown = f"{policy!r} {policy} {json.dumps(policy.to_json())} {policy.safe_release_url}"
-    for secret in (CANARY, "neutral-name-secret", "s3cr3t-path"):
+    for secret in (CANARY, "neutral-name-secret", "s3cr3t-path", PROXY):
         assert secret not in shown
     assert '"username": "robot"' in shown
-    assert set(policy.secrets) == {CANARY, "neutral-name-secret", "https://m.example/s3cr3t-path"}
+    assert set(policy.secrets) == {CANARY, "neutral-name-secret", "https://m.example/s3cr3t-path", PROXY}
 
 
 @pytest.mark.parametrize("url", ["https://m.example/s3cr3t/", "https://robot:pw@m.example/s3cr3t"])
@@ -95,7 +99,7 @@ def test_a_wrapped_url_is_shown_nowhere_whatever_else_in_it_is_masked(url: str) 
 @pytest.mark.parametrize("setting", ["containerd_root", "sandbox_image", "snapshotter", "artifact_lock"])
 def test_another_setting_takes_none(setting: str) -> None:
     said = refusal(**{setting: Secret(CANARY)})
-    assert "only containerd_config and release_url take" in said
+    assert "only containerd_config, release_url and release_proxy take" in said
     assert CANARY not in said
 
 
