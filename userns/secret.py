@@ -27,8 +27,9 @@ NAMES = re.compile(
 )
 # In a table of such a name, too, this is none.
 _OPEN = re.compile(r"user(_?name)?", re.I)
-# The settings that may hold secrets, and pyinfra's own data that does.
-_OURS = ("containerd_config", "release_url", "release_proxy")
+# The settings that may hold secrets, as may the environment that pyinfra gives to commands; and pyinfra's own data that
+# is one.
+_MAY = ("containerd_config", "release_url", "release_proxy", "_env")
 _PYINFRAS = ("ssh_password", "ssh_key_password", "_sudo_password", "_su_password")
 _USERINFO = re.compile(r"://([^\s\"'<>/]*)@")
 # What is only said to be a secret by its name is looked for from this length on: a shorter one (`true`, `none`) is
@@ -65,7 +66,7 @@ def texts(data: Mapping[str, Any]) -> Iterator[str]:
     for name, value in data.items():
         if name == "containerd_config" and isinstance(value, str):
             value = _parsed(value)  # behind --data
-        yield from _in(value, ours=name in _OURS, named=name in _PYINFRAS)
+        yield from _in(value, ours=name in _MAY, named=name in _PYINFRAS)
 
 
 def _in(value: object, *, ours: bool, named: bool) -> Iterator[str]:

@@ -13,9 +13,11 @@ from tests.deploy.fleet import CHANGE, FETCH, PROVE, PROVEN, READ, TEXT, Fleet, 
 from userns import paths
 
 MIRROR, PROXY, REGISTRY, OLD = "mirr0r-pa55word", "pr0xy-pa55word", "reg1stry-pa55word", "0ld-pa55word"
+ENVIRONMENT = "env1ronment-pa55word"
 SECRETS: dict[str, Any] = {
     "release_url": f"https://user:{MIRROR}@mirror.example/github",
     "release_proxy": f"http://user:{PROXY}@proxy.example:3128",
+    "_env": {"https_proxy": f"http://user:{ENVIRONMENT}@proxy.example:3128", "API_TOKEN": f"{ENVIRONMENT}-too"},
     "containerd_config": {
         "plugins": {
             "io.containerd.cri.v1.images": {"registry": {"configs": {"r.example": {"auth": {"password": REGISTRY}}}}}
@@ -54,7 +56,7 @@ def secretive(directory: Path, **answers: object) -> Fleet:
 def test_no_option_shows_a_secret(tmp_path: Path, options: list[str]) -> None:
     run = secretive(tmp_path).deploy(*options)
     assert "drifted" in run.text
-    for secret in (MIRROR, PROXY, REGISTRY, OLD):
+    for secret in (MIRROR, PROXY, ENVIRONMENT, REGISTRY, OLD):
         assert secret not in run.text
         assert b64encode(secret.encode()).decode()[1:-4] not in run.text
 
@@ -82,7 +84,7 @@ def test_debug_masks_what_pyinfra_logs_of_the_data_of_groups(tmp_path: Path) -> 
 def test_nor_does_a_failure(tmp_path: Path, script: str) -> None:
     run = secretive(tmp_path, **{script: {"success": False, "stderr": "could not"}}).deploy("-y", "-vv")
     assert run.code == 1
-    for secret in (MIRROR, PROXY, REGISTRY, OLD):
+    for secret in (MIRROR, PROXY, ENVIRONMENT, REGISTRY, OLD):
         assert secret not in run.text
 
 
