@@ -269,7 +269,7 @@ def test_half_a_version_is_not_judged_as_its_zero(
     ("text", "said"),
     [
         ("", "Expecting value"),
-        ('{"a":' * 100_000, "recursion"),
+        ('{"a":' * 100_000, "while decoding a JSON"),
         ("[]", "a JSON object was expected"),
         ("{}", "there is no host"),
         ('{"tasks.node.Node": {}}', "there is no host"),
