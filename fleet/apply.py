@@ -25,7 +25,7 @@ from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.run import Run
-from fleet.terminal import say, tell
+from fleet.terminal import interject, say, tell
 from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
 from tasks import next_step
 from userns.diff import Mask
@@ -221,7 +221,7 @@ class Applying:
         self.begun = True
         progress = Progress("changing")
         progress.begin(len(rollout.waiting))
-        with Interrupt(say) as interrupt:
+        with Interrupt(interject) as interrupt:
             try:
                 rollout.unavailable -= self._give_idle_back(idle)
                 while not interrupt.wanted:

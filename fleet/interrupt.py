@@ -17,7 +17,10 @@ class Late(KeyboardInterrupt):
 
 
 class Interrupt:
-    """`wanted` is true once somebody asked for the end; asked twice, KeyboardInterrupt is raised."""
+    """`wanted` is true once somebody asked for the end; asked twice, KeyboardInterrupt is raised.
+
+    `say` is called in a signal's handler: it has to be one that may be.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
