@@ -4,8 +4,9 @@ PY := .venv/bin/python
 # How many tests run at once. A virtual machine or a node waits more than it works.
 WORKERS ?= 2
 
-# Some machines tell Python to compile every file at every start, which a run of pyinfra pays for.
-unexport PYTHONDONTWRITEBYTECODE
+# Some machines tell Python to compile every file at every start, which a run of pyinfra pays for, or to print without a
+# buffer, which a user's Python has.
+unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
 .PHONY: help demo demo-down test test-unit test-kernels test-faults lint docs bench packages clean
 help:

@@ -2,7 +2,7 @@
 
 A program of its own, for `bundle`: pyinfra must be imported first of all, since it replaces parts of the standard
 library. Only our settings are printed, and what is a slip of one, for the policy to refuse it as a deploy does. Of them
-no secret is needed: `containerd_config` and the URL stay out.
+no secret is needed: `containerd_config` and the URLs stay out.
 """
 
 # ruff: noqa: I001

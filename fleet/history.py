@@ -281,13 +281,15 @@ class History:
             self._db.conn.rollback()
             raise
 
+    def _lives(self, row: Mapping[str, Any]) -> bool:
+        return self._locks.is_alive(row["id"], row["host"], row["process"])
+
     def _keep(self, bodies: Iterable[dict[str, Any]]) -> None:
         self._db.table("bodies").insert_all(bodies, pk="digest", ignore=True)
 
     def _run(self, row: Mapping[str, Any]) -> Run:
         counted = self._db.query("select status, count(*) as n from nodes where run = ? group by status", [row["id"]])
         [(has_read,)] = self._db.conn.execute(_HAS_READ, [row["id"]])
-        alive = self._locks.is_alive(row["id"], row["host"], row["process"])
         return Run(
             id=row["id"],
             kind=row["kind"],
@@ -299,7 +301,7 @@ class History:
             options=json.loads(row["options"]),
             started=row["started"],
             ended=row["ended"] or "",
-            outcome=row["outcome"] or ("" if alive else BROKEN_OFF),
+            outcome=row["outcome"] or ("" if self._lives(row) else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
             has_read=bool(has_read),

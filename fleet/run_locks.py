@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def process(pid: int) -> str:
     try:
         began = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
-        began = _asked(pid) or "gone"
+        began = ("" if sys.platform == "linux" else _asked(pid)) or "gone"
     return f"{pid} {began}"
 
 
@@ -80,6 +81,8 @@ def _asked(pid: int) -> str:
     """As ps has it, to the second: on macOS there is no /proc."""
     with suppress(OSError):
         ps = ["ps", "-o", "lstart=", "-p", str(pid)]
-        done = subprocess.run(ps, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ps, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"}, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip()
     return ""

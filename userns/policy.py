@@ -85,7 +85,10 @@ class Policy(BaseModel):
     @property
     def safe_release_url(self) -> str:
         """`release_url` for people and logs: a user and password are masked."""
-        return mask(hide(self.release_url, self.secrets))  # first whole: masked, it is not the text that was wrapped
+        return self._safe(self.release_url)
+
+    def _safe(self, url: str) -> str:
+        return mask(hide(url, self.secrets))  # first whole: masked, it is not the text that was wrapped
 
     def url(self, asset: Asset) -> str:
         """Where to fetch an asset. May hold the mirror's password: not for messages."""
@@ -94,7 +97,7 @@ class Policy(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Every setting as a JSON value, secrets masked."""
         shown = without(self.containerd_config, self.secrets)
-        proxy = self.release_proxy and mask(hide(self.release_proxy, self.secrets))
+        proxy = self.release_proxy and self._safe(self.release_proxy)
         safe = {"release_url": self.safe_release_url, "release_proxy": proxy, "containerd_config": shown}
         return self.model_dump(mode="json") | safe
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +28,11 @@ NAMES = re.compile(
 )
 # In a table of such a name, too, this is none.
 _OPEN = re.compile(r"user(_?name)?", re.I)
-# The settings that may hold secrets, as may the environment that pyinfra gives to commands; and pyinfra's own data that
-# is one.
-_MAY = ("containerd_config", "release_url", "release_proxy", "_env")
+# The settings that may hold secrets, and pyinfra's own data that does.
+_OURS = ("containerd_config", "release_url", "release_proxy")
 _PYINFRAS = ("ssh_password", "ssh_key_password", "_sudo_password", "_su_password")
 _USERINFO = re.compile(r"://([^\s\"'<>/]*)@")
+_PROXY = re.compile(r"(?:\w+://)?(?:[^\s:@/]*:)?([^\s/]+)@")
 # What is only said to be a secret by its name is looked for from this length on: a shorter one (`true`, `none`) is
 # part of other words.
 _LONG = 5
@@ -66,7 +67,15 @@ def texts(data: Mapping[str, Any]) -> Iterator[str]:
     for name, value in data.items():
         if name == "containerd_config" and isinstance(value, str):
             value = _parsed(value)  # behind --data
-        yield from _in(value, ours=name in _MAY, named=name in _PYINFRAS)
+        yield from _of_environment(value) if name == "_env" else _in(value, ours=name in _OURS, named=name in _PYINFRAS)
+
+
+def _of_environment(value: object) -> Iterator[str]:
+    """Of what pyinfra gives to commands: a proxy may stand there without a scheme, and a token be a number."""
+    if isinstance(value, Mapping):
+        texts = {name: each if isinstance(each, Secret) else str(each) for name, each in value.items()}
+        yield from _in(texts, ours=True, named=False)
+        yield from (match[1] for each in texts.values() if (match := _PROXY.match(str(each))))
 
 
 def _in(value: object, *, ours: bool, named: bool) -> Iterator[str]:
@@ -98,9 +107,12 @@ def _parsed(text: str) -> object:
 
 
 def forms(secret: str) -> tuple[str, ...]:
-    """A secret as it is, and as it is written in a string of TOML and of JSON."""
+    """A secret as it is, as it is written in a string of TOML and of JSON, and as a shell's word within others."""
     quoted = (inline(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False))
-    return tuple(dict.fromkeys((secret, *(each[1:-1] for each in quoted))))
+    words = [secret]
+    for _ in range(3):  # sudo and su have a shell in a shell
+        words.append(shlex.quote(f"{words[-1]} ")[1:-2])
+    return tuple(dict.fromkeys((*words, *(each[1:-1] for each in quoted))))
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

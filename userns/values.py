@@ -188,9 +188,12 @@ def url(value: object) -> str:
 
 
 def proxy(value: object) -> str:
-    """The http(s) URL of a proxy."""
+    """The URL of an HTTP proxy: wget speaks no TLS with any, and its password would go out in the clear."""
     base = url(value)
-    if urlsplit(base).path:
+    parts = urlsplit(base)
+    if parts.scheme != "http":
+        raise ValueError("it is no HTTP proxy: write http:// (through which https is fetched, too)")
+    if parts.path:
         raise ValueError("a proxy is a host and a port, and has no path")
     return base
 

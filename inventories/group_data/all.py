@@ -48,7 +48,8 @@ install_from = "release"
 # The base of a mirror that keeps the upstream paths. A user and password in it are masked in all messages.
 release_url = "https://github.com"
 
-# The HTTP proxy by which nodes fetch: "http://proxy.example.internal:3128". None: the node's own environment says.
+# The HTTP proxy by which upstream's assets are fetched: "http://proxy.example.internal:3128". None: what the node's own
+# environment says.
 release_proxy = None
 
 # The lock file on the controller: each asset's SHA-256. A mirror of rebuilt binaries brings its own.

@@ -31,12 +31,18 @@ if command -v curl >/dev/null 2>&1; then
             --connect-timeout 15 --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
 elif wget --version 2>/dev/null | grep -q '^GNU Wget'; then
     printf '%s\n' "$url" | bounded wget -q -T 30 -t 3 --retry-connrefused -O "$asset" -i - || fail
-elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone
+elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone, and Debian 12's dies of -T
     [ "$url" = "$show" ] || {
         echo "this node's wget would show the password of release_url to its users: install curl" >&2
         exit 1
     }
-    bounded wget -q -T 30 -O "$asset" -- "$url" </dev/null || fail
+    case $proxy,$url in
+    ?*,https:*)
+        echo "this node's wget cannot fetch https through a proxy: install curl" >&2
+        exit 1
+        ;;
+    esac
+    bounded wget -q -O "$asset" -- "$url" </dev/null || fail
 else
     echo "neither curl nor wget is on this node; install one, or use install_from = \"package\" or \"bundle\"" >&2
     exit 1

@@ -167,10 +167,6 @@ def mirror() -> Iterator[str]:
     server.server_close()
 
 
-# A wget that takes a URL as an argument alone, as busybox has it. It is played: `wget -q -T SECONDS -O FILE -- URL`.
-PLAIN_WGET = 'case $1 in --version) echo "wget: unrecognized option"; exit 1 ;; esac; exec curl -sfo "$5" "$7"'
-
-
 class Programs:
     """A PATH with one program that downloads, which notes the arguments that it is started with."""
 
@@ -180,9 +176,8 @@ class Programs:
         self.directory.mkdir()
         link(self.directory, TOOLS)
         name = download.removeprefix("plain ")
-        real = program(name if self.hides else "curl")
-        does = f"exec '{real}' \"$@\"" if self.hides else PLAIN_WGET.replace("exec curl", f"exec '{real}'")
-        body = f"printf '%s\\n' \"$@\" >>'{self.noted}'\n{does}\n"
+        real = f"'{program(name)}'" if self.hides else f"'{program('busybox')}' wget"
+        body = f"printf '%s\\n' \"$@\" >>'{self.noted}'\nexec {real} \"$@\"\n"
         (self.directory / name).write_text(f"#!{shutil.which('sh')}\n{body}")
         (self.directory / name).chmod(0o755)
 
@@ -238,39 +233,66 @@ class Proxy(BaseHTTPRequestHandler):
     """A proxy that asks for a password, and has the asset of a mirror whose name nobody else knows."""
 
     URL = "http://mirror.example.invalid/runc"
+    seen: ClassVar[list[tuple[str, str, bool]]] = []
+
+    def do_CONNECT(self) -> None:
+        self._is_theirs()
+        self.send_error(502)  # it was asked, and by whom: that is all that there is to see
 
     def do_GET(self) -> None:
-        may = self.headers.get("Proxy-Authorization") == f"Basic {b64encode(f'ops:{PASSWORD}'.encode()).decode()}"
-        self.send_response(200 if may and self.path == self.URL else 407)
+        self.send_response(200 if self._is_theirs() and self.path == self.URL else 407)
         self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
         self.send_header("Content-Length", str(len(ASSET)))
         self.end_headers()
         self.wfile.write(ASSET)
 
+    def _is_theirs(self) -> bool:
+        is_theirs = self.headers.get("Proxy-Authorization") == f"Basic {b64encode(f'ops:{PASSWORD}'.encode()).decode()}"
+        self.seen.append((self.command, self.path, is_theirs))
+        return is_theirs
+
     def log_message(self, *_: object) -> None:
         """Not on this test's stderr."""
 
 
-def test_a_proxy_is_asked_whatever_the_environment_says_and_its_password_is_no_argument(
-    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    """The URL of the proxy, with its password."""
+    Proxy.seen.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    shell = ("env", "no_proxy=*", "NO_PROXY=*", "ALL_PROXY=http://127.0.0.1:9", program("sh"))
-    try:
-        asked = f"{Proxy.URL}\nhttp://ops:{QUOTED}@127.0.0.1:{server.server_port}"
-        done = fetch(programs, tmp_path / "stage", asked, Proxy.URL, shell=shell)
-        wrong = fetch(programs, tmp_path / "2", asked.replace("//ops:", "//ops:hunter2"), Proxy.URL, shell=shell)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    yield f"http://ops:{QUOTED}@127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# What a node's own environment may say, and what must not count beside a proxy that is asked for.
+OTHERS = tuple(f"{name}=http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"))
+ENVIRONMENT = ("env", "no_proxy=*", "NO_PROXY=*", *OTHERS)
+
+
+def test_a_proxy_is_asked_whatever_the_environment_says_and_its_password_is_no_argument(
+    programs: Programs, proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell, asked = (*ENVIRONMENT, program("sh")), f"{Proxy.URL}\n{proxy}"
+    done = fetch(programs, tmp_path / "stage", asked, Proxy.URL, shell=shell)
+    wrong = fetch(programs, tmp_path / "2", asked.replace("//ops:", "//ops:hunter2"), Proxy.URL, shell=shell)
     assert (done.returncode, (tmp_path / "stage" / "runc").read_bytes()) == (0, ASSET), done.stderr
     assert wrong.returncode == 1
     assert "hunter2" not in done.stderr + done.stdout + wrong.stderr + wrong.stdout + programs.arguments
     assert not (tmp_path / "canary").exists()
+
+
+def test_so_it_is_for_https(programs: Programs, proxy: str, tmp_path: Path) -> None:
+    """Through a tunnel, which busybox cannot ask for: it would send the whole request in the clear."""
+    url = Proxy.URL.replace("http:", "https:")
+    done = fetch(programs, tmp_path / "stage", f"{url}\n{proxy}", url, shell=(*ENVIRONMENT, program("sh")))
+    assert done.returncode == 1
+    assert set(Proxy.seen) == ({("CONNECT", "mirror.example.invalid:443", True)} if programs.hides else set())
+    assert ("could not download" if programs.hides else "through a proxy: install curl") in done.stderr
 
 
 @pytest.mark.parametrize("download", ["curl", "wget"])

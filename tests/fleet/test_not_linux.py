@@ -60,8 +60,11 @@ def test_a_run_that_was_killed_is_told_from_one_that_goes_on(macos: Path) -> Non
 
 def test_a_process_is_known_by_when_it_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(run_locks, "_PROC", tmp_path)
+    monkeypatch.setattr(sys, "platform", "darwin")
     program("ps")
+    monkeypatch.setenv("TZ", "America/New_York")
     ours = run_locks.process(os.getpid())
+    monkeypatch.setenv("TZ", "Europe/Berlin")  # somebody else's, who looks at the same history
     assert ours == run_locks.process(os.getpid())
     assert ours.split()[0] == str(os.getpid())
     assert ours.split()[1:] not in ([], ["gone"])

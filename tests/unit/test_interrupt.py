@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def waiting(pipe: IO[bytes]) -> int:
 
 def test_it_is_told_and_nothing_breaks() -> None:
     """Of a terminal that was stopped by Ctrl-S, of a slow pipe: Python refuses a print within another one."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [sys.executable, "-c", PRINTS], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", PRINTS], cwd=REPO, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr
         deadline, before = time.monotonic() + 60, -1

@@ -155,6 +155,7 @@ def test_what_is_unambiguous_is_taken(setting: str, given: object, taken: object
         ("release_url", "https://m/?a=b", "no query"),
         ("release_proxy", "proxy.example.internal:3128", "it is not an http or https URL"),
         ("release_proxy", "socks5://proxy.example.internal", "it is not an http or https URL"),
+        ("release_proxy", "https://proxy.example.internal:3128", "it is no HTTP proxy"),
         ("release_proxy", "http://proxy.example.internal/gh", "has no path"),
         ("release_proxy", "None", "it is text and not None"),
         ("artifact_lock", "", "it is empty"),

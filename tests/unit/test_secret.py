@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyinfra.api import StringCommand
+from pyinfra.connectors.util import make_unix_command
 
 from userns.containerd.toml_text import inline
 from userns.diff import Mask, unified
@@ -195,3 +198,22 @@ def test_masked_values_keep_their_shape() -> None:
 def test_a_policy_without_secrets_has_none() -> None:
     assert load({}, LOCK).secrets == ()
     assert load(json.loads(json.dumps(load({}, LOCK).to_json())), LOCK) == load({}, LOCK)
+
+
+@pytest.mark.parametrize("how", [{}, {"_sudo": True}, {"_su_user": "ops"}], ids=str)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_TOKEN", "it's a s3cr3t"),
+        ("PIN_TOKEN", 1234567),
+        ("https_proxy", "http://ops:s3cr3t's@proxy.example:3128"),
+        ("http_proxy", "ops:s3cr3t@proxy.example:3128"),
+    ],
+)
+def test_what_stands_in_an_environment_is_hidden_in_the_commands_that_pyinfra_prints(
+    name: str, value: object, how: dict[str, Any]
+) -> None:
+    printed = str(make_unix_command(StringCommand("true"), _env={name: value}, **how))
+    shown = hide(printed, texts({"_env": {name: value, "LANG": "C.UTF-8"}}))
+    assert not re.search("s3cr3t|1234567", shown)
+    assert name in shown
