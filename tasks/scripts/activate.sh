@@ -219,6 +219,7 @@ write_manifest() {
 check_anew() { # What it found after the last boot is no longer true. That it finds fault with the node is no fault here.
     rm -f "$readiness" # first: the set that came back may have no check, and nobody would write it anew
     [ -e "$node_check" ] || forget_metrics "$state/metrics"
+    [ ! -e "$state/baking" ] || return 0 # an image, in which nothing is started
     timeout -s KILL 150 systemctl restart userns-node-check.service 2>/dev/null
     [ ! -e "$node_check" ] || [ -e "$readiness" ] ||
         say "warning: userns-node-check.service left no $readiness: systemctl status userns-node-check says why"

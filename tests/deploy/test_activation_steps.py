@@ -165,7 +165,7 @@ def test_what_the_check_found_before_does_not_outlive_a_check_that_is_gone(tmp_p
     (tmp_path / "readiness.json").write_text("ready\n")
     systemctl = f"echo $* >{tmp_path}/asked; {f'echo anew >{tmp_path}/readiness.json' if there else 'exit 5'}"
     look = f"cat {tmp_path}/asked; cat $readiness 2>/dev/null || echo none"
-    calls = f"readiness={tmp_path}/readiness.json node_check=/bin/sh; check_anew; {look}"
+    calls = f"state={tmp_path} readiness={tmp_path}/readiness.json node_check=/bin/sh; check_anew; {look}"
     said = run(tmp_path, "check_anew", calls, systemctl=systemctl)
     warning = f"warning: userns-node-check.service left no {tmp_path}/readiness.json: "
     assert [line for line in said if line.startswith(warning)] == ([] if there else said[:1])

@@ -87,6 +87,7 @@ def test_a_bake_writes_what_a_node_gets_and_nothing_else(baked: Baked) -> None:
 
 def test_nothing_is_told_to_start_and_all_is_to_start_at_boot(baked: Baked) -> None:
     assert not re.search(r"will (re)?start|will set ", baked.bake.text)
+    assert "userns-node-check.service left no " not in baked.bake.text
     for unit in UNITS:
         assert (baked.root / WANTS.lstrip("/") / f"{unit}.service").readlink() == Path(
             f"/etc/systemd/system/{unit}.service"
