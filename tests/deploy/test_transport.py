@@ -13,7 +13,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -154,17 +154,24 @@ class Mirror(BaseHTTPRequestHandler):
         """Not on this test's stderr."""
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server of such requests on loopback: its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture
 def mirror() -> Iterator[str]:
     """Where the mirror listens."""
     Mirror.seen.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Mirror) as port:
+        yield f"127.0.0.1:{port}"
 
 
 class Programs:
@@ -259,13 +266,8 @@ class Proxy(BaseHTTPRequestHandler):
 def proxy() -> Iterator[str]:
     """The URL of the proxy, with its password."""
     Proxy.seen.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://ops:{QUOTED}@127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Proxy) as port:
+        yield f"http://ops:{QUOTED}@127.0.0.1:{port}"
 
 
 # What a node's own environment may say, and what must not count beside a proxy that is asked for.
