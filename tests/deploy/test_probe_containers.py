@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import nodes
-from tests.deploy.node_trees import QUOTED_PROBE, TMPFS, Tree, private, probe, run
+from tests.deploy.node_trees import PROBE, TMPFS, Tree, private, probe, run
 from userns.reading import read
 
 
@@ -101,8 +102,9 @@ def test_without_perl_a_user_namespace_is_told_from_a_kernel_that_forbids_it(
 ) -> None:
     (tmp_path / "mount").write_text(f"#!/bin/sh\necho 'mount: subsequent X-mount.idmap= failed: {errno}'; exit 32\n")
     (tmp_path / "mount").chmod(0o755)
+    shutil.copy(PROBE, tmp_path)
     os.chown(tmp_path, 100_000, 100_000)
-    script = f'PATH=/mnt:$PATH; . {QUOTED_PROBE}; have() {{ [ "$1" != perl ]; }}; probe x no idmap here /mnt'
+    script = 'PATH=/mnt:$PATH; . /mnt/probe.sh; have() { [ "$1" != perl ]; }; probe x no idmap here /mnt'
     asking = ["sh", "-c", script]
     place = private(f"mount --bind {tmp_path} /mnt")
     in_it = [*place, "perl", "-e", IN_A_USER_NAMESPACE, "0 100000 10000000\n"]
