@@ -21,12 +21,12 @@ from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
 from artifacts.slip import slip
 from userns.policy import meant
+from userns.secret import URLS
 from userns.settings import SETTINGS, mask
 
 __all__ = ["main"]
 
-_URLS = {"release_url", "release_proxy"}
-_LEFT_OUT = {"containerd_config", *_URLS}
+_LEFT_OUT = {"containerd_config", *URLS}
 
 
 def main(inventory: str) -> int:
@@ -59,7 +59,7 @@ def _ours(data: Mapping[str, object]) -> dict[str, object]:
         elif (ours := meant(name)) == "containerd_config":
             found[name] = None  # the refusal does not show it
         elif ours:
-            found[name] = mask(str(value)) if ours in _URLS else _plain(value)
+            found[name] = mask(str(value)) if ours in URLS else _plain(value)
     return found
 
 

@@ -18,7 +18,6 @@ __all__ = ["Locks", "process"]
 
 # struct flock, of 64 bits: type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
-_PROC = Path("/proc")
 
 
 class Locks:
@@ -70,11 +69,13 @@ def _lock(run: int) -> bytes:
 
 def process(pid: int) -> str:
     """What tells a process from any other that ever had its number: the number, and when it began."""
-    try:
-        began = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        began = ("" if sys.platform == "linux" else _asked(pid)) or "gone"
-    return f"{pid} {began}"
+    return f"{pid} {(_read(pid) if sys.platform == 'linux' else _asked(pid)) or 'gone'}"
+
+
+def _read(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
 
 
 def _asked(pid: int) -> str:

@@ -13,14 +13,13 @@ from collections.abc import Iterable
 
 import click
 from pyinfra import host
-from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.hiddenvalue import HiddenValue
 from pyinfra.context import ctx_host, ctx_state
 
 from tasks import operations
 from tasks.containerd import CHANGE_SECONDS
-from tasks.files import for_sh, script
+from tasks.files import run
 from tasks.node import READ_SECONDS
 from tasks.refusal import contained, refuse
 from tasks.stage import Stage
@@ -36,8 +35,7 @@ class KeptSets(FactBase[rollback.Kept]):
 
     def command(self) -> StringCommand:
         """The script, which travels inside the command."""
-        text = HiddenValue(for_sh("".join(script(name) for name in PARTS)), "sets.sh")
-        return StringCommand("sh", "-c", QuoteString(text), "sets.sh")
+        return run(PARTS[-1], parts=PARTS[:-1])
 
     def process(self, output: Iterable[str]) -> rollback.Kept:
         """Read the answer. A FactProcessError fails this host; any other exception would stop all hosts."""

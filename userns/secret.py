@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,8 @@ NAMES = re.compile(
 # In a table of such a name, too, this is none.
 _OPEN = re.compile(r"user(_?name)?", re.I)
 # The settings that may hold secrets, and pyinfra's own data that does.
-_OURS = ("containerd_config", "release_url", "release_proxy")
+URLS = ("release_url", "release_proxy")
+_OURS = ("containerd_config", *URLS)
 _PYINFRAS = ("ssh_password", "ssh_key_password", "_sudo_password", "_su_password")
 _USERINFO = re.compile(r"://([^\s\"'<>/]*)@")
 _PROXY = re.compile(r"(?:\w+://)?(?:[^\s:@/]*:)?([^\s/]+)@")
@@ -111,7 +111,7 @@ def forms(secret: str) -> tuple[str, ...]:
     quoted = (inline(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False))
     words = [secret]
     for _ in range(3):  # sudo and su have a shell in a shell
-        words.append(shlex.quote(f"{words[-1]} ")[1:-2])
+        words.append(words[-1].replace("'", "'\"'\"'"))  # as shlex.quote has it
     return tuple(dict.fromkeys((*words, *(each[1:-1] for each in quoted))))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from userns import values
 from userns.kubelet.idrange import ID_BLOCK, ID_SPACE
-from userns.secret import without
+from userns.secret import URLS, without
 from userns.tables import NEWEST_KUBERNETES
 from userns.values import Reader, choice, integer, optional
 
@@ -137,7 +137,7 @@ def mask(url: str) -> str:
 def _shown(setting: str, value: object) -> str:
     if isinstance(value, Mapping | list | tuple):
         value = without(value, ())  # a slip of containerd_config is shown
-    if isinstance(value, str) and ("://" in value or setting in ("release_url", "release_proxy")):
+    if isinstance(value, str) and ("://" in value or setting in URLS):
         value = mask(value)
     try:
         return _SHORT.repr(value)

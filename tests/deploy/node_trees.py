@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,6 @@ from userns.reading import read
 
 ROOT = os.geteuid() == 0
 PROBE = Path(__file__).parents[2] / "tasks/scripts/probe.sh"
-# As a word of a shell.
-QUOTED_PROBE = shlex.quote(str(PROBE))
 # What this machine's kernel has to say of a tmpfs.
 TMPFS = "ok" if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 3) else "cannot mount_setattr EINVAL"
 # What is on PATH in a tree, where this machine has it.

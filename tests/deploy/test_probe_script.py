@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tasks.node import text
-from tests.deploy.node_trees import QUOTED_PROBE, TMPFS, Tree, link, private, probe, run
+from tests.deploy.node_trees import PROBE, TMPFS, Tree, link, private, probe, run
 from userns.reading import read
 
+QUOTED_PROBE = shlex.quote(str(PROBE))
 PERL = text().partition("probe_perl='")[2].partition("\n'\n")[0]
 OVERLAY = ["overlay", "overlay", "/var/lib"]
 

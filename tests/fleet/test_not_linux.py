@@ -58,8 +58,7 @@ def test_a_run_that_was_killed_is_told_from_one_that_goes_on(macos: Path) -> Non
     assert run["outcome"] == "broken off"
 
 
-def test_a_process_is_known_by_when_it_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(run_locks, "_PROC", tmp_path)
+def test_a_process_is_known_by_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     program("ps")
     monkeypatch.setenv("TZ", "America/New_York")
