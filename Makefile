@@ -8,7 +8,7 @@ WORKERS ?= 2
 # buffer, which a user's Python has.
 unexport PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
 
-.PHONY: help demo demo-down test test-unit test-kernels test-faults lint docs bench packages clean
+.PHONY: help demo demo-down test test-unit test-kernels test-faults lint reference docs bench packages clean
 help:
 	@echo "make demo        build a real node under build/, deploy to it twice, prove user namespaces (KEEP=1 keeps it)"
 	@echo "make demo-down   end the node that KEEP=1 left running"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-unit   the tests that need neither root nor a node"
 	@echo "make test-kernels  the tests on virtual machines with other kernels"
 	@echo "make test-faults  break a real node some two hundred times while it is changed (SEED=… NODES=… CASES=…)"
+	@echo "make reference   write docs/reference/ from the code"
 	@echo "make docs        build the documentation into build/site"
 	@echo "make bench       speed: bakes of an image, and a fleet on this machine beside Ansible"
 	@echo "make clean       remove build/ and .venv"
@@ -44,6 +45,9 @@ lint: .venv/test.stamp
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
+
+reference: .venv/run.stamp
+	@$(PY) -m docs_reference
 
 docs: .venv/test.stamp
 	@$(PY) -m mkdocs build --strict --quiet

@@ -1,1 +1,1 @@
-"""The reference pages of the documentation, made from the code each time they are built: none can fall behind it."""
+"""Makes the reference pages of the documentation from the code: `make reference` writes them to docs/reference/."""

@@ -62,13 +62,23 @@ def page() -> str:
     parts = [_INTRO + "\n".join(_operations()) + "\n"]
     with _plain_terminal():
         for parser in (fleet.cli._parser(), artifacts.options.parser(), userns.__main__._parser()):
-            parts.append(f"## {_called(parser)}\n\n{block(parser.format_help())}\n")
+            parts.append(f"## {_called(parser)}\n\n{block(_help(parser))}\n")
             for name, command in subcommands(parser):
-                parts.append(f"### {_called(parser)} {name}\n\n{block(command.format_help())}\n")
+                parts.append(f"### {_called(parser)} {name}\n\n{block(_help(command))}\n")
     for name, path in _SCRIPTS:
         if (ROOT / path).exists():
             parts.append(f"## {name}\n\n{block(_head(path))}\n")
     return "\n".join(parts)
+
+
+class _Help(argparse.HelpFormatter):
+    """The same help with every Python: until 3.12 it repeats the value after an option's short name."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -76,6 +86,14 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    usual, parser.formatter_class = parser.formatter_class, _Help
+    try:
+        return parser.format_help()
+    finally:
+        parser.formatter_class = usual
 
 
 def _called(parser: argparse.ArgumentParser) -> str:
