@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-import userns
 from tasks.files import templates
 from tasks.settings import load
-from userns import Plan, changes, paths
+from userns import changes, paths, planning
 from userns.kubelet import subids
 from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Probe, Unit
+from userns.planning import Plan
 from userns.policy import Policy
 
 KUBELET_UID = "64055"
@@ -25,7 +25,7 @@ def policy(**settings: Any) -> Policy:
 
 def plan(node: Node, **settings: Any) -> Plan:
     """The plan for `node` under these settings."""
-    return userns.plan(node, policy(**settings), templates())
+    return planning.plan(node, policy(**settings), templates())
 
 
 def bare(**changed: Any) -> Node:

@@ -240,8 +240,8 @@ def _between_settings(values: dict[str, Any], known_findings: Collection[str] | 
     if valid("allow") and known_findings is not None:
         for id in values["allow"]:
             if id not in known_findings:
-                meant = closest(id, known_findings)
-                hint = f"did you mean {meant!r}?" if meant else "copy the id from the refusal"
+                near = closest(id, known_findings)
+                hint = f"did you mean {near!r}?" if near else "copy the id from the refusal"
                 yield Problem("allow", id, f"there is no finding with this id; {hint}")
     needed = ("cgroup_driver", "snapshotter", "overlay_metacopy")
     if valid("containerd_config", "crun_version", *needed) and values.get("containerd_version"):

@@ -18,7 +18,7 @@ from userns.requirements import stack
 from userns.tables import BOUNDARIES, SNAPSHOTTERS, Stack
 from userns.versions import reaches
 
-__all__ = ["Readiness", "Reason", "Rootfs", "Tier", "Volumes", "Wants", "assess", "of_node", "wants"]
+__all__ = ["Inputs", "Readiness", "Reason", "Rootfs", "Tier", "Volumes", "assess", "inputs", "of_node"]
 
 Rootfs = Literal["idmapped", "chown", "none"]
 Volumes = Literal["all", "no-tmpfs", "none"]
@@ -76,7 +76,7 @@ _VOLUMES = {
 def of_node(node: Node, policy: Policy) -> Readiness:
     """The readiness of a node under a policy."""
     return assess(
-        **wants(policy),
+        **inputs(policy),
         kernel=node.kernel,
         probes=node.probes,
         filesystems={name: each.type for name, each in node.filesystems.items()},
@@ -88,8 +88,8 @@ def of_node(node: Node, policy: Policy) -> Readiness:
     )
 
 
-class Wants(TypedDict):
-    """What a policy asks of a node, as far as its readiness hangs on it."""
+class Inputs(TypedDict):
+    """The part of a policy that readiness depends on."""
 
     kubernetes: str
     containerd: str
@@ -98,12 +98,12 @@ class Wants(TypedDict):
     remaps: bool
 
 
-def wants(policy: Policy) -> Wants:
-    """What `policy` asks of every node."""
+def inputs(policy: Policy) -> Inputs:
+    """The part of `policy` that readiness depends on."""
     proxies = policy.containerd_config.get("proxy_plugins", {})
     proxy = proxies.get(policy.snapshotter, {}) if isinstance(proxies, dict) else {}
     capabilities = proxy.get("capabilities", []) if isinstance(proxy, dict) else []
-    return Wants(
+    return Inputs(
         kubernetes=policy.kubernetes_version,
         containerd=policy.containerd_version,
         slow_chown=policy.slow_chown,

@@ -15,7 +15,7 @@ from typing import Unpack
 from userns.findings import Severity
 from userns.node import Probe
 from userns.policy import Policy
-from userns.readiness import Rootfs, Tier, Volumes, Wants, assess, wants
+from userns.readiness import Inputs, Rootfs, Tier, Volumes, assess, inputs
 from userns.tables import BOUNDARIES, ERRNOS, FILESYSTEMS
 from userns.versions import Version
 
@@ -92,7 +92,7 @@ class Table:
 
 def of_policy(policy: Policy) -> Table:
     """The table for the nodes of a policy, whatever their kernels say."""
-    return _table(**wants(policy))
+    return _table(**inputs(policy))
 
 
 def boundaries() -> tuple[Version, ...]:
@@ -187,12 +187,12 @@ class _Way:
 
 
 @lru_cache(maxsize=64)
-def _table(**asked: Unpack[Wants]) -> Table:
+def _table(**asked: Unpack[Inputs]) -> Table:
     return _Exploration(asked).table()
 
 
 class _Exploration:
-    def __init__(self, asked: Wants) -> None:
+    def __init__(self, asked: Inputs) -> None:
         self._asked = asked
         self._stands = {question: _stands(question) for question in (*ROOTS, "tmpfs", "overlay", "containerd-check")}
         self._built: list[tuple[str, dict[str, _Way]]] = []

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tasks.files import templates
 from tests import nodes
-from userns import plan, programs
+from userns import programs
 from userns.bundles import Bundle, Bundled, BundleError
 from userns.changes import InstallArtifact
+from userns.planning import plan
 from userns.policy import Policy, PolicyError, artifact_bundle_path, load
 from userns.releases import Lock
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests import nodes
 from tests.conftest import unavailable
 from tests.unit.check_place import Place
-from userns import Plan, changes, paths
+from userns import changes, paths
 from userns.node import ConfLine, Node, Overlay, Unit
+from userns.planning import Plan
 
 LIMIT = "user.max_user_namespaces"
 RANGE = (65536, 65536 * 200)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tasks.files import templates
 from tests import nodes
 from tests.strategies import any_node, any_settings
-from userns import changes, paths, plan, tables
+from userns import changes, paths, tables
 from userns.changes import Change
 from userns.containerd import config
 from userns.findings import Severity
 from userns.node import Binary, FileState, Node, Overlay, Package, Probe, Unit
+from userns.planning import plan
 from userns.policy import PolicyError, load
 from userns.reading import read
 

@@ -11,8 +11,8 @@ from tests import nodes
 from tests.unit.test_dropins import PATH, ours
 from userns.containerd.dropins import lint
 from userns.containerd.extraconfig import IMAGES, OVERLAY, RUNTIME
-from userns.containerd.merge import Path
 from userns.containerd.reserved_keys import reserved
+from userns.containerd.toml_text import KeyPath
 from userns.findings import Finding
 from userns.node import DropIn, ReservedKey
 from userns.reading import read
@@ -25,7 +25,7 @@ ROOT_PATH = ("plugins", OVERLAY, "root_path")
 SLOW_CHOWN = ("plugins", OVERLAY, "slow_chown")
 
 
-def drop_in(path: Path, value: object, version: int = 3) -> DropIn:
+def drop_in(path: KeyPath, value: object, version: int = 3) -> DropIn:
     text = value.text if isinstance(value, Raw) else json.dumps(value)
     return DropIn(path=PATH, version=version, keys=(ReservedKey(path=path, value=text),))
 
@@ -37,7 +37,7 @@ class Raw:
         self.text = text
 
 
-def said(path: Path, value: object, version: int = 3, **other: Any) -> list[Finding]:
+def said(path: KeyPath, value: object, version: int = 3, **other: Any) -> list[Finding]:
     return lint([drop_in(path, value, version)], version, ours(version, **other))
 
 
@@ -55,7 +55,7 @@ def said(path: Path, value: object, version: int = 3, **other: Any) -> list[Find
         (ROOT_PATH, "/data"),
     ],
 )
-def test_what_is_proven_may_not_be_overridden(path: Path, value: object) -> None:
+def test_what_is_proven_may_not_be_overridden(path: KeyPath, value: object) -> None:
     (finding,) = said(path, value)
     assert (finding.id, finding.severity.value) == ("drop-in-overrides-proven", "blocker")
     assert finding.message.startswith(f"{PATH} sets plugins.")
@@ -90,7 +90,7 @@ def test_the_refusal_names_both_values_and_what_to_do() -> None:
         ((*HANDLERS, "nvidia", "options", "BinaryName"), "/usr/bin/nvidia-container-runtime"),
     ],
 )
-def test_the_same_value_and_what_is_not_ours_are_nothing_to_tell(path: Path, value: object) -> None:
+def test_the_same_value_and_what_is_not_ours_are_nothing_to_tell(path: KeyPath, value: object) -> None:
     assert said(path, value) == []
 
 
@@ -103,7 +103,7 @@ def test_the_same_value_and_what_is_not_ours_are_nothing_to_tell(path: Path, val
         (("grpc", "address"), "/run/other.sock", "leave it out: the node check and the kubelet use"),
     ],
 )
-def test_the_rest_is_a_warning(path: Path, value: object, words: str) -> None:
+def test_the_rest_is_a_warning(path: KeyPath, value: object, words: str) -> None:
     (finding,) = said(path, value)
     assert (finding.id, finding.severity.value) == ("drop-in-overrides-setting", "warning")
     assert f"{path[-1]} = {json.dumps(value)} (" in finding.message
@@ -125,7 +125,7 @@ def test_the_rest_is_a_warning(path: Path, value: object, words: str) -> None:
     ],
 )
 def test_what_containerd_does_not_read_there_is_a_warning_and_overrides_nothing(
-    path: Path, value: object, words: str
+    path: KeyPath, value: object, words: str
 ) -> None:
     (finding,) = said(path, value)
     assert (finding.id, finding.severity.value) == ("drop-in-key-unread", "warning")
@@ -165,5 +165,5 @@ def test_a_node_with_such_a_drop_in_is_refused_and_allow_accepts_it() -> None:
 
 @pytest.mark.parametrize("value", ["[1]", "{a = 1}", "nan", "?", "", "1979-05-27"])
 @pytest.mark.parametrize("path", [*reserved(), ()])
-def test_any_value_is_judged(path: Path, value: str) -> None:
+def test_any_value_is_judged(path: KeyPath, value: str) -> None:
     assert len(said(path, Raw(value))) <= 1

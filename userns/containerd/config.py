@@ -12,8 +12,8 @@ import toml
 
 from userns import programs
 from userns.containerd.extraconfig import IMAGES, REGISTRY
-from userns.containerd.merge import ConfigError, Path, Table, at, difference, merged, plain, spelled
-from userns.containerd.toml_text import assignments, inline, key, tables
+from userns.containerd.merge import ConfigError, Table, at, difference, merged, plain, spelled
+from userns.containerd.toml_text import KeyPath, assignments, inline, key, tables
 from userns.paths import DROP_INS, DROP_INS_GLOB
 from userns.policy import Policy
 from userns.readiness import Readiness
@@ -110,11 +110,11 @@ def _leaves_registries(policy: Policy) -> bool:
 class _Places:
     """Where a config version keeps what we write (docs/cri/config.md of containerd 1.7 and 2.3)."""
 
-    containerd: Path
-    snapshotter: Path
-    sandbox: Path
-    slow_chown: Path | None
-    registry: Path | None
+    containerd: KeyPath
+    snapshotter: KeyPath
+    sandbox: KeyPath
+    slow_chown: KeyPath | None
+    registry: KeyPath | None
 
 
 _PLACES: Mapping[int, _Places] = {
@@ -174,7 +174,7 @@ def _rendered(template: str, said: _Said) -> Rendered:
 
 def _text(template: str, settings: Settings, want: Table) -> str:
     ours = _ours(settings)
-    opened: set[Path] = set()
+    opened: set[KeyPath] = set()
 
     def more(*path: str) -> str:
         """The operator's own keys in a table that the template opens."""
@@ -268,7 +268,7 @@ def _imports(wanted: object) -> list[Any]:
     return list(wanted) if isinstance(wanted, list | tuple) and DROP_INS_GLOB in wanted else [DROP_INS_GLOB]
 
 
-def _set(config: Table, path: Path, value: Any) -> None:
+def _set(config: Table, path: KeyPath, value: Any) -> None:
     *above, last = path
     for each in above:
         config = config.setdefault(each, {})

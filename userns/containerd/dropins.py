@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from userns.containerd.extraconfig import REGISTRY, UNREAD, right_plugin
-from userns.containerd.merge import Path, at, spelled
+from userns.containerd.merge import at, spelled
 from userns.containerd.reserved_keys import UNREAD_SOURCE, overriding
+from userns.containerd.toml_text import KeyPath
 from userns.findings import Finding, blocker, note, warning
 from userns.node import DropIn
 
@@ -65,7 +66,7 @@ def _mismatch(drop_in: DropIn, config_version: int) -> str:
     )
 
 
-def _replacing(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -> Iterator[Finding]:
+def _replacing(drop_in: DropIn, opened: Sequence[KeyPath], ours: Mapping[str, Any]) -> Iterator[Finding]:
     """containerd 1.7: a drop-in's plugin section takes the place of the whole one in config.toml."""
     written = at(ours, ("plugins",))
     for section in dict.fromkeys(path[1] for path in opened if len(path) > 1 and path[0] == "plugins"):
@@ -79,7 +80,7 @@ def _replacing(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any])
             )
 
 
-def _joining(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -> Iterator[Finding]:
+def _joining(drop_in: DropIn, opened: Sequence[KeyPath], ours: Mapping[str, Any]) -> Iterator[Finding]:
     """containerd 2.x joins plugin sections; the drop-in's keys win."""
     if (*REGISTRY, "mirrors") in {path[:4] for path in opened} and "config_path" in at(ours, REGISTRY):
         yield blocker(
@@ -109,14 +110,14 @@ def _joining(drop_in: DropIn, opened: Sequence[Path], ours: Mapping[str, Any]) -
         )
 
 
-def _writes_keys(ours: Mapping[str, Any], path: Path) -> bool:
+def _writes_keys(ours: Mapping[str, Any], path: KeyPath) -> bool:
     """Whether `ours` has a key right inside the table at `path`, or has the key `path` itself."""
     *above, last = path
     found = at(ours, tuple(above)).get(last, {})
     return not isinstance(found, dict) or any(not isinstance(value, dict) for value in found.values())
 
 
-def path_of(header: str) -> Path | None:
+def path_of(header: str) -> KeyPath | None:
     """The keys of `plugins."io.containerd.grpc.v1.cri".containerd`, with or without brackets; None if it is none."""
     text = header.strip()
     try:

@@ -11,11 +11,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+from userns.containerd.toml_text import KeyPath
 from userns.paths import DROP_INS_GLOB
 
 __all__ = ["UNREAD", "contradictions", "literal", "right_plugin"]
-
-Path = tuple[str, ...]
 
 CRI = "io.containerd.grpc.v1.cri"
 RUNTIME = "io.containerd.cri.v1.runtime"
@@ -25,7 +24,7 @@ REGISTRY = ("plugins", IMAGES, "registry")
 RUNC_TYPE = "io.containerd.runc."
 
 # A key that a setting writes, and what to do instead.
-TAKEN: Mapping[Path, str] = {
+TAKEN: Mapping[KeyPath, str] = {
     ("version",): "leave it out: it follows containerd_version",
     ("root",): "set containerd_root, which is what gets probed too",
     ("state",): "leave it out: the node check and the kubelet look for containerd in /run/containerd",
@@ -43,7 +42,7 @@ TAKEN: Mapping[Path, str] = {
     ("plugins", RUNTIME, "containerd", "default_runtime_name"): "set default_runtime",
 }
 # The same within runtimes.runc and runtimes.crun.
-TAKEN_OF_HANDLER: Mapping[Path, str] = {
+TAKEN_OF_HANDLER: Mapping[KeyPath, str] = {
     ("runtime_type",): "leave it out: runc and crun are started by the shim io.containerd.runc.v2",
     ("runtime_path",): "leave it out: the shim is the one installed with containerd",
     ("snapshotter",): "set snapshotter",
@@ -54,7 +53,7 @@ TAKEN_OF_HANDLER: Mapping[Path, str] = {
     ("options", "SystemdCgroup"): "set cgroup_driver",
 }
 # Where containerd 2.x reads none of these, however near it looks: it warns of an unknown key in its log, and goes on.
-UNREAD: Mapping[Path, str] = {
+UNREAD: Mapping[KeyPath, str] = {
     ("plugins", RUNTIME, "sandbox_image"): "set sandbox_image",
     ("plugins", RUNTIME, "snapshotter"): "set snapshotter",
     ("plugins", RUNTIME, "systemd_cgroup"): "set cgroup_driver",
@@ -189,7 +188,7 @@ def _plugin_ids(config: Mapping[str, object], config_version: int) -> Iterator[s
             yield f"{where}: this id is of configuration version 4; write the table at the top ([grpc], [debug], …)"
 
 
-def _misplaced(path: Path, table: Mapping[str, object]) -> Iterator[str]:
+def _misplaced(path: KeyPath, table: Mapping[str, object]) -> Iterator[str]:
     """What CRI's other plugin reads, or none any more: an operator would believe in a setting that is none."""
     for key, value in table.items():
         here = (*path, key)
@@ -202,7 +201,7 @@ def _misplaced(path: Path, table: Mapping[str, object]) -> Iterator[str]:
             yield from _misplaced(here, value)
 
 
-def right_plugin(path: Path) -> str:
+def right_plugin(path: KeyPath) -> str:
     """Where containerd 2.x reads a key of the plugins of CRI that stands at `path`; "" where it stands right."""
     match path:
         case ("plugins", str(id), key, *_) if id in (RUNTIME, IMAGES) and key in STREAMING:
@@ -246,7 +245,7 @@ def _hosts_of_registries(config: Mapping[str, object]) -> Iterator[str]:
         )
 
 
-def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Iterator[str]:
+def _handler(path: KeyPath, handler: object, cgroup_driver: str, crun: bool) -> Iterator[str]:
     """One runtime handler: ours may be extended, another's must agree on the cgroup driver."""
     name = path[-1]
     if not isinstance(handler, Mapping):
@@ -274,7 +273,7 @@ def _handler(path: Path, handler: object, cgroup_driver: str, crun: bool) -> Ite
         )
 
 
-def _at(table: object, path: Path) -> object:
+def _at(table: object, path: KeyPath) -> object:
     """The value at `path`, or None where there is none (TOML has no null)."""
     for key in path:
         if not isinstance(table, Mapping):
@@ -283,7 +282,7 @@ def _at(table: object, path: Path) -> object:
     return table
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: KeyPath) -> str:
     """Like `spelled` in merge.py, and in ASCII: nobody has looked yet whether these keys are text at all."""
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key) for key in path)
 

@@ -16,8 +16,9 @@ from userns.containerd.extraconfig import (
     RUNTIME,
     STREAMING,
 )
-from userns.containerd.merge import Path, at, spelled
+from userns.containerd.merge import at, spelled
 from userns.containerd.reserved_keys import value_of
+from userns.containerd.toml_text import KeyPath
 from userns.findings import Finding, warning
 from userns.node import ConfigKey, Node
 from userns.paths import CONFIG, DROP_INS, DROP_INS_GLOB, REPLACED
@@ -52,7 +53,7 @@ _OF_HANDLER = {
     *(("options", "BinaryName"), ("options", "SystemdCgroup")),
 }
 # What containerd has by itself, where it does not tell.
-_USUAL: Mapping[Path, tuple[str, ...]] = {
+_USUAL: Mapping[KeyPath, tuple[str, ...]] = {
     ("state",): (STATE,),
     ("grpc", "address"): (f"{STATE}/containerd.sock",),
     _BIN_DIR: ("", "/opt/cni/bin"),
@@ -66,7 +67,7 @@ _PRINTED = {(_CRI, "cni", "max_conf_num"), (_CRI, "image_decryption", "key_model
 # Nobody may set them: the node check, the kubelet and the probes look for containerd in one place.
 _FIXED = {("state",), ("grpc", "address"), ("plugins", OVERLAY, "root_path")}
 # The longest that fits counts.
-_EFFECTS: Mapping[Path, str] = {
+_EFFECTS: Mapping[KeyPath, str] = {
     _CONFIG_PATH[:2]: "images are pulled from elsewhere, or not at all",
     (_CRI, "registry", "headers"): "registries get no headers from it",
     (_CRI, "use_local_image_pull"): "images are pulled by the transfer service, which has settings of its own",
@@ -130,11 +131,11 @@ def cni_elsewhere(node: Node, policy: Policy, ours: Mapping[str, Any]) -> Iterat
     )
 
 
-def _set_by_drop_ins(node: Node) -> set[Path]:
+def _set_by_drop_ins(node: Node) -> set[KeyPath]:
     return {path for each in node.drop_ins for path in each.sets}
 
 
-def _is_kept(path: Path, kept: Collection[Path], policy: Policy) -> bool:
+def _is_kept(path: KeyPath, kept: Collection[KeyPath], policy: Policy) -> bool:
     """Whether a drop-in, which sets `kept`, sets this key so that nothing goes.
 
     Of hosts of registries a drop-in may have others, and containerd joins its lists with those of config.toml.
@@ -155,7 +156,7 @@ def _names_bin_dirs(policy: Policy, ours: Mapping[str, Any]) -> bool:
     return not at(ours, _places(_BIN_DIRS, policy)[0][:-1]).keys().isdisjoint(_bin_dirs(policy))
 
 
-def _cure(paths: Collection[Path], policy: Policy) -> str:
+def _cure(paths: Collection[KeyPath], policy: Policy) -> str:
     fixed = [spelled(path) for path in dict.fromkeys(paths) if path in _FIXED]
     or_else = f", or into a drop-in in {DROP_INS}" if policy.config_version > 2 else ""
     said = f". {', '.join(fixed)} cannot stay" if fixed else ""
@@ -165,7 +166,7 @@ def _cure(paths: Collection[Path], policy: Policy) -> str:
     return f"{said}. {what}, put into the setting containerd_config{or_else}, before the deploy"
 
 
-def _effect(path: Path) -> str:
+def _effect(path: KeyPath) -> str:
     fitting = (path[:length] for length in range(len(path), 0, -1) if path[:length] in _EFFECTS)
     return _EFFECTS.get(next(fitting, ()), "")
 
@@ -192,7 +193,7 @@ def _goes(key: ConfigKey, policy: Policy, ours: Mapping[str, Any]) -> bool:
     return not written
 
 
-def _stays_so(path: Path, value: object, policy: Policy) -> bool:
+def _stays_so(path: KeyPath, value: object, policy: Policy) -> bool:
     """Whether the new containerd does by itself what the old one had to be told."""
     if path == _SANDBOX:
         row = PAUSES.get(branch(parse(policy.containerd_version)))
@@ -206,7 +207,7 @@ def _stays_so(path: Path, value: object, policy: Policy) -> bool:
     return path in _ON_SINCE_2 and value is True and policy.config_version > 2
 
 
-def _is_id(plugin: Path) -> bool:
+def _is_id(plugin: KeyPath) -> bool:
     """Whether it is none of configuration version 1, whose ids have no dot."""
     return any("." in each for each in plugin)
 
@@ -226,19 +227,19 @@ def _normal(text: str) -> str:
     return DROP_INS_GLOB if str(path.parent) == DROP_INS and path.suffix == ".toml" else str(path)
 
 
-def _is_printed(path: Path, value: object) -> bool:
+def _is_printed(path: KeyPath, value: object) -> bool:
     if path == _SANDBOX:
         return any(value == row.image for row in PAUSES.values())
     ocicrypt = any(each.startswith("io.containerd.ocicrypt.") for each in path[1:2])
     return path in _PRINTED or (path[0] == "stream_processors" and ocicrypt)
 
 
-def _shortened(path: Path) -> Path:
+def _shortened(path: KeyPath) -> KeyPath:
     """Without what a table has as many of as the operator likes: hosts, and plugins' own settings."""
     return path if path[:3] == _HANDLERS else path[: 3 if path[0] in (_CRI, "plugins") else 2]
 
 
-def _places(path: Path, policy: Policy) -> tuple[Path, ...]:
+def _places(path: KeyPath, policy: Policy) -> tuple[KeyPath, ...]:
     """Where a key that the node told may stand in the new config.toml, the usual place first."""
     if path[0] != _CRI or len(path) == 1:
         return (path,)

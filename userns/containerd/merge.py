@@ -7,12 +7,11 @@ from datetime import date, datetime, time
 from math import isnan
 from typing import Any
 
-from userns.containerd.toml_text import key
+from userns.containerd.toml_text import KeyPath, key
 
-__all__ = ["ConfigError", "Path", "Place", "Table", "at", "difference", "merged", "plain", "spelled"]
+__all__ = ["ConfigError", "Place", "Table", "at", "difference", "merged", "plain", "spelled"]
 
 Table = dict[str, Any]
-Path = tuple[str, ...]
 # A path that may also lead through arrays.
 Place = tuple[str | int, ...]
 
@@ -32,7 +31,7 @@ def spelled(path: Place) -> str:
     return text.removeprefix(".") or "the document"
 
 
-def at(table: Mapping[str, Any], path: Path) -> Table:
+def at(table: Mapping[str, Any], path: KeyPath) -> Table:
     """The table at `path`, empty where there is none."""
     found: Any = table
     for each in path:
@@ -89,7 +88,7 @@ def _text(text: str, path: Place) -> str:
     return text
 
 
-def merged(ours: Mapping[str, Any], extra: Mapping[str, Any], path: Path = ()) -> Table:
+def merged(ours: Mapping[str, Any], extra: Mapping[str, Any], path: KeyPath = ()) -> Table:
     """`ours` with `extra` put in between. Raises ConfigError where `extra` would change a key of `ours`."""
     result = dict(ours)
     for name, value in extra.items():

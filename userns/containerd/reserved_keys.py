@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from userns.containerd.extraconfig import CRI, IMAGES, OVERLAY, RUNTIME, TAKEN, TAKEN_OF_HANDLER, UNREAD, literal
-from userns.containerd.merge import Path, at, spelled
+from userns.containerd.merge import at, spelled
+from userns.containerd.toml_text import KeyPath
 from userns.findings import Finding, blocker, warning
 from userns.node import DropIn
 
@@ -21,7 +22,7 @@ _SNAPSHOTTER = ("plugins", IMAGES, "snapshotter")
 # What a proof and the probes are of, by a key's last part.
 _PROVEN = {"BinaryName", "SystemdCgroup", "snapshotter", "runtime_type", "runtime_path", "root_path"}
 # What containerd takes where config.toml says nothing.
-_BUILT_IN: Mapping[Path, object] = {
+_BUILT_IN: Mapping[KeyPath, object] = {
     ("grpc", "address"): "/run/containerd/containerd.sock",
     ("plugins", OVERLAY, "slow_chown"): False,
     ("plugins", OVERLAY, "root_path"): "",
@@ -30,7 +31,7 @@ _BUILT_IN: Mapping[Path, object] = {
 _UNKNOWN = object()
 
 
-def reserved() -> dict[Path, str]:
+def reserved() -> dict[KeyPath, str]:
     """Each key that the node tells of a drop-in, with what to do instead.
 
     Not those of CRI's old id: containerd 1.7 replaces its section as a whole, and 2.x reads none of them there. Nor
@@ -91,7 +92,7 @@ def overriding(drop_in: DropIn, config_version: int, ours: Mapping[str, Any]) ->
         )
 
 
-def _expected(path: Path, ours: Mapping[str, Any]) -> tuple[object, ...]:
+def _expected(path: KeyPath, ours: Mapping[str, Any]) -> tuple[object, ...]:
     """The values that change nothing, the one that counts now first."""
     written = at(ours, path[:-1])
     if path[-1] in written:

@@ -12,9 +12,10 @@ from typing import Any
 
 import tomlkit
 
-__all__ = ["assignments", "inline", "key", "tables"]
+__all__ = ["KeyPath", "assignments", "inline", "key", "tables"]
 
-Path = tuple[str, ...]
+# The keys on the way to a value.
+KeyPath = tuple[str, ...]
 
 
 @lru_cache(maxsize=1024)  # the same ones come for every node of a fleet
@@ -38,7 +39,7 @@ def assignments(table: Mapping[str, Any]) -> str:
     return "".join(f"{key(name)} = {inline(table[name])}\n" for name in sorted(table) if not _headed(table[name]))
 
 
-def tables(table: Mapping[str, Any], opened: Container[Path] = (), path: Path = ()) -> str:
+def tables(table: Mapping[str, Any], opened: Container[KeyPath] = (), path: KeyPath = ()) -> str:
     """The tables inside `table`, each under its whole header; one that holds only tables needs none.
 
     A path in `opened` has its header elsewhere: only the tables inside it are written.

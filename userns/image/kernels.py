@@ -140,7 +140,7 @@ def _tier(kernel: str, policy: Policy) -> Tier:
 
 def _of_kernel(kernel: str, policy: Policy) -> Readiness:
     return readiness.assess(
-        **readiness.wants(policy),
+        **readiness.inputs(policy),
         kernel=kernel,
         paths={"containerd-root": policy.containerd_root, "kubelet-root": policy.kubelet_root},
         unprobed=UNPROBED,
