@@ -62,7 +62,9 @@ MACHINES = {
 _NEWNS, _NEWUTS, _NEWIPC, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _DETACH, _NOFOLLOW = 2, 8
-_PDEATHSIG, _CAPBSET_DROP, _NO_NEW_PRIVS = 1, 24, 38
+_PDEATHSIG, _CAPBSET_DROP, _NO_NEW_PRIVS, _CAP_AMBIENT, _CLEAR_ALL = 1, 24, 38, 47, 4
+# linux/capability.h: the version of capget's header, and of two words each: effective, permitted, inheritable.
+_CAPABILITIES_VERSION = 0x20080522
 # linux/seccomp.h and linux/bpf_common.h: where struct seccomp_data has the call's number and the architecture.
 _SECCOMP, _FILTER, _NUMBER, _ARCHITECTURE = 22, 2, 0, 4
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
@@ -240,8 +242,20 @@ def _give_up_privileges() -> None:
             if ctypes.get_errno() != errno.EINVAL:
                 raise _error("drop a capability")
             break  # this kernel knows no more of them
+    _forget_inherited()
     _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     _forbid_key_calls()
+
+
+def _forget_inherited() -> None:
+    """What the caller lets others inherit: root's programs get it beyond the bounding set (capabilities(7))."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITIES_VERSION, 0))
+    sets = ctypes.create_string_buffer(24)
+    _call("capget", header, sets)
+    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("=6I", sets.raw)
+    sets.raw = struct.pack("=6I", effective, permitted, 0, effective_high, permitted_high, 0)
+    _call("capset", header, sets)
+    _call("prctl", _CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
 
 
 def _forbid_key_calls() -> None:

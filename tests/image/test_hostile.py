@@ -141,7 +141,12 @@ print $ring < 0 ? "keys: $!\\n" : "keys: $ring\\n";
 """
 
 
-def test_what_needs_no_path_is_out_of_reach_too(copied: Copied) -> None:
+@pytest.mark.parametrize(
+    "caller",
+    [(), ("setpriv", "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search", "--")],
+    ids=["a shell", "one that lets others inherit capabilities"],
+)
+def test_what_needs_no_path_is_out_of_reach_too(copied: Copied, caller: tuple[str, ...]) -> None:
     """A file of the same file system by its handle, and the kernel's keys."""
     root = copied()
     outside = root.parent / "outside"
@@ -151,7 +156,7 @@ def test_what_needs_no_path_is_out_of_reach_too(copied: Copied) -> None:
     libc, mount = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
     made = libc.syscall(name_to_handle, -100, os.fsencode(outside), handle, ctypes.byref(mount), 0)
     assert made == 0, os.strerror(ctypes.get_errno())
-    command = [sys.executable, "-IS", ENTER, image_leash.word(), root, "perl", "-e", BY_HANDLE]
+    command = [*caller, sys.executable, "-IS", ENTER, image_leash.word(), root, "perl", "-e", BY_HANDLE]
     numbers = [str(open_by_handle), handle.raw.hex(), str(keyctl)]
     run = subprocess.run([*map(str, command), *numbers], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["handle: Operation not permitted", "keys: Function not implemented"]
