@@ -9,6 +9,17 @@ set -eu
 }
 suite=$1 root=$(realpath -m -- "$2") mirror=${3-}
 packages=${PACKAGES:-systemd,systemd-sysv,dbus,udev,kmod,iproute2,openssh-server,uidmap,linux-image-cloud-amd64}
+pyinfra=${PYINFRA:-.venv/bin/pyinfra}
+project=$(dirname "$0")/../..
+# Before the minutes that a tree takes.
+(cd "$project" && command -v "$pyinfra" >/dev/null) || {
+    echo "$pyinfra is not there: run make .venv first" >&2
+    exit 1
+}
+if [ "$(id -u)" != 0 ]; then
+    echo "only root can make a tree that boots" >&2
+    exit 1
+fi
 if [ -e "$root" ]; then
     echo "$root is there already: remove it first" >&2
     exit 1
@@ -23,5 +34,5 @@ else
     debootstrap --variant=minbase --include="$packages" "$suite" "$root" ${mirror:+"$mirror"}
 fi
 
-cd "$(dirname "$0")/../.."
-IMAGE_ROOTS=$root "${PYINFRA:-.venv/bin/pyinfra}" -y "${INVENTORY:-inventories/golden.py}" deploy.py
+cd "$project"
+IMAGE_ROOTS=$root "$pyinfra" -y "${INVENTORY:-inventories/golden.py}" deploy.py

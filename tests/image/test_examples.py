@@ -117,6 +117,14 @@ def test_a_script_around_mmdebstrap_bakes_its_tree(operator: Operator, home: Pat
     trees.remove(root)
 
 
+def test_without_pyinfra_no_tree_is_made(operator: Operator, home: Path) -> None:
+    root = home / "no-pyinfra"
+    without = replace(operator, environment={**operator.environment, "PYINFRA": "nowhere/pyinfra"})
+    with pytest.raises(AssertionError, match="nowhere/pyinfra is not there"):
+        without.run("examples/debootstrap/build.sh", "trixie", root, base.mirror_url())
+    assert not operator.log.exists()
+
+
 def test_a_tree_that_cannot_be_baked_is_removed(operator: Operator, home: Path) -> None:
     root = home / "not-baked"
     badly = replace(operator, environment={**operator.environment, "INVENTORY": "/nowhere.py"})
