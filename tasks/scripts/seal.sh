@@ -91,6 +91,8 @@ true >/etc/machine-id || left=yes
 # Else it would write the seed again when the machine is switched off.
 systemctl stop systemd-random-seed.service 2>/dev/null
 remove -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+# systemd-boot's, wherever its partition is mounted.
+remove -f /efi/loader/random-seed /boot/loader/random-seed /boot/efi/loader/random-seed
 if command -v cloud-init >/dev/null 2>&1; then
     said=$(cloud-init clean --logs 2>&1) || {
         printf '%s\n' "cloud-init clean failed: $said" >&2

@@ -25,6 +25,7 @@ GONE = {
             *("/var/lib/dhcp/dhclient.leases", "/var/lib/NetworkManager/secret_key"),
             *("/var/lib/dhcpcd/duid", "/var/lib/dhcpcd/secret", "/var/lib/dhcpcd/eth0.lease", "/etc/dhcpcd.duid"),
             *("/var/lib/dhcpcd/eth0-lab.lease6", "/var/lib/dhcpcd5/dhcpcd-eth0.lease", "/var/lib/wicked/duid.xml"),
+            *("/efi/loader/random-seed", "/boot/efi/loader/random-seed"),
             *("/var/lib/kubelet/pki/key", "/tmp/directory/file", "/tmp/.hidden", "/var/tmp/a-unix"),
         )
     },
