@@ -235,9 +235,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _bundle(options: argparse.Namespace) -> int:
-    target = Path(options.out)
+    target = Path(os.path.realpath(options.out))  # a link to it stays one
     if target.is_dir():
         raise Unusable(f"{options.out} is a folder: name the file, such as {options.out.rstrip('/')}/bundle.tar")
+    if os.path.exists(target) and not target.is_file():
+        raise Unusable(f"{options.out} is there and no file: a bundle would take its place")
     if options.inventory:
         if options.releases:
             raise Unusable("an inventory names the versions: leave them out, or leave --inventory out")
@@ -254,8 +256,7 @@ def _bundle(options: argparse.Namespace) -> int:
         read = checking.folder(Path(source))
     progress = Progress(len(assets))
     try:
-        locks = [each.lock for each in wanted]
-        made = bundling.collect(assets, locks, read, target, progress.add, progress.file)
+        made = bundling.collect(assets, read, target, progress.add, progress.file)
     finally:
         progress.clear()
     for each in made.assets:

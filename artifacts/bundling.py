@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -114,7 +113,6 @@ def assets(wanted: Iterable[Wanted], architectures: Sequence[str]) -> list[tuple
 
 def collect(
     wanted: Sequence[tuple[Asset, Lock]],
-    locks: Iterable[LockFile],
     read: Source,
     target: Path,
     seen: Callable[[int], None],
@@ -150,7 +148,6 @@ def collect(
             contents.append(copy)
         if refusals:
             raise Refused("\n".join([*refusals, f"{target} was not written"]))
-        digests = sorted({hashlib.sha256(each.text.encode()).hexdigest() for each in locks})
-        bundle = Bundle(tuple(bundled), tuple(digests), str(target))
+        bundle = Bundle(tuple(bundled), str(target))
         bundlefile.write(target, bundle, contents)
     return bundle

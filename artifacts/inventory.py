@@ -20,6 +20,7 @@ from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
 from artifacts.slip import slip
+from tasks import image_connector
 from userns.policy import meant
 from userns.secret import URLS
 from userns.settings import SETTINGS, mask
@@ -36,6 +37,7 @@ def main(inventory: str) -> int:
         print("there is no such file", file=sys.stderr)
         return 1
     ctx_state.set(State())
+    image_connector.register()
     # What an inventory prints itself must not be taken for the answer.
     answer, sys.stdout = sys.stdout, sys.stderr
     try:
@@ -55,7 +57,7 @@ def _ours(data: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in data.items():
         if name in SETTINGS.keys() - _LEFT_OUT:
-            found[name] = value
+            found[name] = _plain(value)
         elif (ours := meant(name)) == "containerd_config":
             found[name] = None  # the refusal does not show it
         elif ours:
@@ -64,7 +66,7 @@ def _ours(data: Mapping[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """The value of no setting, for a message: what JSON has no word for as Python shows it."""
+    """The value, or where JSON has no word for it what Python shows, which the policy refuses by name."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -10,19 +10,25 @@ from pathlib import Path
 from artifacts.errors import Unusable
 from userns.releases import Lock, LockError
 
-__all__ = ["PROJECT_LOCK", "LockFile"]
+__all__ = ["PROJECT_LOCK", "LockFile", "find"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT_LOCK = ROOT / "artifacts" / "lock.toml"
+
+
+def find(name: str) -> Path:
+    """A relative path is looked up where the operator stands, then beside deploy.py."""
+    here = Path.cwd() / name
+    # os.path: Path.exists() raises where a directory on the way may not be read.
+    return here if os.path.exists(here) else ROOT / name
 
 
 class LockFile:
     """A lock file: its text as it was read, and what it says."""
 
     def __init__(self, name: str) -> None:
-        """Read it. A relative name is looked for where the operator stands, then in this project, as settings do."""
-        # os.path: Path.exists() raises where a directory on the way may not be read.
-        self.path = Path(name) if os.path.exists(name) else ROOT / name
+        """Read it, from where `find` finds it, as the settings do."""
+        self.path = find(name)
         self.name = name
         if not os.path.exists(self.path):
             raise Unusable(f"there is no lock file {name}")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from artifacts.bundlefile import BundleFile
 from artifacts.errors import ArtifactsError
+from artifacts.lockfile import find
 from tasks import hiding
-from tasks.files import ROOT
 from userns import advisories, policy
 from userns.bundles import Bundle
 from userns.secret import texts
@@ -27,14 +27,14 @@ def load(data: Mapping[str, object]) -> policy.Policy:
     hiding.remember(data)
     name = policy.artifact_lock_path(data)
     try:
-        lock = _read(_find(name))
+        lock = _read(find(name))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         message = f"it cannot be read: {why}. Allowed: {SETTINGS['artifact_lock'].allowed}"
         raise policy.PolicyError([policy.Problem("artifact_lock", name, message)]) from error
     path = policy.artifact_bundle_path(data)
     try:
-        held = _open(_find(path)).bundle if path else None
+        held = _open(find(path)).bundle if path else None
     except ArtifactsError as error:
         raise policy.PolicyError([policy.Problem("artifact_bundle", path, f"{error}")]) from error
     ours = {name: value for name, value in data.items() if name in SETTINGS}
@@ -72,7 +72,7 @@ def _load(asked: _Asked) -> policy.Policy:
 def bundle(wanted: policy.Policy) -> BundleFile:
     """The bundle that a policy names, which `load` has read."""
     assert wanted.artifact_bundle
-    return _open(_find(wanted.artifact_bundle))
+    return _open(find(wanted.artifact_bundle))
 
 
 @cache
@@ -85,9 +85,3 @@ def _read(path: Path) -> str:
 def _open(path: Path) -> BundleFile:
     """Once for all hosts, which read from one open file."""
     return BundleFile(path)
-
-
-def _find(name: str) -> Path:
-    """A relative path is looked up where the operator stands, then beside deploy.py."""
-    here = Path.cwd() / name
-    return here if here.exists() else ROOT / name

@@ -43,10 +43,9 @@ class Bundled:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a bundle holds. `locks` are the SHA-256 of the lock files that it was made with; `name` is for messages."""
+    """What a bundle holds; `name` is for messages."""
 
     assets: tuple[Bundled, ...]
-    locks: tuple[str, ...]
     name: str = "the bundle"
 
     @staticmethod
@@ -58,23 +57,19 @@ class Bundle:
             raise BundleError(f"its manifest is not JSON: {error}") from error
         if not isinstance(table, dict) or table.get("format") != FORMAT:
             raise BundleError(f'its manifest does not say "{FORMAT}": another version of userns-node made it')
-        locks, rows = table.get("locks"), table.get("assets")
-        if (
-            not isinstance(locks, list)
-            or not all(isinstance(each, str) for each in locks)
-            or not isinstance(rows, list)
-        ):
-            raise BundleError("its manifest has no list of lock files, or none of assets")
+        rows = table.get("assets")
+        if not isinstance(rows, list):
+            raise BundleError("its manifest has no list of assets")
         assets = tuple(_bundled(row) for row in rows)
         if len({asset.path for asset in assets}) != len(assets):
             raise BundleError("its manifest names one asset twice")
-        return Bundle(assets, tuple(locks), name)
+        return Bundle(assets, name)
 
     @property
     def text(self) -> str:
-        """The manifest: the same assets and locks give the same text."""
+        """The manifest: the same assets, of which the lock files said the same, give the same text."""
         rows = [asdict(asset) for asset in self.assets]
-        return json.dumps({"format": FORMAT, "locks": list(self.locks), "assets": rows}, indent=2) + "\n"
+        return json.dumps({"format": FORMAT, "assets": rows}, indent=2) + "\n"
 
     def find(self, asset: Asset) -> Bundled | None:
         """The very asset that the lock pins, or None."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 
 from artifacts.bundlefile import BundleFile
 from artifacts.errors import Refused, Unusable
+from artifacts.lockfile import ROOT
 from tests.artifacts.conftest import Run, whole_lock
 from tests.artifacts.loopback import Answer, LoopbackSite, content, digests, release
 from userns.policy import PolicyError, load
@@ -58,7 +59,6 @@ class TestMaking:
             file = tar.extractfile("manifest.json")
             assert file
             manifest = json.load(file)
-        assert manifest["locks"] == [hashlib.sha256(lock.read_bytes()).hexdigest()]
         assert manifest["assets"][0] == {
             "component": "containerd",
             "version": "2.3.5",
@@ -75,6 +75,7 @@ class TestMaking:
     ) -> None:
         again = tmp_path / "elsewhere" / "other-name.tar"
         again.parent.mkdir()
+        lock.write_text(f"# Somebody's own, who has added others.\n{lock.read_text()}")
         words = ["runc", "1.4.4", "containerd=2.3.5"]
         assert run("bundle", again, *words, "--lock", lock, "--from", mirror.url).code == 0
         assert again.read_bytes() == bundle.read_bytes()
@@ -127,6 +128,26 @@ class TestMaking:
             ("containerd", "2.3.5"),
             ("runc", "1.4.4"),
         ]
+
+    def test_an_inventory_of_images(
+        self, run: Run, lock: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such hosts have a connector of this project's."""
+        monkeypatch.setenv("IMAGE_ROOTS", str(tmp_path))
+        words = ("--inventory", ROOT / "inventories/golden.py", "--lock", lock, "--from", folder, "--arch", "amd64")
+        file = tmp_path / "bundle.tar"
+        ran = run("bundle", file, *words)
+        assert ran.code == 0, ran.err
+        assert {each.component for each in BundleFile(file).bundle.assets} == {"containerd", "runc"}
+
+    def test_what_json_has_no_word_for_is_refused_by_the_settings_name(
+        self, run: Run, folder: Path, tmp_path: Path
+    ) -> None:
+        inventory = tmp_path / "inventory.py"
+        inventory.write_text("from pathlib import Path\nhosts = (['a'], {'artifact_lock': Path('lock1.toml')})\n")
+        ran = run("bundle", tmp_path / "bundle.tar", "--inventory", inventory, "--from", folder)
+        assert ran.code == 2
+        assert "there is no lock file PosixPath('lock1.toml')" in ran.err
 
     def test_an_inventory_with_a_mistake_is_refused_with_the_host(self, run: Run, folder: Path, tmp_path: Path) -> None:
         inventory = tmp_path / "inventory.py"
@@ -228,6 +249,20 @@ class TestMaking:
         ran = run("bundle", tmp_path, "--lock", lock, "--from", folder)
         assert ran.code == 2
         assert f"name the file, such as {tmp_path}/bundle.tar" in ran.err
+
+    def test_what_is_no_file_is_not_replaced_and_a_link_stays_one(
+        self, run: Run, lock: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        """/dev/null among others: no device is named here, for root would lose it."""
+        pipe, link, file = tmp_path / "pipe", tmp_path / "link.tar", tmp_path / "elsewhere.tar"
+        os.mkfifo(pipe)
+        ran = run("bundle", pipe, "--lock", lock, "--from", folder, "--arch", "amd64")
+        assert (ran.code, pipe.is_fifo()) == (2, True)
+        assert f"{pipe} is there and no file" in ran.err
+        link.symlink_to(file)
+        assert run("bundle", link, "--lock", lock, "--from", folder, "--arch", "amd64").code == 0
+        assert link.is_symlink()
+        assert BundleFile(file).bundle.assets
 
 
 class TestChecking:

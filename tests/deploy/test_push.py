@@ -42,7 +42,7 @@ for asset in bundle.bundle.assets:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     (tmp_path / "runc").write_bytes(CONTENT)
-    bundlefile.write(tmp_path / "bundle.tar", Bundle((ASSET,), ()), [tmp_path / "runc"])
+    bundlefile.write(tmp_path / "bundle.tar", Bundle((ASSET,)), [tmp_path / "runc"])
     return tmp_path / "bundle.tar"
 
 

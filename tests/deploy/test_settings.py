@@ -200,6 +200,13 @@ def test_a_lock_file_that_is_a_directory_is_named(tmp_path: Path) -> None:
         settings.load({"artifact_lock": str(tmp_path)})
 
 
+def test_a_bundle_out_of_reach_is_named(tmp_path: Path) -> None:
+    """A directory on the way that may not be entered, or a name that no file can have."""
+    for name, why in (("a" * 300, "File name too long"), (f"{tmp_path}/{'a' * 300}/b.tar", "File name too long")):
+        with pytest.raises(policy.PolicyError, match=why):
+            settings.load({"install_from": "bundle", "artifact_bundle": name})
+
+
 # --- findings in allow --------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ def bundled(component: str, version: str, arch: str) -> Bundled:
 
 def bundle(*architectures: str, containerd: str = "2.3.4") -> Bundle:
     wanted = (("containerd", containerd), ("runc", "1.4.3"))
-    return Bundle(tuple(bundled(*each, arch) for each in wanted for arch in architectures), ("0" * 64,), "b.tar")
+    return Bundle(tuple(bundled(*each, arch) for each in wanted for arch in architectures), "b.tar")
 
 
 def policy(held: Bundle | None, **settings: Any) -> Policy:
@@ -47,8 +47,7 @@ class TestManifest:
         ("change", "says"),
         [
             ({"format": "userns-node bundle 9"}, "another version of userns-node made it"),
-            ({"locks": None}, "no list of lock files"),
-            ({"assets": {}}, "no list of lock files, or none of assets"),
+            ({"assets": {}}, "no list of assets"),
             ({"assets": [{}]}, "does not have the keys"),
             ({"assets": [1]}, "does not have the keys"),
         ],
@@ -106,7 +105,7 @@ class TestPolicy:
 
     def test_a_version_that_is_not_named_is_the_lock_files_whatever_the_bundle_has(self) -> None:
         released = load({}, LOCK)
-        for held in (None, bundle("amd64"), bundle("amd64", containerd="2.2.7"), Bundle((), (), "b.tar")):
+        for held in (None, bundle("amd64"), bundle("amd64", containerd="2.2.7"), Bundle((), "b.tar")):
             assert policy(held).versions == released.versions
 
     def test_what_the_lock_does_not_pin_is_refused(self) -> None:
@@ -117,7 +116,7 @@ class TestPolicy:
 class TestPlan:
     def test_an_old_bundle_downgrades_no_node(self) -> None:
         old = tuple(bundled(*each, "amd64") for each in (("containerd", "2.0.10"), ("runc", "1.2.8")))
-        wanted = policy(Bundle(old, ("0" * 64,), "b.tar"))
+        wanted = policy(Bundle(old, "b.tar"))
         for node in (nodes.converged(), nodes.bare()):
             made = plan(node, wanted, templates())
             assert not [each for each in made.changes if isinstance(each, InstallArtifact)]
@@ -132,9 +131,9 @@ class TestPlan:
 
     def test_nor_does_the_choice_hang_on_what_is_for_another_architecture(self) -> None:
         old = bundled("containerd", "2.0.10", "arm64")
-        wanted = policy(Bundle((old, *bundle("amd64").assets), (), "b.tar"))
+        wanted = policy(Bundle((old, *bundle("amd64").assets), "b.tar"))
         assert programs.missing(nodes.bare(), wanted) == []
-        arm = programs.missing(nodes.bare(machine="aarch64"), policy(Bundle((bundled("runc", "1.2.8", "amd64"),), ())))
+        arm = programs.missing(nodes.bare(machine="aarch64"), policy(Bundle((bundled("runc", "1.2.8", "amd64"),))))
         assert not [each for each in arm if "Or set" in each.message]
 
     def test_only_what_the_node_lacks_is_pushed(self) -> None:
