@@ -1,1 +1,1 @@
-"""userns/ alone: no node, no root, no network."""
+"""What needs neither a node nor root."""
