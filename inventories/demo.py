@@ -1,4 +1,4 @@
-"""The node that `make demo` builds on this machine, and the mirror that stands in for the upstream releases."""
+"""The node that `make demo` builds on this machine, and the mirror that stands in for upstream's releases."""
 
 import json
 import os

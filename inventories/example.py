@@ -1,18 +1,18 @@
-"""Two groups of nodes over SSH, to copy: a setting of a host comes before its group's, and that before all.py's.
+"""Two groups of nodes over SSH, to copy. A setting of a host overrides its group's, and that overrides all.py's.
 
-A group's data may also be a file of its name in group_data/. Host names here are documentation only.
+The data of a group may also be in a file of its name in group_data/. The host names here are placeholders.
 """
 
 _ssh = {
     "ssh_user": "ops",
-    "_sudo": True,  # which must ask for no password: `ops ALL=(ALL) NOPASSWD: ALL` in sudoers
-    # pyinfra's default accepts the key of a host that it has never seen, whatever ssh_config says.
+    "_sudo": True,  # sudo must ask for no password: `ops ALL=(ALL) NOPASSWD: ALL` in sudoers
+    # By default pyinfra accepts the key of a host that it has never seen, whatever ssh_config says.
     "ssh_strict_host_key_checking": "yes",
     "ssh_known_hosts_file": "~/.ssh/known_hosts",
 }
 
-# A current cluster. The kubelet's IDs are named, away from those of the users of the nodes; one node has its images
-# on a disk of their own, and one runs GPU jobs with another runtime handler.
+# A current cluster. The kubelet has an ID range of its own, clear of the IDs of the nodes' users. One node has its
+# images on a separate disk, and one runs GPU jobs with another runtime handler.
 cluster_a = (
     [
         "node-a1.example.internal",
@@ -43,8 +43,10 @@ cluster_a = (
     {**_ssh, "kubernetes_version": "1.36", "max_pods": 250, "kubelet_id_range": (65536 * 16, 65536 * 250)},
 )
 
-# An older cluster behind a mirror, on Debian 12: its kernel 6.1 cannot idmap tmpfs, so that pods with Secrets or
-# tokens fail. That is accepted by name, for pods that have none; the canary tries what the others are to get.
+# An older cluster behind a mirror, on Debian 12: its kernel 6.1 cannot idmap tmpfs, so pods with Secrets or tokens
+# fail. That is accepted by name, for pods that have none. node-b1, the canary, tries the version that the others will
+# get. The versions named here leave advisories open: `python -m artifacts list` shows them, and `python -m artifacts
+# add` pins the patched releases.
 cluster_b = (
     [
         ("node-b1.example.internal", {"runc_version": "1.4.3"}),

@@ -1,6 +1,6 @@
-"""Images, by their root directories: `IMAGE_ROOTS=/a/root:/another pyinfra inventories/golden.py deploy.py`, as root.
+"""Images, by their root directories. As root: `IMAGE_ROOTS=/a/root:/another pyinfra inventories/golden.py deploy.py`
 
-Settings come from group_data/ and `--data`, as for nodes. docs/how-to/golden-image.md has the rest.
+Settings come from group_data/ and `--data`, as for nodes. See docs/how-to/golden-image.md.
 """
 
 import os

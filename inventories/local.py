@@ -1,3 +1,3 @@
-"""This machine itself: `pyinfra inventories/local.py deploy.py --dry`, as root."""
+"""This machine itself. As root: `pyinfra inventories/local.py deploy.py --dry`"""
 
 local = ["@local"]
