@@ -1,7 +1,8 @@
 #!/bin/sh
 # build.sh SUITE ROOT [MIRROR]: Debian SUITE in the new directory ROOT, ready for user namespaces. As root.
 #
-# With mmdebstrap, or debootstrap where that is missing. PACKAGES, INVENTORY and PYINFRA may be set to others.
+# Uses mmdebstrap, or debootstrap if that is missing. PACKAGES, INVENTORY and PYINFRA may be set to override the
+# defaults.
 set -eu
 [ $# -ge 2 ] || {
     echo "usage: $0 SUITE ROOT [MIRROR]" >&2
@@ -24,7 +25,7 @@ if [ -e "$root" ]; then
     echo "$root is there already: remove it first" >&2
     exit 1
 fi
-# A tree that is not whole is no image.
+# An incomplete tree is no image.
 trap '[ $? = 0 ] || rm -rf --one-file-system -- "$root"' EXIT
 trap 'exit 130' HUP INT TERM
 

@@ -11,12 +11,12 @@ refuse() {
     echo "$0: $*" >&2
     exit 2
 }
-# Whatever is in user-data, many can read: who may start pods reaches the cloud's metadata service, for one.
+# Many can read user-data: anyone who may start pods, for one, reaches the cloud's metadata service.
 for given; do
     ! grep -q 'PRIVATE KEY' "$given" || refuse "$given holds a private key, which belongs on no node: give the public one"
 done
 grep -q '^[^#]*PULL_REPOSITORY=[^[:space:]]' "$1" || refuse "$1 sets no PULL_REPOSITORY: the first file is pull.conf"
-# As ssh-keygen reads it: principals, options or none, the key's type, the key. A .pub file begins with the type.
+# As ssh-keygen reads it: principals, options (or none), the key's type, the key. A .pub file begins with the type.
 awk -v type='^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+$' '
     $1 ~ /^#/ || $1 ~ type { next }
     { for (i = 2; i < NF; i++) if ($i ~ type) found = 1 }
@@ -25,8 +25,8 @@ awk -v type='^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+$' '
         "before each public key, such as: release@example.internal namespaces=\"git\" ssh-ed25519 AAAA…"
 here=$(dirname "$0")
 
-# file PATH MODE SOURCE [SED-SCRIPT]. As little is indented as YAML allows, since clouds take little. A last line without its
-# end would run into the next path.
+# file PATH MODE SOURCE [SED-SCRIPT]. The indentation is the least that YAML allows, because clouds limit the size. A
+# last line without a newline would run into the next path.
 file() {
     printf '%s\n' - " path: $1" " permissions: \"$2\"" ' content: |'
     sed -e "${4:-}" -e 's/^./  &/' "$3"
@@ -44,8 +44,8 @@ write_files:
 YAML
 file /etc/userns-node/pull.conf 0600 "$1"
 file /etc/userns-node/allowed_signers 0644 "$2"
-# The script with its head, and without the comments below it, and the units without theirs: they are for who changes them, and
-# would be a fifth of what may be sent.
+# The script keeps its head but not the comments below it, and the units lose theirs: they are for those who change
+# these files, and would be a fifth of what may be sent.
 file /usr/local/sbin/userns-node-pull 0755 "$here/userns-node-pull" '1,/^set -eu/!{/^ *#/d;}'
 file /etc/systemd/system/userns-node-pull.service 0644 "$here/userns-node-pull.service" '/^#/d'
 file /etc/systemd/system/userns-node-pull.timer 0644 "$here/userns-node-pull.timer" '/^#/d'
