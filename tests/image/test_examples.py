@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -19,6 +20,10 @@ from userns import paths
 # The trees have no kernel, which would be half of the time to make them: the one that they will boot is named.
 KERNEL = "6.12"
 SECONDS = 3000
+INVENTORY = """import os
+
+images = [(f"@image/{{root}}", {data!r}) for root in os.environ["IMAGE_ROOTS"].split(":")]
+"""
 # In the place of debootstrap and mmdebstrap, which need minutes for what the lab has: the tree of the same release.
 _STAND_IN = """#!/bin/sh
 [ $# -ge 3 ] || exit 0
@@ -55,9 +60,7 @@ def operator(builder: Builder, home: Path, tmp_path: Path) -> Operator:
     """With an inventory of his own: settings beside the images of IMAGE_ROOTS."""
     inventory = tmp_path / "inventory.py"
     data = {**builder.settings, "target_kernel": KERNEL}
-    inventory.write_text(
-        f'import os\n\nimages = [(f"@image/{{root}}", {data!r}) for root in os.environ["IMAGE_ROOTS"].split(":")]\n'
-    )
+    inventory.write_text(INVENTORY.format(data=data))
     log, text = tmp_path / "log", _STAND_IN
     for name in ("debootstrap", "mmdebstrap"):
         stand_in = tmp_path / "bin" / name
@@ -79,18 +82,25 @@ def is_baked(root: Path) -> None:
     assert (root / paths.CONFIG.lstrip("/")).read_text().startswith("#")
 
 
-def mkosi_14() -> None:
-    """The example is written for mkosi 14, and says so: what newer ones do, without debootstrap, was not tried."""
-    said = subprocess.run([processes.tool("mkosi"), "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
-    if not said.startswith("mkosi 14"):
-        pytest.skip(f"this is {said.strip()}, and the example was tried with mkosi 14")
-
-
-def test_mkosis_finalize_script_bakes_its_tree(operator: Operator, home: Path) -> None:
-    mkosi_14()
-    output, skeleton = home / "mkosi", home / "skeleton"
+def test_mkosis_finalize_script_bakes_its_tree(
+    operator: Operator, builder: Builder, home: Path, tmp_path: Path
+) -> None:
+    output = home / "mkosi"
     output.mkdir()
+    said = subprocess.run([processes.tool("mkosi"), "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    if int(said.split()[1].partition(".")[0]) < 15:
+        by_debootstrap(operator, home, output)
+    else:
+        by_apt(operator, builder, output, tmp_path)
+    (image,) = [place for place in (output / "image", *output.glob("*/image")) if place.is_dir()]
+    is_baked(image)
+    trees.remove(output)
+
+
+def by_debootstrap(operator: Operator, home: Path, output: Path) -> None:
+    """Debian 12's mkosi, 14: into a directory for the distribution."""
     # apt refuses a mirror that is named twice: by debootstrap, and by mkosi as the only one that it builds from.
+    skeleton = home / "skeleton"
     (skeleton / "etc/apt").mkdir(parents=True)
     (skeleton / "etc/apt/sources.list").touch()
     operator.run(
@@ -98,9 +108,29 @@ def test_mkosis_finalize_script_bakes_its_tree(operator: Operator, home: Path) -
         *("--base-packages", "no", "--local-mirror", base.mirror_url(), "--skeleton-tree", skeleton, "build"),
     )
     assert operator.log.read_text().startswith("--variant=minbase ")
-    (image,) = output.glob("*/image")  # below a directory for the distribution
-    is_baked(image)
-    trees.remove(output)
+
+
+def by_apt(operator: Operator, builder: Builder, output: Path, tmp_path: Path) -> None:
+    """Debian 13's mkosi, 25: it bakes in a sandbox, which has of this machine's files only those of the checkout."""
+    sources = (
+        tmp_path / "sandbox/etc/apt/sources.list.d/mkosi.sources"
+    )  # its own name two sites, and one of debug symbols
+    sources.parent.mkdir(parents=True)
+    signed_by = "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg"
+    sources.write_text(f"Types: deb\nURIs: {base.mirror_url()}\nSuites: trixie\nComponents: main\n{signed_by}\n")
+    inside = Path("build") / f"mkosi-{token_hex(4)}"
+    (REPO / inside).mkdir(parents=True)
+    try:
+        (REPO / inside / "lock.toml").write_bytes(Path(str(builder.settings["artifact_lock"])).read_bytes())
+        data = {**builder.settings, "target_kernel": KERNEL, "artifact_lock": f"{inside}/lock.toml"}
+        (REPO / inside / "inventory.py").write_text(INVENTORY.format(data=data))
+        operator.run(
+            *("mkosi", "--directory", "examples/mkosi", "--output-directory", output),
+            *("--workspace-directory", tmp_path, "--sandbox-tree", tmp_path / "sandbox"),
+            *("--environment", f"INVENTORY={inside}/inventory.py", "--environment", "PYINFRA=", "build"),
+        )
+    finally:
+        trees.remove(REPO / inside)
 
 
 def test_a_script_around_mmdebstrap_bakes_its_tree(operator: Operator, home: Path) -> None:
