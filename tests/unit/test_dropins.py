@@ -106,12 +106,26 @@ def test_on_1_7_other_tables_are_left_alone(header: str) -> None:
     assert found(2, header) == []
 
 
+@pytest.mark.parametrize("header", [RUNTIME, f"{RUNTIME}.containerd.runtimes.nvidia", f"{IMAGES}.registry"])
+def test_on_1_7_a_table_of_a_plugin_of_containerd_2_does_nothing(header: str) -> None:
+    (finding,) = lint([DropIn(path=PATH, version=2, tables=(header, header))], 2, ours(2))
+    assert (finding.id, finding.severity) == ("drop-in-key-unread", Severity.WARNING)
+    assert "which containerd 1.7 does not read" in finding.message
+    assert 'into the setting containerd_config, under "io.containerd.grpc.v1.cri"' in finding.message
+
+
 @pytest.mark.parametrize("header", [f"{RUNTIME}.containerd", f"{RUNTIME}.containerd.default_runtime_name"])
 def test_containerd_2_joins_sections_and_says_whose_keys_win(header: str) -> None:
     assert found(3, header) == [("drop-in-overrides", "note")]
 
 
-@pytest.mark.parametrize("header", [RUNTIME, f"{RUNTIME}.containerd.runtimes.nvidia", OVERLAYFS, f"{RUNTIME}.cni"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(RUNTIME, f"{RUNTIME}.containerd.runtimes.nvidia", OVERLAYFS, f"{RUNTIME}.cni"),
+        *(CRI, f"{CRI}.x509_key_pair_streaming"),
+    ],
+)
 def test_on_2_a_table_of_their_own_is_left_alone(header: str) -> None:
     assert found(3, header) == []
 
@@ -123,6 +137,14 @@ def test_on_2_a_table_of_their_own_is_left_alone(header: str) -> None:
         ((f"{IMAGES}.cni",), 'under "io.containerd.cri.v1.runtime")'),
         ((f"{IMAGES}.x509_key_pair_streaming",), 'under "io.containerd.grpc.v1.cri")'),
         ((f"{RUNTIME}.containerd.discard_unpacked_layers",), 'images", without .containerd)'),
+        (
+            (f"{CRI}.containerd.runtimes.nvidia", f"{CRI}.containerd.runtimes.nvidia.options"),
+            'v1.cri".containerd (containerd 2.x reads it under "io.containerd.cri.v1.runtime")',
+        ),
+        ((f"{CRI}.registry.mirrors.'docker.io'",), 'registry (containerd 2.x reads it under "io.containerd.cri.v1.im'),
+        ((f"{CRI}.containerd.snapshotter",), 'snapshotter (containerd 2.x reads it under "io.containerd.cri.v1.images'),
+        (("plugins.cri.cni",), 'plugins.cri.cni (containerd 2.x reads it under "io.containerd.cri.v1.runtime")'),
+        (("plugins.cri.x509_key_pair_streaming",), 'under "io.containerd.grpc.v1.cri")'),
     ],
 )
 def test_on_2_a_table_under_the_wrong_plugin_of_cri_does_nothing(headers: tuple[str, ...], words: str) -> None:

@@ -67,3 +67,15 @@ def test_nothing_is_said_where_nothing_goes(handlers: tuple[str, ...]) -> None:
 def test_a_drop_in_that_brings_it_keeps_it() -> None:
     drop_in = DropIn(path="/etc/containerd/conf.d/99-nvidia.toml", version=3, tables=(f"{RUNTIMES}.nvidia.options",))
     assert said("nvidia", drop_ins=(drop_in,)) == []
+
+
+@pytest.mark.parametrize("plugin", ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "cri"])
+def test_a_drop_in_keeps_no_handler_where_containerd_2_does_not_read_it(plugin: str) -> None:
+    table = f'plugins."{plugin}".containerd.runtimes.nvidia'
+    drop_in = DropIn(path="/etc/containerd/conf.d/99-nvidia.toml", version=3, tables=(table,))
+    assert len(said("runc", "nvidia", drop_ins=(drop_in,))) == 1
+
+
+def test_a_drop_in_keeps_no_handler_where_containerd_17_does_not_read_it() -> None:
+    drop_in = DropIn(path="/etc/containerd/conf.d/99-nvidia.toml", version=2, tables=(f"{RUNTIMES}.nvidia",))
+    assert len(said("nvidia", drop_ins=(drop_in,), **V1_7)) == 1

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from userns.containerd.extraconfig import REGISTRY, UNREAD, right_plugin
+from userns.containerd.extraconfig import CRI, IMAGES, REGISTRY, RUNTIME, UNREAD, right_plugin
 from userns.containerd.merge import at, spelled
 from userns.containerd.reserved_keys import UNREAD_SOURCE, overriding
 from userns.containerd.toml_text import KeyPath
@@ -16,9 +16,12 @@ from userns.node import DropIn
 __all__ = ["lint", "path_of"]
 
 _VERSION = "containerd v2.3.4 cmd/containerd/server/config/config.go:475-481; containerd/containerd#12891"
+_IDS = "containerd v1.7.34 docs/cri/config.md"
 _BOTH = "containerd v2.3.4 internal/cri/config/config.go (ValidateImageConfig); docs/hosts.md"
 _REPLACED = "containerd v1.7.34 services/server/config/config.go:299-322; containerd/containerd#5837"
 _JOINED = "containerd v2.3.4 cmd/containerd/server/config/config_test.go; containerd/containerd#9982"
+# CRI's plugins of containerd 2.x, which split the old one.
+_OF_2 = ((RUNTIME,), (IMAGES,))
 
 
 def lint(drop_ins: Sequence[DropIn], config_version: int, ours: Mapping[str, Any]) -> list[Finding]:
@@ -78,6 +81,13 @@ def _replacing(drop_in: DropIn, opened: Sequence[KeyPath], ours: Mapping[str, An
                 "Move its keys into the setting containerd_config.",
                 _REPLACED,
             )
+    if unread := [spelled(path) for path in dict.fromkeys(path[:2] for path in opened) if path[1:] in _OF_2]:
+        yield warning(
+            "drop-in-key-unread",
+            f"{drop_in.path} opens {', '.join(unread)}, which containerd 1.7 does not read: what stands in it does "
+            f'nothing. Move its keys into the setting containerd_config, under "{CRI}", or take it out',
+            _IDS,
+        )
 
 
 def _joining(drop_in: DropIn, opened: Sequence[KeyPath], ours: Mapping[str, Any]) -> Iterator[Finding]:
@@ -90,7 +100,8 @@ def _joining(drop_in: DropIn, opened: Sequence[KeyPath], ours: Mapping[str, Any]
             "/etc/containerd/certs.d/NAME/hosts.toml, or move the table into the setting containerd_config.",
             _BOTH,
         )
-    shortest = (path[:3] if right_plugin(path[:3]) else path[:4] for path in opened if path not in UNREAD)
+    read = (path for path in opened if path not in UNREAD)
+    shortest = (path[: 3 if right_plugin(path[:3]) == right_plugin(path[:4]) else 4] for path in read)
     moved = {spelled(path): right for path in shortest if (right := right_plugin(path))}
     if moved:
         told = ", ".join(f"{table} (containerd 2.x reads it under {right})" for table, right in moved.items())

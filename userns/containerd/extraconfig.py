@@ -19,6 +19,8 @@ __all__ = ["UNREAD", "contradictions", "literal", "right_plugin"]
 CRI = "io.containerd.grpc.v1.cri"
 RUNTIME = "io.containerd.cri.v1.runtime"
 IMAGES = "io.containerd.cri.v1.images"
+# CRI's ids before containerd 2.x, the latest first.
+OLD_IDS = (CRI, "cri")
 OVERLAY = "io.containerd.snapshotter.v1.overlayfs"
 REGISTRY = ("plugins", IMAGES, "registry")
 RUNC_TYPE = "io.containerd.runc."
@@ -204,13 +206,17 @@ def _misplaced(path: KeyPath, table: Mapping[str, object]) -> Iterator[str]:
 def right_plugin(path: KeyPath) -> str:
     """Where containerd 2.x reads a key of the plugins of CRI that stands at `path`; "" where it stands right."""
     match path:
-        case ("plugins", str(id), key, *_) if id in (RUNTIME, IMAGES) and key in STREAMING:
+        case ("plugins", str(id), key, *_) if id in (RUNTIME, IMAGES, "cri") and key in STREAMING:
             return f'"{CRI}"'
-        case ("plugins", str(id), key, *_) if id == RUNTIME and key in OF_IMAGES:
+        case ("plugins", str(id), key, *_) if id in (RUNTIME, *OLD_IDS) and key in OF_IMAGES:
             return f'"{IMAGES}"'
-        case ("plugins", str(id), "containerd", key, *_) if id == RUNTIME and key in OF_IMAGES_FROM_CONTAINERD:
+        case ("plugins", str(id), "containerd", key, *_) if (
+            id in (RUNTIME, *OLD_IDS) and key in OF_IMAGES_FROM_CONTAINERD
+        ):
             return f'"{IMAGES}", without .containerd'
         case ("plugins", str(id), key, *_) if id == IMAGES and key in OF_RUNTIME:
+            return f'"{RUNTIME}"'
+        case ("plugins", str(id), key, *_) if id in OLD_IDS and key not in STREAMING:
             return f'"{RUNTIME}"'
     return ""
 

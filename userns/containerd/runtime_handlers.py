@@ -15,21 +15,22 @@ from userns.paths import DROP_INS
 __all__ = ["lost", "of_tables"]
 
 
-def of_tables(headers: Iterable[str]) -> tuple[str, ...]:
-    """The handlers that these table headers (or dotted keys) configure, under whatever id CRI has in them."""
+def of_tables(headers: Iterable[str], plugin: str = "") -> tuple[str, ...]:
+    """The handlers that these table headers (or dotted keys) configure, under this id of CRI, or under whatever id."""
     paths = (path_of(header) or () for header in headers)
-    named = (path[4:5] for path in paths if path[:1] == ("plugins",) and path[2:4] == ("containerd", "runtimes"))
+    within = (path for path in paths if path[:1] == ("plugins",) and plugin in ("", *path[1:2]))
+    named = (path[4:5] for path in within if path[2:4] == ("containerd", "runtimes"))
     return tuple(dict.fromkeys(name for each in named for name in each))
 
 
 def lost(node: Node, config_version: int, ours: Mapping[str, Any]) -> Iterator[Finding]:
     """A handler of which pods would only say, much later, that it is not configured.
 
-    `ours` is the new config.toml; a drop-in that brings the handler is read beside it.
+    `ours` is the new config.toml; a drop-in that brings the handler, where this version reads it, is read beside it.
     """
     plugin = RUNTIME if config_version > 2 else CRI
     place = ("plugins", plugin, "containerd", "runtimes")
-    kept = {*at(ours, place), *of_tables(table for each in node.drop_ins for table in each.tables)}
+    kept = {*at(ours, place), *of_tables((table for each in node.drop_ins for table in each.tables), plugin)}
     gone = [name for name in node.handlers if name not in kept]
     if not gone:
         return
