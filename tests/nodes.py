@@ -185,7 +185,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
     yield "tools", *node.tools
     for key, value in node.sysctls.items():
         yield "sysctl-live", key.replace(".", "/"), str(value)
-    yield "overlay", node.overlay.state, node.overlay.metacopy
+    yield "overlay", node.overlay.state, node.overlay.metacopy, node.overlay.default
     for name, place in node.filesystems.items():
         yield "filesystem", name, place.path, place.parent, name
         yield "mount", name, place.type

@@ -15,7 +15,7 @@ from userns.findings import Finding, warning
 from userns.image import firstboot
 from userns.kubelet import subids
 from userns.node import ConfLine, Node
-from userns.overlay import has_metacopy_option, held_layers
+from userns.overlay import comes_on, has_metacopy_option, held_layers
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -63,7 +63,7 @@ def wanted(
     texts: dict[str, str | None] = {
         paths.CONFIG: rendered.text,
         paths.UNIT_DROP_IN: render.unit_drop_in(templates),
-        paths.PRE_START: render.pre_start(templates, metacopy=bool(metacopy)),
+        paths.PRE_START: render.pre_start(templates, metacopy=metacopy),
     }
     whys = {
         paths.CONFIG: f"config version {policy.config_version} for containerd {policy.containerd_version}",
@@ -107,14 +107,14 @@ def wanted(
 def wants_metacopy(node: Node, policy: Policy, ready: Readiness | None) -> bool | None:
     """Whether overlay's metacopy is to be on; None leaves it as it is.
 
-    "auto" never turns off what is on: layers that were chowned with it outlive the kernel that needed it.
+    "auto" never turns off what is on: layers that were chowned with it outlive the kernel that needed it. Nor does it
+    ask whether there are any yet: where it is on by the kernel's own default, the first of them is made with it.
     """
     if policy.overlay_metacopy != "auto":
         return bool(policy.overlay_metacopy)
     if ready is not None and ready.rootfs == "chown":
         return True
-    turned_on = has_metacopy_option(node) or (node.overlay.metacopy == "Y" and node.snapshots is not False)
-    return True if turned_on else None
+    return True if has_metacopy_option(node) or comes_on(node) else None
 
 
 def _sysctl(node: Node, policy: Policy, templates: Mapping[str, str]) -> dict[str, str]:

@@ -199,10 +199,14 @@ class RunningKubelet(_Frozen):
 
 
 class Overlay(_Frozen):
-    """The kernel's overlayfs: `loaded` and `module` (on disk, not loaded) are a module's states."""
+    """The kernel's overlayfs: `loaded` and `module` (on disk, not loaded) are a module's states.
+
+    `default`: of a module that is not loaded, the `metacopy` that its kernel was built to load it with.
+    """
 
     state: Literal["builtin", "loaded", "module", "absent", "unknown"] = "unknown"
     metacopy: Literal["Y", "N", ""] = ""
+    default: Literal["Y", "N", ""] = ""
 
 
 class ImageKernel(_Frozen):

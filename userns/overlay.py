@@ -9,7 +9,14 @@ from userns import paths
 from userns.findings import Finding, blocker, note, warning
 from userns.node import ConfLine, Node
 
-__all__ = ["has_metacopy_option", "held_layers", "metacopy_conflicts", "metacopy_differs", "module_conflicts"]
+__all__ = [
+    "comes_on",
+    "has_metacopy_option",
+    "held_layers",
+    "metacopy_conflicts",
+    "metacopy_differs",
+    "module_conflicts",
+]
 
 _ON = ("y", "1", "on", "true", "")
 
@@ -53,6 +60,15 @@ def has_metacopy_option(node: Node) -> bool:
     return state is not None and state.kind != "absent"
 
 
+def comes_on(node: Node) -> bool:
+    """Whether metacopy is on without a deploy's doing: now, or as soon as the module is loaded."""
+    if node.overlay.metacopy or node.overlay.state != "module":
+        return node.overlay.metacopy == "Y"
+    options = [_turned(rest) for _, kind, rest in _statements(node) if kind == "options"]
+    said = [on["metacopy"] for on in options if "metacopy" in on]
+    return any(said) or (not said and node.overlay.default == "Y")
+
+
 def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
     """What is at odds with metacopy on, or off."""
     if not metacopy and (node.overlay.metacopy == "Y" or has_metacopy_option(node)) and (held := held_layers(node)):
@@ -67,6 +83,13 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
     for each, kind, rest in _statements(node):
         if kind == "options":
             yield from _options(each, rest, metacopy)
+    value = "Y" if metacopy else "N"
+    if node.overlay.state == "builtin" and (metacopy or node.overlay.metacopy == "Y"):
+        yield note(
+            "overlay-builtin",
+            "overlay is built into this kernel, so that modprobe.d says nothing to it: containerd's pre-start hook "
+            f"sets metacopy at each boot. overlay.metacopy={value} on the kernel's command line does so for all mounts",
+        )
     if not metacopy:
         return
     builders = [name for name in ("docker", "podman") if (unit := node.units.get(name)) and unit.load == "loaded"]
@@ -77,12 +100,6 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
             'put whole files into layers. Build elsewhere, or set overlay_metacopy = "auto", which turns it on only '
             "where the image of a pod is chowned",
             "containers/storage#640; flatcar#403; home-assistant/operating-system#2773",
-        )
-    if node.overlay.state == "builtin":
-        yield note(
-            "overlay-builtin",
-            "overlay is built into this kernel, so that modprobe.d says nothing to it: containerd's pre-start hook "
-            "sets metacopy at each boot. overlay.metacopy=Y on the kernel's command line does so for all mounts",
         )
 
 
@@ -114,9 +131,14 @@ def _statements(node: Node) -> Iterator[tuple[ConfLine, str, str]]:
             yield each, words[0], words[2] if len(words) > 2 else ""
 
 
+def _turned(options: str) -> dict[str, bool]:
+    """Each of a module's options, and whether it is on."""
+    values = dict(word.partition("=")[::2] for word in options.split())
+    return {name: value.strip("\"'").lower() in _ON for name, value in values.items()}
+
+
 def _options(each: ConfLine, rest: str, metacopy: bool) -> Iterator[Finding]:
-    values = dict(word.partition("=")[::2] for word in rest.split())
-    on = {name: value.strip("\"'").lower() in _ON for name, value in values.items()}
+    on = _turned(rest)
     if on.get("metacopy", metacopy) is not metacopy:
         yield warning(
             "modprobe-metacopy",

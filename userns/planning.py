@@ -207,7 +207,8 @@ def _live(node: Node, policy: Policy, ready: Readiness) -> list[Change]:
     if metacopy is not None and node.overlay.state != "absent":
         wanted = "Y" if metacopy else "N"
         # Of a module that is not loaded, modprobe.d decides; the hook loads it before containerd.
-        if node.overlay.metacopy not in ("", wanted) or (wanted == "Y" and node.overlay.metacopy == ""):
+        now = node.overlay.metacopy or node.overlay.default
+        if now not in ("", wanted) or (metacopy and node.overlay.metacopy == ""):
             live.append(SetMetacopy(wanted, "only mounts made from now on follow it"))
     return live
 

@@ -86,9 +86,9 @@ def unit_drop_in(templates: Mapping[str, str]) -> str:
     return fill(templates, "50-userns-node.conf.j2", pre_start=PRE_START)
 
 
-def pre_start(templates: Mapping[str, str], *, metacopy: bool, sys: str = "/sys") -> str:
-    """The hook that runs before containerd. `metacopy` turns overlay's metacopy on; nothing here turns it off."""
-    return fill(templates, "pre-start.sh.j2", metacopy=metacopy, sys=sys)
+def pre_start(templates: Mapping[str, str], *, metacopy: bool | None, sys: str = "/sys", run: str = "/run") -> str:
+    """The hook before containerd. `metacopy` turns overlay's metacopy on, or off after a boot; None neither."""
+    return fill(templates, "pre-start.sh.j2", metacopy=metacopy, sys=sys, run=run)
 
 
 def modprobe(templates: Mapping[str, str]) -> str:

@@ -97,7 +97,9 @@ class Kept(_Frozen):
     sets: dict[str, KeptSet] = {}
     now: KeptSet = KeptSet()
     unit: Unit = Unit()
+    # It is on for good by a deploy's doing; it is on now, by whatever.
     metacopy: bool = False
+    metacopy_live: bool = False
     shims: dict[str, int] | None = None
     # KiB that are free, by directory: the state's, and that of the programs.
     space: dict[str, int] = {}
@@ -136,8 +138,8 @@ def read(lines: Iterable[str]) -> Kept:
                     sets[name][kind] = text
                 case "unit", [("LoadState" | "ActiveState") as field, text]:
                     found.setdefault("unit", {})[field.removesuffix("State").lower()] = text
-                case "metacopy", _:
-                    found["metacopy"] = True
+                case ((("metacopy" | "metacopy-live") as name), _):
+                    found[name.replace("-", "_")] = True
                 case "space", [place, free] if free.isdecimal():
                     found.setdefault("space", {})[place] = int(free)
                 case "shims", [namespace, count]:
@@ -209,7 +211,9 @@ def _stays(entry: Entry, kept: Kept, chosen: KeptSet) -> str:
         return "pods and other people's users have IDs by it"
     if entry.name == paths.SYSCTL:
         return "it only raises a limit, and pods may need it"
-    if entry.name in _METACOPY and kept.metacopy:
+    turns_on = any(each.kind == "put" and each.name == paths.MODPROBE for each in chosen.entries)
+    off_at_boot = entry.name == paths.PRE_START and kept.metacopy_live and not turns_on
+    if (entry.name in _METACOPY and kept.metacopy) or off_at_boot:
         return "metacopy is never turned off: layers made with it would give EPERM for every changed file"
     if entry.name in _RUNTIMES and entry.kind == "absent":
         return "shims of running containers call it by its path"

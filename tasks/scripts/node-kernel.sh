@@ -196,9 +196,20 @@ read_overlay() {
         done <proc/filesystems
         if [ "$overlay" = unknown ]; then find_overlay_on_disk; fi
     fi
-    line=
-    ! first_line sys/module/overlay/parameters/metacopy || :
-    record overlay "$overlay" "$line"
+    line="" built=""
+    first_line sys/module/overlay/parameters/metacopy || [ "$overlay" != module ] || find_metacopy_default
+    record overlay "$overlay" "$line" "$built"
+}
+
+# What the kernel was built to load the module with; modprobe.d may say otherwise.
+find_metacopy_default() {
+    for file in "boot/config-$kernel" "lib/modules/$kernel/config" proc/config.gz; do
+        [ -f "$file" ] && [ -r "$file" ] || continue
+        case $file in *.gz) have gzip || continue ;; esac
+        built=N
+        ! case $file in *.gz) gzip -dc ;; *) cat ;; esac <"$file" | grep -qx CONFIG_OVERLAY_FS_METACOPY=y || built=Y
+        return
+    done
 }
 
 find_overlay_on_disk() {

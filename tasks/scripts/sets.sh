@@ -103,6 +103,7 @@ systemctl show --property LoadState,ActiveState containerd.service | while IFS= 
     record unit "${line%%=*}" "${line#*=}"
 done
 [ ! -e /etc/modprobe.d/overlay-metacopy.conf ] || record metacopy
+! grep -qx Y /sys/module/overlay/parameters/metacopy || record metacopy-live
 for place in "$state" /usr/local/bin; do
     while [ ! -d "$place" ]; do place=${place%/*}; done
     record space "$place" "$(df -Pk "${place:-/}" | sed -n '2s/.* \([0-9]*\)  *[0-9]*% .*/\1/p')"

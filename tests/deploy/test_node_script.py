@@ -6,6 +6,7 @@ test_probe_script.py. All of them run it with node_trees.py, against trees that 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import resource
@@ -22,7 +23,7 @@ from tasks.node import text
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree, link, run
 from tests.selinux import RUNTIME, enforce
 from userns import paths
-from userns.node import ConfLine, FileState, Node, SelinuxDomain
+from userns.node import ConfLine, FileState, Node, Overlay, SelinuxDomain
 from userns.reading import read
 from userns.reading.records import ReadingError
 
@@ -190,6 +191,31 @@ def test_the_state_of_overlay(tree: Tree, shell: list[str], files: dict[str, str
         tree.write(path, content)
     overlay = tree.read(shell).overlay
     assert (overlay.state, overlay.metacopy) == (state, metacopy)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "default"),
+    [
+        ("boot/config-{kernel}", "CONFIG_OVERLAY_FS=m\nCONFIG_OVERLAY_FS_METACOPY=y\n", "Y"),
+        ("lib/modules/{kernel}/config", "CONFIG_OVERLAY_FS_METACOPY=y", "Y"),
+        ("lib/modules/{kernel}/config", "# CONFIG_OVERLAY_FS_METACOPY is not set\n", "N"),
+        ("proc/config.gz", "CONFIG_OVERLAY_FS_METACOPY=y\n", "Y"),
+        ("proc/config.gz", "CONFIG_OVERLAY_FS_METACOPY_DEBUG=y\n", "N"),
+        ("boot/config", "CONFIG_OVERLAY_FS_METACOPY=y\n", ""),
+    ],
+)
+def test_what_the_kernel_will_load_overlay_with(
+    tree: Tree, shell: list[str], place: str, content: str, default: str
+) -> None:
+    kernel = os.uname().release
+    link(tree.programs, ["gzip"])
+    data = content.encode()
+    tree.write(place.format(kernel=kernel), gzip.compress(data) if place.endswith(".gz") else data)
+    tree.write("proc/filesystems")
+    tree.write(f"lib/modules/{kernel}/kernel/fs/overlayfs/overlay.ko")
+    assert tree.read(shell).overlay == Overlay.model_validate({"state": "module", "default": default})
+    tree.write("sys/module/overlay/initstate", "live\n")
+    assert tree.read(shell).overlay == Overlay(state="loaded")
 
 
 def test_in_a_container_a_module_on_no_disk_of_ours_is_unknown(tree: Tree) -> None:

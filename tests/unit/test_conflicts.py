@@ -12,6 +12,7 @@ from userns import conflicts, paths, tables
 from userns.conflicts import Wants
 from userns.findings import Finding, Severity
 from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Process, Unit
+from userns.overlay import comes_on
 
 NODE = Node(
     kernel="6.12.5",
@@ -362,6 +363,27 @@ def test_metacopy_is_not_turned_off_under_the_layers_of_others() -> None:
     said = found(there, wants(metacopy=False))["metacopy-off-with-snapshots"]
     assert "there are layers in /var/lib/docker/overlay2: each" in said.message
     assert "metacopy-off-with-snapshots" not in found(there, wants(metacopy=None))
+
+
+def test_what_turns_it_off_at_each_boot_is_told_where_overlay_is_built_in() -> None:
+    there = {"overlay": Overlay(state="builtin", metacopy="Y"), "snapshots": False}
+    said = found(node(**there), wants(metacopy=False))["overlay-builtin"]
+    assert "overlay.metacopy=N on the kernel's command line" in said.message
+    there["overlay"] = Overlay(state="builtin", metacopy="N")
+    assert found(node(**there), wants(metacopy=False)) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "default", "on"),
+    [
+        *(("options overlay metacopy=N", "Y", False), ("options overlay metacopy=on", "N", True)),
+        *(("options overlay index=on", "Y", True), ("options overlay metacopy", "", True)),
+    ],
+)
+def test_a_module_comes_on_as_modprobe_d_says_else_by_its_default(line: str, default: Any, on: bool) -> None:
+    some = node(overlay=Overlay(state="module", default=default), **modprobe(line))
+    assert comes_on(some) is on
+    assert not comes_on(some.model_copy(update={"overlay": Overlay(state="loaded", metacopy="N")}))
 
 
 @pytest.mark.parametrize("metacopy", ["", "N"])

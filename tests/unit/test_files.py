@@ -152,6 +152,25 @@ def test_the_modprobe_option_is_removed_only_where_metacopy_is_to_be_off() -> No
 def test_the_hook_turns_metacopy_on_only_where_it_is_wanted(metacopy: Any, turns_on: bool) -> None:
     text = wanted(overlay_metacopy=metacopy).texts[paths.PRE_START] or ""
     assert ("echo Y >" in text) is turns_on
+    assert ("echo N >" in text) is (metacopy is False)
+
+
+@pytest.mark.parametrize("metacopy", [True, False, "auto"])
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        *(Overlay(state="loaded", metacopy="Y"), Overlay(state="builtin", metacopy="Y")),
+        *(Overlay(state="module", default="Y"), Overlay(state="module", default="N"), Overlay(state="module")),
+    ],
+)
+def test_what_is_made_later_changes_nothing(overlay: Overlay, metacopy: Any) -> None:
+    """Neither the first image, nor the next boot: the module has its default again, and the hook has run."""
+    node = nodes.converged(nodes.bare(overlay=overlay), overlay_metacopy=metacopy)
+    now = node.overlay.metacopy or overlay.default or "N"
+    booted = Overlay.model_validate({"state": "loaded", "metacopy": "N" if metacopy is False else now})
+    later = node.model_copy(update={"snapshots": True, "overlay": booted})
+    found = nodes.plan(later, overlay_metacopy=metacopy)
+    assert (found.changes, found.refused) == ((), False)
 
 
 OFF, ON = Overlay(state="builtin", metacopy="N"), Overlay(state="builtin", metacopy="Y")
@@ -164,7 +183,9 @@ OPTION = {paths.MODPROBE: nodes.file_state("options overlay metacopy=Y\n")}
         (OFF, {}, True, False),
         (ON, {}, True, True),
         (ON, {}, None, True),
-        (ON, {}, False, False),
+        (ON, {}, False, True),
+        (Overlay(state="module", default="Y"), {}, False, True),
+        (Overlay(state="module", default="N"), {}, False, False),
         (Overlay(state="module"), OPTION, False, True),
         (Overlay(state="module"), {}, True, False),
         (OFF, OPTION, True, True),

@@ -92,6 +92,10 @@ def test_the_answer_of_an_image_is_read_with_its_kernels_in_order() -> None:
         ),
         (ImageKernel(release="6.12", overlay="absent", config={"CONFIG_OVERLAY_FS": "n"}), Overlay(state="absent")),
         (ImageKernel(release="6.12", overlay="module", config={"CONFIG_OVERLAY_FS": "m"}), Overlay(state="module")),
+        (
+            ImageKernel(release="6.12", overlay="module", config={"CONFIG_OVERLAY_FS_METACOPY": "y"}),
+            Overlay(state="module", default="Y"),
+        ),
     ],
 )
 def test_overlay_is_what_the_images_kernel_has(kernel: ImageKernel, overlay: Overlay) -> None:

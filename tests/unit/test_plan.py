@@ -236,6 +236,8 @@ def test_fewer_pods_lower_no_figure_that_an_earlier_run_has_set() -> None:
         (False, "6.12", Overlay(state="loaded", metacopy="Y"), "N"),
         (False, "6.12", Overlay(state="loaded", metacopy="N"), None),
         (False, "6.12", Overlay(state="module"), None),
+        (False, "6.12", Overlay(state="module", default="Y"), "N"),
+        ("auto", "6.12", Overlay(state="module", default="Y"), "Y"),
     ],
 )
 def test_metacopy_is_set_as_wanted_and_auto_never_turns_it_off(

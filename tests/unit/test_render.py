@@ -103,6 +103,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.sys = root / "sys"
+        self.run = root / "run"
         self.bin = root / "bin"
         self.overlay = self.sys / "module" / "overlay"
         self.calls = root / "calls"
@@ -125,10 +126,10 @@ class Machine:
     def parameter(self) -> Path:
         return self.overlay / "parameters" / "metacopy"
 
-    def start(self, shell: str, *, metacopy: bool = True) -> str:
+    def start(self, shell: str, *, metacopy: bool | None = True) -> str:
         """Run the hook; what it said, on one line."""
         hook = self.bin.parent / "pre-start"
-        hook.write_text(render.pre_start(TEMPLATES, metacopy=metacopy, sys=str(self.sys)))
+        hook.write_text(render.pre_start(TEMPLATES, metacopy=metacopy, sys=str(self.sys), run=str(self.run)))
         done = subprocess.run(
             [shell, "-u", hook],
             env={"PATH": f"{self.bin}:/usr/bin:/bin"},
@@ -176,15 +177,34 @@ def test_what_is_on_already_is_not_written_again(machine: Machine, shell: str) -
 
 
 @pytest.mark.parametrize("value", ["Y", "N"])
-def test_metacopy_is_left_as_it_is_where_the_policy_does_not_want_it(machine: Machine, shell: str, value: str) -> None:
+def test_metacopy_is_left_as_it_is_where_the_policy_leaves_it(machine: Machine, shell: str, value: str) -> None:
     machine.load(value)
-    assert machine.start(shell, metacopy=False) == f"overlay is there, metacopy={value} is left as it is"
+    assert machine.start(shell, metacopy=None) == f"overlay is there, metacopy={value} is left as it is"
     assert machine.parameter.read_text() == f"{value}\n"
 
 
-def test_the_hook_never_turns_metacopy_off() -> None:
-    for metacopy in (True, False):
-        assert "echo N" not in render.pre_start(TEMPLATES, metacopy=metacopy)
+def test_what_the_kernel_turns_on_by_itself_is_off_before_containerds_first_start_after_a_boot(
+    machine: Machine, shell: str
+) -> None:
+    machine.load("Y")
+    (machine.run / "containerd").mkdir(parents=True)  # as a unit's RuntimeDirectory= makes it
+    assert machine.start(shell, metacopy=False) == "overlay is there, metacopy set to N"
+    assert machine.parameter.read_text() == "N\n"
+    assert machine.start(shell, metacopy=False) == "overlay is there, metacopy=N"
+
+
+def test_the_hook_never_turns_metacopy_off_once_containerd_has_run(machine: Machine, shell: str) -> None:
+    machine.load("Y")
+    (machine.run / "containerd/io.containerd.runtime.v2.task").mkdir(parents=True)
+    for metacopy in (True, None, False):
+        machine.start(shell, metacopy=metacopy)
+        assert machine.parameter.read_text() == "Y\n"
+    assert machine.start(shell, metacopy=False).startswith("warning: overlay is there, metacopy=Y is left on")
+
+
+def test_a_module_that_is_only_now_loaded_is_turned_off(machine: Machine, shell: str) -> None:
+    machine.program("modprobe", f"mkdir -p {machine.parameter.parent} && echo Y >{machine.parameter}")
+    assert machine.start(shell, metacopy=False) == "overlay is there (just loaded), metacopy set to N"
 
 
 @pytest.mark.parametrize("loaded", [True, False])
@@ -205,7 +225,8 @@ def test_a_kernel_without_the_parameter_is_said_and_containerd_starts(machine: M
     machine.overlay.mkdir()
     said = machine.start(shell)
     assert said.startswith("warning: overlay is there, could not set metacopy=Y")
-    assert machine.start(shell, metacopy=False) == "overlay is there, metacopy=unknown is left as it is"
+    assert machine.start(shell, metacopy=None) == "overlay is there, metacopy=unknown is left as it is"
+    assert machine.start(shell, metacopy=False) == "overlay is there, metacopy=unknown"
 
 
 def test_a_value_that_the_kernel_does_not_take_is_said(machine: Machine, shell: str) -> None:
@@ -215,6 +236,12 @@ def test_a_value_that_the_kernel_does_not_take_is_said(machine: Machine, shell: 
     assert "could not set metacopy=Y" in machine.start(shell)
 
 
+def test_a_kernel_that_stays_on_is_said(machine: Machine, shell: str) -> None:
+    machine.load("Y")
+    machine.program("cat", "echo Y")
+    assert "could not set metacopy=N" in machine.start(shell, metacopy=False)
+
+
 def test_a_modprobe_that_hangs_is_cut_off(machine: Machine, shell: str) -> None:
     machine.program("modprobe", "exec sleep 60")
     machine.program("timeout", 'shift 3; exec /usr/bin/timeout 0.2 "$@"')
@@ -222,8 +249,8 @@ def test_a_modprobe_that_hangs_is_cut_off(machine: Machine, shell: str) -> None:
     assert "timeout -k 5 20 modprobe overlay\n" in machine.calls.read_text()
 
 
-@pytest.mark.parametrize("metacopy", [True, False])
-def test_shellcheck_finds_nothing_in_the_hook(metacopy: bool) -> None:
+@pytest.mark.parametrize("metacopy", [True, False, None])
+def test_shellcheck_finds_nothing_in_the_hook(metacopy: bool | None) -> None:
     program("shellcheck")
     text = render.pre_start(TEMPLATES, metacopy=metacopy)
     said = subprocess.run(["shellcheck", "-s", "sh", "-"], input=text, capture_output=True, text=True, check=False)

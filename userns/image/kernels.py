@@ -59,7 +59,7 @@ def _overlay(kernel: ImageKernel) -> Overlay:
     if state in ("absent", "unknown") and "CONFIG_OVERLAY_FS" in kernel.config:
         state = {"y": "builtin", "m": "module", "n": "absent"}.get(kernel.config["CONFIG_OVERLAY_FS"], state)
     metacopy = {"y": "Y", "n": "N"}.get(kernel.config.get("CONFIG_OVERLAY_FS_METACOPY", ""), "")
-    return Overlay.model_validate({"state": state, "metacopy": metacopy if state == "builtin" else ""})
+    return Overlay.model_validate({"state": state, "metacopy" if state == "builtin" else "default": metacopy})
 
 
 def findings(node: Node, policy: Policy) -> Iterator[Finding]:

@@ -129,8 +129,9 @@ def _own_ids(by_kind: ByKind) -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def _overlay(by_kind: ByKind) -> Overlay:
-    for state, metacopy in by_kind.get("overlay", []):
-        return Overlay.model_validate({"state": state, "metacopy": metacopy if metacopy in ("Y", "N") else ""})
+    for state, *values in by_kind.get("overlay", []):
+        known = (each if each in ("Y", "N") else "" for each in values)
+        return Overlay.model_validate({"state": state, **dict(zip(("metacopy", "default"), known, strict=False))})
     return Overlay()
 
 
