@@ -12,7 +12,7 @@ from userns.containerd.extraconfig import contradictions
 from userns.kubelet.idrange import capacity_problem, range_problems
 from userns.names import closest, near_miss
 from userns.releases import COMPONENTS, Asset, Lock, LockError
-from userns.secret import hide, texts, without
+from userns.secret import SHOWN, hide, texts, without
 from userns.settings import FLEETS, SETTINGS, Problem, mask
 from userns.versions import parse, reaches
 
@@ -88,7 +88,7 @@ class Policy(BaseModel):
         return self._safe(self.release_url)
 
     def _safe(self, url: str) -> str:
-        return mask(hide(url, self.secrets))  # first whole: masked, it is not the text that was wrapped
+        return SHOWN if url in self.secrets else hide(mask(url), self.secrets)
 
     def url(self, asset: Asset) -> str:
         """Where to fetch an asset. May hold the mirror's password: not for messages."""

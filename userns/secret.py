@@ -32,10 +32,11 @@ URLS = ("release_url", "release_proxy")
 _OURS = ("containerd_config", *URLS)
 _PYINFRAS = ("ssh_password", "ssh_key_password", "_sudo_password", "_su_password")
 _USERINFO = re.compile(r"://([^\s\"'<>/]*)@")
-_PROXY = re.compile(r"(?:\w+://)?(?:[^\s:@/]*:)?([^\s/]+)@")
-# What is only said to be a secret by its name is looked for from this length on: a shorter one (`true`, `none`) is
-# part of other words.
+_PROXY = re.compile(r"(?:\w+://)?([^\s/]+)@")
+# What is only said to be a secret by its name, or is a part of a URL, is looked for from this length on: a shorter one
+# (`true`, `none`) is part of other words. A URL's user may be a token, or a name that is such a word, too (`deploy`).
 _LONG = 5
+_LONG_USER = 12
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,20 +76,32 @@ def _of_environment(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         texts = {name: each if isinstance(each, Secret) else str(each) for name, each in value.items()}
         yield from _in(texts, ours=True, named=False)
-        yield from (match[1] for each in texts.values() if (match := _PROXY.match(str(each))))
+        for each in texts.values():
+            if match := _PROXY.match(str(each)):
+                yield from _of_userinfo(match[1])
+
+
+def _of_userinfo(userinfo: str) -> Iterator[str]:
+    """What stands in a URL before its "@", as a whole and in part. What is short is looked for in its place alone."""
+    user, colon, password = userinfo.partition(":")
+    if colon:
+        yield userinfo if len(userinfo) >= _LONG else f"{userinfo}@"
+    if len(password) >= _LONG:
+        yield password
+    if user:
+        yield user if len(user) >= (_LONG_USER if colon else _LONG) else f"//{user}@"
 
 
 def _in(value: object, *, ours: bool, named: bool) -> Iterator[str]:
     match value:
         case Secret():
             yield from dict.fromkeys((value.value, value.value.rstrip("/")))  # as release_url is used
+            yield from _in(value.value, ours=ours, named=False)
         case str() if ours or named:
             if named and len(value) >= _LONG:
                 yield value
             for match in _USERINFO.finditer(value) if ours else ():
-                user, colon, password = match[1].partition(":")
-                if secret := password if colon else user:
-                    yield secret
+                yield from _of_userinfo(match[1])
         case Mapping():
             for key, inner in value.items():
                 name = str(key)

@@ -26,6 +26,9 @@ PROXY = "pr0xy-pa55word"
 IMAGES = "io.containerd.cri.v1.images"
 
 
+OF_ROBOT = [f"robot:{CANARY}", CANARY, "//robot@"]
+
+
 def registry(auth: object) -> dict[str, Any]:
     return {"plugins": {IMAGES: {"registry": {"configs": {"r.example": {"auth": auth}}}}}}
 
@@ -89,7 +92,8 @@ def test_a_policy_shows_none_of_them() -> None:
     for secret in (CANARY, "neutral-name-secret", "s3cr3t-path", PROXY):
         assert secret not in shown
     assert '"username": "robot"' in shown
-    assert set(policy.secrets) == {CANARY, "neutral-name-secret", "https://m.example/s3cr3t-path", PROXY}
+    of_proxy = {PROXY, f"p:{PROXY}", "//p@"}
+    assert set(policy.secrets) == {CANARY, "neutral-name-secret", "https://m.example/s3cr3t-path", *of_proxy}
 
 
 @pytest.mark.parametrize("url", ["https://m.example/s3cr3t/", "https://robot:pw@m.example/s3cr3t"])
@@ -97,6 +101,26 @@ def test_a_wrapped_url_is_shown_nowhere_whatever_else_in_it_is_masked(url: str) 
     policy = load({"release_url": Secret(url)}, LOCK)
     assert "s3cr3t" not in policy.safe_release_url
     assert "s3cr3t" not in hide(policy.url(LOCK.asset("runc", "1.4.3", "amd64")), policy.secrets)
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "said", "shown"),
+    [
+        (f"{CANARY}:x-oauth-basic", f"{CANARY} is unknown", f"{SHOWN} is unknown"),
+        (f"{CANARY}:", f"{CANARY} is unknown", f"{SHOWN} is unknown"),
+        (f"{CANARY}:x", f"no proxy for https://{CANARY}@m", f"no proxy for https://{SHOWN}@m"),
+        ("deploy:x", "deploy next to https://deploy:x@m", f"deploy next to https://{SHOWN}@m"),
+        ("deploy:x", "deploy next to https://deploy@m", f"deploy next to https:{SHOWN}m"),
+        ("u:x", "u next to https://u:x@m", f"u next to https://{SHOWN}m"),
+        ("x", "x next to https://x@m", f"x next to https:{SHOWN}m"),
+    ],
+)
+def test_what_a_url_holds_before_its_at_is_shown_nowhere_and_garbles_nothing_else(
+    userinfo: str, said: str, shown: str
+) -> None:
+    policy = load({"release_url": f"https://{userinfo}@mirror.example/gh"}, LOCK)
+    assert policy.safe_release_url == "https://***@mirror.example/gh"
+    assert hide(said, policy.secrets) == shown
 
 
 @pytest.mark.parametrize("setting", ["containerd_root", "sandbox_image", "snapshotter", "artifact_lock"])
@@ -143,9 +167,17 @@ def test_no_refusal_shows_one(settings: dict[str, Any]) -> None:
         ({"containerd_config": {"a": {"headers": {"Authorization": [f"Basic {CANARY}"]}}}}, [f"Basic {CANARY}"]),
         ({"containerd_config": json.dumps(registry({"password": CANARY}))}, [CANARY]),
         ({"containerd_config": {"debug": {"level": "a-long-word"}}}, []),
-        ({"containerd_config": {"proxy": f"http://robot:{CANARY}@proxy.example:3128"}}, [CANARY]),
+        ({"containerd_config": {"proxy": f"http://robot:{CANARY}@proxy.example:3128"}}, OF_ROBOT),
         ({"containerd_config": "[" * 100_000}, []),
-        ({"release_url": f"https://robot:{CANARY}@mirror.example"}, [CANARY]),
+        ({"release_url": f"https://robot:{CANARY}@mirror.example"}, OF_ROBOT),
+        ({"release_url": Secret(f"https://robot:{CANARY}@x")}, [f"https://robot:{CANARY}@x", *OF_ROBOT]),
+        ({"release_url": f"https://{CANARY}:x-oauth-basic@m"}, [f"{CANARY}:x-oauth-basic", "x-oauth-basic", CANARY]),
+        ({"release_url": f"https://{CANARY}:@m"}, [f"{CANARY}:", CANARY]),
+        ({"release_url": "https://robot:x@mirror.example"}, ["robot:x", "//robot@"]),
+        ({"release_url": "https://u:x@mirror.example"}, ["u:x@", "//u@"]),
+        ({"release_url": "https://x@mirror.example"}, ["//x@"]),
+        ({"release_url": "https://@mirror.example"}, []),
+        ({"_env": {"http_proxy": f"{CANARY}:x@proxy.example:3128"}}, [f"{CANARY}:x", CANARY]),
         ({"release_url": f"https://{CANARY}@mirror.example"}, [CANARY]),
         ({"release_url": "https://mirror.example/a@b"}, []),
         ({"release_url": Secret("https://x")}, ["https://x"]),
