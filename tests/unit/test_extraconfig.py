@@ -19,6 +19,8 @@ V2 = {"containerd_version": "1.7.34"}
 V3 = {"containerd_version": "2.3.4"}
 RUNC_TYPE = "io.containerd.runc.v2"
 
+BOTH_WAYS = {"mirrors": {"docker.io": {"endpoint": ["https://m.example"]}}, "config_path": "/etc/containerd/certs.d"}
+
 
 def plugin(id: str, **table: Any) -> dict[str, Any]:
     return {"plugins": {id: table}}
@@ -156,6 +158,12 @@ RUNTIMES_V3 = f'plugins."{RUNTIME}".containerd.runtimes'
         (V3, plugin(IMAGES, containerd={"snapshotter": "x"}), f'(snapshotter: "{IMAGES}", without .containerd)'),
         # Of two directories of hosts.toml the transfer service reads none.
         (V3, plugin(IMAGES, registry={"config_path": "/a:/b"}), "name one directory"),
+        # Mirrors and a directory of hosts.toml exclude each other.
+        (V3, plugin(IMAGES, registry=BOTH_WAYS), f'plugins."{IMAGES}".registry.mirrors: with config_path beside it'),
+        (V2, plugin(CRI, registry=BOTH_WAYS), f'plugins."{CRI}".registry.mirrors: with config_path beside it'),
+        (V3, plugin(IMAGES, registry=5), f'plugins."{IMAGES}".registry: this must be a table'),
+        (V2, plugin(CRI, registry=5), f'plugins."{CRI}".registry: this must be a table'),
+        (V3, plugin(IMAGES, registry={"mirrors": ["x"]}), f'"{IMAGES}".registry.mirrors: this must be a table'),
         # Overlay options against metacopy.
         (V3, plugin(OVERLAY, mount_options=["metacopy=on"]), 'has "metacopy=on": set overlay_metacopy'),
         (V3, plugin(OVERLAY, mount_options=["redirect_dir=off"]), "which switches metacopy off"),
@@ -179,6 +187,12 @@ def test_a_password_in_the_tables_is_not_shown() -> None:
         assert "hunter2" not in found
     (found,) = messages({**extra, "x": None})
     assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("registry", [BOTH_WAYS | {"config_path": ""}, BOTH_WAYS | {"mirrors": {}}])
+def test_of_mirrors_and_a_directory_one_may_be_empty(registry: dict[str, Any]) -> None:
+    assert messages(plugin(IMAGES, registry=registry)) == []
+    assert messages(plugin(CRI, registry=registry), **V2) == []
 
 
 def test_redirect_dir_on_goes_with_metacopy() -> None:

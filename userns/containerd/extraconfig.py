@@ -136,6 +136,7 @@ def contradictions(
     yield from _lists(config, snapshotter)
     yield from _plugin_ids(config, config_version)
     yield from _mount_options(config, overlay_metacopy)
+    yield from _registries(config, config_version)
     if transfer_service:
         yield from _hosts_of_registries(config)
     for id in (CRI, RUNTIME):
@@ -148,7 +149,8 @@ def contradictions(
 def _not_tables(config: Mapping[str, object]) -> Iterator[str]:
     """What stands where a table of ours has to be."""
     runtimes = [("plugins", id, "containerd", "runtimes", "") for id in (CRI, RUNTIME)]
-    above = {path[:length]: None for path in (*TAKEN, *runtimes) for length in range(1, len(path))}
+    mirrors = [("plugins", id, "registry", "mirrors", "") for id in (CRI, IMAGES)]
+    above = {path[:length]: None for path in (*TAKEN, *runtimes, *mirrors) for length in range(1, len(path))}
     for path in above:
         value = _at(config, path)
         if value is not None and not isinstance(value, Mapping):
@@ -238,6 +240,16 @@ def _mount_options(config: Mapping[str, object], overlay_metacopy: object) -> It
             yield f"{where}: set overlay_metacopy"
         elif overlay_metacopy is not False and AGAINST_METACOPY.fullmatch(str(option)):
             yield f"{where}, which switches metacopy off: take it out, or set overlay_metacopy = False"
+
+
+def _registries(config: Mapping[str, object], config_version: int) -> Iterator[str]:
+    """Both ways to say where registries are, which 1.7 (ValidatePluginConfig) and 2.x (ValidateImageConfig) refuse."""
+    registry = ("plugins", IMAGES if config_version > 2 else CRI, "registry")
+    if _at(config, (*registry, "mirrors")) and _at(config, (*registry, "config_path")):
+        yield (
+            f"{_dotted((*registry, 'mirrors'))}: with config_path beside it CRI does not load, and the kubelet has no "
+            "runtime: take one of the two out"
+        )
 
 
 def _hosts_of_registries(config: Mapping[str, object]) -> Iterator[str]:
