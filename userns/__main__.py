@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -61,14 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _diagnose(options)
         except UsageError as error:
             _refuse_usage(options.parser, str(error))
+    faults: list[str] = []
     try:
-        reports = _of_facts(options) if options.fact else [_of_versions(options)]
+        reports = list(_of_facts(options, faults)) if options.fact else [_of_versions(options)]
     except UsageError as error:
         _refuse_usage(options.parser, str(error))
-    if options.json:
+    if reports and options.json:
         print(json.dumps({each.subject: report.as_json(each) for each in reports}, indent=2))
-    else:
+    elif reports:
         print("\n".join(report.as_text(each) for each in reports), end="")
+    if faults:
+        _refuse_usage(options.parser, "\n".join(faults))
     return int(any(each.refused for each in reports))
 
 
@@ -205,8 +208,8 @@ def _of_versions(options: argparse.Namespace) -> report.Report:
     return report.Report(subject, apply_allow(found, options.allow), ready)
 
 
-def _of_facts(options: argparse.Namespace) -> list[report.Report]:
-    """A report on each host of a saved fact."""
+def _of_facts(options: argparse.Namespace, faults: list[str]) -> Iterator[report.Report]:
+    """A report on each host of a saved fact; in `faults`, why there is none on some of them."""
     extra = [
         f"--{name.replace('_', '-')}"
         for name in ("kernel", "kubernetes", *COMPONENTS, "snapshotter", "slow_chown", "default_runtime", "selinux")
@@ -230,12 +233,17 @@ def _of_facts(options: argparse.Namespace) -> list[report.Report]:
         texts = [*sorted((ROOT / "templates").glob("*.j2")), *sorted((ROOT / "tasks/scripts").glob("*.sh"))]
         templates = {path.name: path.read_text("utf-8") for path in texts}
         roots = {"containerd-root": wanted.containerd_root, "kubelet-root": wanted.kubelet_root}
-        return [
-            report.of_plan(host, plan(node.as_read_for(roots), wanted, templates, _today(options)))
-            for host, node in hosts.items()
-        ]
-    except ValueError as error:  # PolicyError, LockError and ConfigError tell all of it
+    except ValueError as error:  # PolicyError and LockError tell all of it
         raise UsageError(str(error)) from error
+    untold: dict[str, list[str]] = {}
+    for host, node in hosts.items():
+        try:
+            planned = plan(node.as_read_for(roots), wanted, templates, _today(options))
+        except ValueError as error:  # so does ConfigError, and most of them are every host's
+            untold.setdefault(str(error), []).append(host)
+        else:
+            yield report.of_plan(host, planned)
+    faults += [f"{', '.join(each)}: {error}" for error, each in untold.items()]
 
 
 def _settings(path: str | None) -> dict[str, object]:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests import nodes
-from userns import paths, report
+from userns import paths, planning, report
 from userns.__main__ import ROOT, main
 from userns.node import Filesystem, Node, Overlay, Probe
+from userns.planning import Plan
 
 OK = Probe(result="ok")
 NODE = Node(
@@ -312,6 +313,31 @@ def test_a_policy_that_is_none_says_what_is_wrong(
     path = tmp_path / name
     path.write_text(text)
     assert said in usage(capsys, str(fact), "--policy", str(path))
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_host_of_which_nothing_can_be_told_costs_the_others_nothing(
+    capsys: pytest.CaptureFixture[str], fact: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    def plan(node: Node, *others: Any) -> Plan:
+        if node.kernel == OLD.kernel:
+            raise ValueError("it cannot be told")
+        return planning.plan(node, *others)
+
+    monkeypatch.setattr("userns.__main__.plan", plan)
+    with pytest.raises(SystemExit) as stopped:
+        main(["explain", str(fact), *form])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.endswith("error: old: it cannot be told\n")
+    assert list(json.loads(printed.out)) == ["new"] if form else printed.out.startswith("new: ready\n")
+
+
+def test_what_is_wrong_on_every_host_is_told_once(
+    capsys: pytest.CaptureFixture[str], fact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userns.__main__.plan", lambda *_: int("x"))
+    assert "error: new, old: invalid literal" in usage(capsys, str(fact))
 
 
 def test_it_runs_as_a_module_from_anywhere(tmp_path: Path, fact: Path) -> None:

@@ -152,7 +152,10 @@ def test_a_kubelet_with_another_root_blocks_and_its_root_is_named() -> None:
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["unix:///run/crio/crio.sock", "/run/k3s/containerd/containerd.sock", "unix:///run/cri-dockerd.sock"],
+    [
+        *("unix:///run/crio/crio.sock", "/run/k3s/containerd/containerd.sock", "unix:///run/cri-dockerd.sock"),
+        "unix://[[.CRI]]",  # a template that nobody has filled in, and no URL
+    ],
 )
 def test_a_kubelet_that_talks_to_another_runtime_blocks(endpoint: str) -> None:
     (found,) = of(running({"containerRuntimeEndpoint": endpoint}), "kubelet-uses-another-runtime")

@@ -192,7 +192,10 @@ def keeps_driver(node: Node, settings: KubeletSettings, kubernetes: str, contain
 def _other_runtime(told: Mapping[str, str]) -> str:
     """The endpoint of a kubelet that uses another runtime, "" where it uses containerd's."""
     endpoint = told.get("containerRuntimeEndpoint", "")
-    ours = endpoint in ("", "null", "~") or urlsplit(endpoint).path.removeprefix("/var") == _ENDPOINT
+    try:
+        ours = endpoint in ("", "null", "~") or urlsplit(endpoint).path.removeprefix("/var") == _ENDPOINT
+    except ValueError:  # brackets, as of a template that nobody has filled in
+        ours = False
     return "" if ours else endpoint
 
 
