@@ -198,11 +198,9 @@ def advice(
 
 
 def _distribution(os_id: str, os_version: str, kernel: str) -> Distribution | None:
+    build = kernel.partition("-")[2]
     for row in DISTRIBUTIONS:
-        if os_id not in row.os:
-            continue
-        if (row.versions is None or row.versions.fits(os_version)) and (
-            row.kernels is None or row.kernels.fits(kernel)
-        ):
+        conditions = ((row.versions, os_version), (row.kernels, kernel), (row.builds, build))
+        if os_id in row.os and all(wanted is None or wanted.fits(text) for wanted, text in conditions):
             return row
     return None

@@ -270,6 +270,24 @@ def test_el_90_is_told_that_its_kernel_forbids_it() -> None:
     assert "9.3" in message(found, "idmap-disabled")
 
 
+@pytest.mark.parametrize(
+    ("os_id", "os_version", "kernel", "old"),
+    [
+        ("centos", "9", "5.14.0-621.el9.x86_64", False),
+        ("centos", "9", "5.14.0-285.el9.x86_64", True),
+        ("rhel", "9.2", "5.14.0-284.11.1.el9_2.x86_64", True),
+        ("rhel", "9.2", "5.14.0-362.8.1.el9_3.x86_64", False),
+        ("rocky", "9.4", "5.14.0-284.el9", True),
+        ("rhel", "9.2", "5.14.0", False),
+    ],
+)
+def test_el_9_goes_by_the_build_of_its_kernel(os_id: str, os_version: str, kernel: str, old: bool) -> None:
+    """CentOS Stream 9 is 9 for ever."""
+    said = message(ready(kernel, probes={}, os_id=os_id, os_version=os_version), "kernel-lacks-tmpfs-idmap")
+    assert ("update to the kernel of 9.3" in said) is old
+    assert ("backport idmapped mounts" in said) is not old
+
+
 @pytest.mark.parametrize("probed", [True, False])
 def test_el_93_is_told_to_probe_only_where_nothing_was(probed: bool) -> None:
     found = ready(

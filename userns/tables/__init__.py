@@ -176,6 +176,7 @@ class Distribution(Row):
     os: tuple[str, ...]
     versions: Versions | None = None
     kernels: Versions | None = None
+    builds: Versions | None = None
     advice: str
     unprobed: str = ""
 
