@@ -19,8 +19,9 @@ from userns.programs import changes
 from userns.readiness import Readiness
 from userns.releases import ARCHITECTURES
 from userns.requirements import stack
+from userns.settings import OLDEST_KUBERNETES
 from userns.tables import KUBELETS, branch
-from userns.versions import parse
+from userns.versions import parse, reaches
 from userns.wants import Wants
 
 __all__ = ["Wants", "check", "of_node"]
@@ -291,8 +292,15 @@ def _kubelet(node: Node, wants: Wants) -> Iterator[Finding]:
     message = (
         f"the kubelet on this node is {node.kubelet_version} and kubernetes_version is {wants.kubernetes_version}: "
         f"what is decided here holds for {wanted}. "
-        f'Set kubernetes_version = "{runs}" for this node'
     )
+    if not reaches(node.kubelet_version, OLDEST_KUBERNETES):
+        yield blocker(
+            "kubernetes-version-mismatch",
+            f"{message}User namespaces for pods begin with {OLDEST_KUBERNETES}: upgrade this kubelet first",
+            "KEP-127",
+        )
+        return
+    message += f'Set kubernetes_version = "{runs}" for this node'
     containerd = wants.containerd_version or "2.0"
     if stack(runs, containerd) is not stack(wanted, containerd):
         yield blocker("kubernetes-version-mismatch", f"{message}, which has other requirements")

@@ -215,6 +215,18 @@ def test_a_kubelet_of_another_minor_is_a_warning() -> None:
     assert severities(node(kubelet_version="1.33.4")) == {"kubernetes-version-mismatch": "warning"}
 
 
+@pytest.mark.parametrize("wanted", ["1.25", "1.36"])
+def test_a_kubelet_without_user_namespaces_is_to_be_upgraded_as_no_setting_takes_its_version(wanted: str) -> None:
+    some, wish = node(kubelet_version="1.24.17"), wants(kubernetes_version=wanted, containerd_version="1.7.34")
+    said = found(some, wish)["kubernetes-version-mismatch"]
+    assert said.severity is Severity.BLOCKER
+    assert said.message.endswith("begin with 1.25: upgrade this kubelet first")
+    assert "Set kubernetes_version" not in said.message
+    assert (
+        "Set kubernetes_version" in found(node(kubelet_version="1.26.1"), wish)["kubernetes-version-mismatch"].message
+    )
+
+
 def test_a_kubelet_with_other_requirements_is_a_blocker() -> None:
     said = found(node(kubelet_version="1.26.15"))["kubernetes-version-mismatch"]
     assert said.severity is Severity.BLOCKER
