@@ -17,6 +17,7 @@ from userns import __version__, paths
 from userns.changes import InstallArtifact, WriteFile
 from userns.node import Node
 from userns.planning import Plan
+from userns.secret import Secret
 
 
 def image(epoch: int | None = None) -> Node:
@@ -44,6 +45,7 @@ SETTINGS: list[dict[str, object]] = [
     {},
     {"crun_version": "1.17"},
     {"release_url": "https://user:s3cret@mirror.example/a%20b", "crun_version": "1.17"},
+    {"release_url": Secret("https://s3cret.example/gh")},
     {"install_from": "package", "containerd_version": "2.3.4", "runc_version": "1.4.3"},
 ]
 
@@ -54,6 +56,18 @@ def test_it_is_valid_by_the_strict_schema(settings: dict[str, object], epoch: in
     text = sbom(nodes.plan(image(epoch), **settings))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     assert "s3cret" not in text
+
+
+def test_a_mirror_that_is_a_secret_is_left_out_and_one_with_a_password_is_named_without() -> None:
+    def distributed(release_url: object) -> list[str]:
+        components = told(release_url=release_url)["components"]
+        links = [link for each in components for link in each.get("externalReferences", ())]
+        return [link["url"] for link in links if link["type"] == "distribution"]
+
+    assert distributed(Secret("https://user:s3cret@mirror.example/gh")) == []
+    named = distributed("https://user:s3cret@mirror.example/gh")
+    assert len(named) == 2
+    assert all(each.startswith("https://mirror.example/gh/") for each in named)
 
 
 def test_the_validator_is_one_that_refuses() -> None:

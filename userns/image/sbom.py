@@ -19,6 +19,7 @@ from userns import __version__, programs
 from userns.node import Node
 from userns.policy import Policy
 from userns.releases import ARCHITECTURES
+from userns.secret import SHOWN
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -101,8 +102,10 @@ def _component(node: Node, policy: Policy, name: str) -> Component:
     if arch in policy.lock.architectures(name, version):
         asset = policy.lock.asset(name, version, arch)
         digests = [HashType(alg=HashAlgorithm.SHA_256, content=asset.sha256)]
-        url = XsUri(policy.safe_release_url.replace("***@", "") + asset.path)
-        links.append(ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=url, hashes=digests))
+        mirror = policy.safe_release_url.replace("***@", "")
+        if SHOWN not in mirror:  # what is left of one that is a secret would be no URL
+            url = XsUri(mirror + asset.path)
+            links.append(ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=url, hashes=digests))
     places = [programs.paths(policy)[program] for program in programs.MEMBERS[name].values()]
     return Component(
         type=ComponentType.APPLICATION,
