@@ -188,10 +188,11 @@ def _sysctl_files(node: Node, wants: Wants) -> Iterator[Finding]:
     match = re.fullmatch(r".*=\s*(\d{1,19})\s*", late[-1].line) if late else None
     if match and int(match[1]) < wants.max_user_namespaces:
         after = f", after {paths.SYSCTL}" if ours else ""
+        fail = "would" if int(match[1]) < wants.max_pods else "may"  # a pod takes one, and what it nests takes more
         yield warning(
             "sysctl-overridden",
             f"{late[-1].file} sets {MAX_USER_NAMESPACES} to {match[1]} at boot{after}, and {wants.max_user_namespaces} "
-            f"are needed for {wants.max_pods} pods: after the next boot pods would fail with "
+            f"are needed for {wants.max_pods} pods: after the next boot pods {fail} fail with "
             '"no space left on device". Raise it there, or take the line out',
             "sysctl.d(5)",
         )

@@ -272,6 +272,12 @@ def test_a_file_that_lowers_the_limit_again_at_boot_is_told(lines: tuple[ConfLin
     assert ("sysctl-overridden" in found(node(sysctl_lines=lines))) is told
 
 
+@pytest.mark.parametrize(("figure", "said"), [("109", "pods would fail"), ("110", "pods may fail"), ("15000", "may")])
+def test_pods_are_said_to_fail_for_sure_only_below_one_namespace_each(figure: str, said: str) -> None:
+    some = node(sysctl_lines=(late("/etc/sysctl.d/99-x.conf", figure),))
+    assert said in found(some)["sysctl-overridden"].message
+
+
 def test_a_file_before_ours_is_no_matter_where_ours_is_about_to_be_written() -> None:
     some = node(sysctls={"user.max_user_namespaces": 0}, sysctl_lines=(late("/etc/sysctl.d/10-hardening.conf", "0"),))
     assert found(some) == {}

@@ -289,6 +289,23 @@ def test_the_range_may_grow_over_pods() -> None:
 def test_the_range_does_not_shrink_under_pods_even_if_they_would_fit() -> None:
     larger = asked(f"0: kubelet {RANGE[0]} {65536 * 500}", pod_ids=(INSIDE,))
     assert severities(larger) == {"kubelet-id-range-in-use": "blocker"}
+    said = found(larger)["kubelet-id-range-in-use"].message
+    assert "they fit, and the kubelet gives out IDs of the old range until it is restarted" in said
+    assert "not start again" not in said
+
+
+@pytest.mark.parametrize(
+    ("pods", "untold", "said"),
+    [
+        ((POD, INSIDE), 0, "the kubelet would not start again"),
+        ((POD,), 3, "the kubelet would not start again"),
+        ((INSIDE,), 3, "the kubelet may not start again"),
+    ],
+)
+def test_the_kubelet_is_said_not_to_start_again_only_with_a_pod_outside(
+    pods: tuple[PodIds, ...], untold: int, said: str
+) -> None:
+    assert said in found(node(pod_ids=pods, pods_untold=untold))["kubelet-id-range-in-use"].message
 
 
 def test_a_kubelet_that_runs_has_to_be_restarted_before_it_gives_out_old_ids() -> None:

@@ -311,8 +311,8 @@ class _Kubelet:
             yield blocker(
                 "kubelet-id-range-in-use",
                 f"the kubelet's range would change{f' from {shown(before)}' if before else ''} to {shown(wanted)} "
-                f"under {self._pods(self.node.pod_ids)} with a user namespace: the kubelet would not start again "
-                f'("id … is out of range"). {self._drain()}',
+                f"under {self._pods(self.node.pod_ids)} with a user namespace: {self._of_change(wanted)}. "
+                f"{self._drain()}",
                 "kubernetes/kubernetes#132966",
             )
         elif self.node.units.get("kubelet", Unit()).active == "active":
@@ -322,6 +322,16 @@ class _Kubelet:
                 + ("" if grows else _BEFORE_PODS),
                 "kubernetes/kubernetes#132966",
             )
+
+    def _of_change(self, wanted: IdRange) -> str:
+        """What becomes of the kubelet where the range changes under pods."""
+        if not self._outside(wanted) and not self.node.pods_untold:
+            return (
+                "they fit, and the kubelet gives out IDs of the old range until it is restarted: a pod more that gets "
+                "such keeps it from starting again"
+            )
+        starts = "would not" if self._outside(wanted) else "may not"
+        return f'the kubelet {starts} start again ("id … is out of range")'
 
     def _outside(self, ids: IdRange) -> tuple[PodIds, ...]:
         """The pods on record that a kubelet with this range refuses."""
