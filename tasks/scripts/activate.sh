@@ -21,7 +21,8 @@ wanted=$units/multi-user.target.wants/userns-node-recover.service
 stage="" log=""
 new_containerd="" ctr=ctr snapshotter=overlayfs
 any_snapshotter="" # whether containerd is healthy with another one too: who set it before may have had another
-restart=no touched=no restarted=no went_on=no
+restart=no went_on=no
+phase=beside # how far it came: beside the targets alone; to the swap, which may have touched them; to the restart
 needs_no_tasks=no running="" dependents="" down=""
 change=swapping undo_is="the previous set"
 all_done="all is in place"
@@ -60,7 +61,7 @@ save_service() {
 open_undo() {
     if [ -e "$mark" ] && [ -e "$back/restore" ]; then
         say "an earlier change was cut off: going on from there"
-        went_on=yes
+        went_on=yes phase=restart # how far that one came, nobody knows: the way back has to be the long one
         saving=$back list=$back/restore.new
         cp "$back/restore" "$list" || return 1
     else
@@ -133,7 +134,7 @@ place_beside() { # mode target payload
 
 give_up() { # why
     say "error: $1"
-    [ $restarted = no ] || tell_journal
+    [ $phase != restart ] || tell_journal
     go_back
     exit 1
 }
@@ -144,7 +145,7 @@ go_back() { # false where containerd is not healthy with what is there now
         abandon
         return
     fi
-    if [ $touched = no ]; then # where a target cannot be written to, that needs no writing either
+    if [ $phase = beside ]; then # where a target cannot be written to, that needs no writing either
         say "nothing was changed"
         { bring_record && drop_prepared "$back/restore"; } || die "$unclean; run again, or reboot, to try again"
         abandon
@@ -153,7 +154,7 @@ go_back() { # false where containerd is not healthy with what is there now
     restore "$back/restore" "$back" || die "not all of the previous set could be brought back; run again, or reboot, to try again"
     [ -x "$ctr" ] || ctr=ctr
     any_snapshotter=yes
-    if [ $restarted = no ]; then
+    if [ $phase = swap ]; then
         say "$undo_is is back; containerd was not restarted"
     elif ! was active; then
         systemctl stop $service 2>/dev/null
@@ -297,7 +298,7 @@ undo() { # right after somebody killed the change that had filled the stage
     trap '' INT HUP TERM
     lock 280 # another run may have waited for it, and may go on from there
     if [ -e "$mark" ]; then
-        touched=yes restarted=yes started=$(date +%s)
+        phase=restart started=$(date +%s)
         give_up "$cut"
     fi
     if [ -e "$committed" ] || grep -qxF "$all_done" "$log"; then
@@ -352,11 +353,11 @@ activate() {
     each put place_beside || give_up "the new files could not be prepared"
     has package || { check_config && each put check_starts; } || give_up "$why"
     reach swapping || give_up "the record could not be written"
-    touched=yes
+    [ $phase = restart ] || phase=swap
     each range note_kubelet >"$stage/kubelet" || give_up "the record could not be written"
     [ $needs_no_tasks = no ] || stop_for_older
     if has package; then
-        restarted=yes # by the packages' own scripts
+        phase=restart # by the packages' own scripts
         install_packages 9>&- </dev/null || give_up "the packages could not be installed"
         check_config || give_up "$why"
     fi

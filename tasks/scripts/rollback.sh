@@ -109,7 +109,7 @@ refuse_tasks() { # before anything is touched
     no_tasks || die "tasks run here that the older containerd could not talk to ($running); nothing was changed"
 }
 stop_for_older() {
-    restarted=yes
+    phase=restart
     timeout -s KILL 180 systemctl stop $service 2>/dev/null # which fails where there is none yet
     ! systemctl is-active --quiet $service || give_up "$service could not be stopped"
     no_tasks || give_up "tasks run here that the older containerd could not talk to ($running)"
@@ -177,7 +177,7 @@ roll_back() {
         [ -e "$mark" ] && [ -e "$back/restore" ] || die "$stale"
         [ $needs_no_tasks = no ] || refuse_tasks
         trap '' INT HUP TERM
-        touched=yes restarted=yes
+        phase=restart
         go_back && exit 0
         exit 1
     fi
@@ -191,7 +191,7 @@ roll_back() {
     trap '' INT HUP TERM
     change="rollback $set" undo_is="the set from before the rollback"
     begin || give_up "could not write to $state and $units"
-    touched=yes
+    [ $phase = restart ] || phase=swap
     [ $needs_no_tasks = no ] || stop_for_older
     restore "$stage/restore" "$state/$set" || give_up "not all of the kept set could be brought back"
     settle_manifest || give_up "the record could not be written"

@@ -116,7 +116,7 @@ enable_unit() { # name; systemd reads all units once, afterwards
 }
 
 restart_containerd() {
-    restarted=yes why="it did not start"
+    phase=restart why="it did not start"
     systemctl reset-failed $service 2>/dev/null
     timeout -s KILL 180 systemctl restart $service
 }
@@ -150,7 +150,7 @@ start_dependents() {
 }
 # What was down before may be so because containerd was, and then nobody starts it; or by somebody's will.
 tell_down() {
-    [ $restarted = yes ] && systemctl is-active --quiet $service || return 0
+    [ $phase = restart ] && systemctl is-active --quiet $service || return 0
     left=""
     for name in $down; do
         ! is_down "$name" || left="$left $name"

@@ -333,7 +333,7 @@ def test_a_containerd_that_was_unhealthy_before_is_not_blamed_on_the_way_back(
     (tmp_path / "restore").write_text(f"active\tcontainerd.service\t-\n{before}\tcontainerd.service\t-\n")
     (tmp_path / "mark").touch()
     calls = f"""
-tab=$(printf '\\t') back={tmp_path} mark={tmp_path}/mark touched=yes restarted=yes clean=yes
+tab=$(printf '\\t') back={tmp_path} mark={tmp_path}/mark phase=restart clean=yes
 ctr=/bin/sh undo_is="the previous set" why="no CRI"
 restore() {{ :; }}
 restart_containerd() {{ :; }}
@@ -354,7 +354,7 @@ def test_what_stopped_with_containerd_is_started_with_it(tmp_path: Path) -> None
         is-active*) exit 3 ;;
         --no-block*) echo "$*" ;;
     esac"""
-    calls = f"cd {tmp_path}; restarted=yes service=containerd.service; note_dependents; : >stopped; start_dependents"
+    calls = f"cd {tmp_path}; phase=restart service=containerd.service; note_dependents; : >stopped; start_dependents"
     assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == ["--no-block start kubelet.service"]
 
 
@@ -381,7 +381,7 @@ def test_what_was_down_before_is_named_with_the_command_that_starts_it(
         is-active*) exit 3 ;;
         *) echo "$*" ;;
     esac"""
-    calls = "restarted=yes service=containerd.service; note_dependents; start_dependents"
+    calls = "phase=restart service=containerd.service; note_dependents; start_dependents"
     said = run(tmp_path, DEPENDENTS, calls, systemctl=systemctl)
     if told and containerd == "active":
         (line,) = said
@@ -395,5 +395,5 @@ def test_what_was_down_before_is_named_with_the_command_that_starts_it(
 
 def test_nobody_is_told_of_it_where_containerd_was_left_alone(tmp_path: Path) -> None:
     systemctl = "echo ActiveState=failed"
-    calls = "restarted=no service=containerd.service dependents= down=kubelet.service; start_dependents"
+    calls = "phase=beside service=containerd.service dependents= down=kubelet.service; start_dependents"
     assert run(tmp_path, DEPENDENTS, calls, systemctl=systemctl) == []
