@@ -307,7 +307,7 @@ undo() { # right after somebody killed the change that had filled the stage
         return
     fi
     tidy
-    [ -e "$stage" ] || die "$cut, and another run has undone it: run again" # which drops all stages
+    [ -e "$stage" ] || die "$cut, and nothing of it is left: run again" # another run has undone it, and dropped all stages
     die "$cut; nothing was changed"
 }
 

@@ -34,8 +34,8 @@ systemd-run --quiet --collect --wait --unit="$unit" --description="userns-node: 
     --property=UMask=0077 --property=TimeoutStopSec=300 \
     --property=OnFailure="${undo##*/}" \
     /bin/sh -c 'exec 3>&1 >"$1" 2>&1; sh "$2/activate.sh" "$2" 3>&-; code=$?
-        # Killed alone: a failed unit is undone as one that was killed whole.
-        [ "$code" -le 128 ] || [ ! -e /var/lib/userns-node/activation ] || exit "$code"
+        # Killed alone: a failed unit is undone as one that was killed whole, or brought to its end after its last step.
+        [ "$code" -le 128 ] || exit "$code"
         timeout 5 cat "$1" >&3; echo "activation exits with $code"; rm -f "$3" "$4"' \
     sh "$log" "$stage" "$undo" "$script" || :
 

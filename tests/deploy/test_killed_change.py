@@ -165,3 +165,31 @@ def test_the_way_back_stays_until_it_was_gone(node: Node) -> None:
     (node.root / "broken").unlink()
     assert "an unfinished change was undone: the previous set is back" in node.boot()
     assert (node.runs(), node.mark.exists()) == (("old", "old"), False)
+
+
+# --- the shell of a change alone is killed -------------------------------------------------------------------------
+
+
+def test_killed_before_its_mark_it_is_told_and_leaves_nothing(node: Node) -> None:
+    node.kill_after("undo.new/restore.new")
+    code, said = node.change("1", "new")
+    assert (code, node.runs()) == (1, ("old", "old"))
+    assert "error: the change was cut off on the node before its end; nothing was changed" in said
+    assert sorted(each.name for each in node.state.iterdir()) == ["lock", "staged"]
+
+
+def test_killed_with_its_mark_it_is_undone(node: Node) -> None:
+    node.kill_after("activation")
+    code, said = node.change("1", "new")
+    assert (code, node.runs()) == (1, ("old", "old"))
+    assert "the previous set is back" in said
+    assert not node.mark.exists()
+
+
+def test_killed_after_its_last_step_it_stays_and_is_to_be_proven(node: Node) -> None:
+    node.kill_after("committed")
+    code, said = node.change("1", "new")
+    assert (code, node.runs()) == (0, ("old", "new"))
+    assert "the change was cut off on the node after its last step: it stays" in said
+    assert (node.state / "unproven").exists()
+    assert not (node.state / "committed").exists()

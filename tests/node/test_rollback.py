@@ -287,7 +287,7 @@ def test_a_deploy_that_was_cut_is_undone(rolling: Rolling) -> None:
         assert now == before
     run = running.end()
     assert run.code == 1
-    assert "and another run has undone it: run again" in run.text
+    assert "and nothing of it is left: run again" in run.text
     assert contents(rolling.node) == before
     rolling.assert_runs(rolling.releases.containerd)
 
