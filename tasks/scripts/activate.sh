@@ -92,11 +92,13 @@ save_all() {
 # --- 2. the mark -------------------------------------------------------------------------------------------------
 
 recovery_unit() {
+    # local-fs.target waits for no mount with `nofail` or `_netdev`.
     cat <<UNIT
 [Unit]
 Description=Undo a change by userns-node that was cut off
 DefaultDependencies=no
 After=local-fs.target
+RequiresMountsFor=$state /usr/local/bin /usr/local/sbin /usr/local/libexec /etc/containerd $units
 Before=$service shutdown.target
 Conflicts=shutdown.target
 

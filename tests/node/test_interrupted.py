@@ -236,15 +236,40 @@ def test_a_plan_made_before_the_cut_is_not_laid_over_half_a_change(ready: Ready)
     ready.assert_runs(ready.releases.newer, ready.newer_set)
 
 
-def test_a_unit_for_a_boot_that_is_alone_is_gone_after_that_boot(fresh_node: BootNode) -> None:
-    """A change was cut off between its last two steps: what that boot would run is gone already."""
-    node = fresh_node()
+WANTS = "/etc/systemd/system/multi-user.target.wants"
+WANTED = f"{WANTS}/{RECOVERY.rpartition('/')[2]}"
+
+
+def with_recovery(node: LabNode) -> LabNode:
+    """The node, with the unit that undoes a change at the next boot."""
     makes = re.search(r"^recovery_unit\(\) \{\n.*?^\}$", activation(), re.M | re.S)
     assert makes
     names = f"state=/{STATE} service=containerd.service recovery={RECOVERY} units=/etc/systemd/system"
-    wants = "/etc/systemd/system/multi-user.target.wants"
-    wanted = f"wanted={wants}/userns-node-recover.service"
-    node.ssh(f"{names} {wanted}\n{makes[0]}\nrecovery_unit >$recovery; mkdir -p {wants}; ln -s $recovery $wanted")
+    node.ssh(
+        f"{names} wanted={WANTED}\n{makes[0]}\nrecovery_unit >$recovery; mkdir -p {WANTS}; ln -s $recovery $wanted"
+    )
+    return node
+
+
+def test_a_unit_for_a_boot_that_is_alone_is_gone_after_that_boot(fresh_node: BootNode) -> None:
+    """A change was cut off between its last two steps: what that boot would run is gone already."""
+    node = with_recovery(fresh_node())
     node.reboot()
-    assert node.ssh(f"ls {RECOVERY} {wants}/userns-node-recover.service", check=False).stdout == ""
+    assert node.ssh(f"ls {RECOVERY} {WANTED}", check=False).stdout == ""
     assert node.ssh("systemctl list-units --all --plain --no-legend 'userns-node-*'").stdout == ""
+
+
+@pytest.mark.parametrize("place", [f"/{STATE}", "/usr/local"])
+def test_what_a_boot_undoes_a_change_with_and_in_is_mounted_before(fresh_node: BootNode, place: str) -> None:
+    """A mount with nofail is waited for by no target. Without it the unit would find nothing, and remove itself."""
+    node = with_recovery(fresh_node())
+    late = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep 5\n"
+    node.put("/etc/systemd/system/late.service", late.encode())
+    fstab = f"/srv/mounted {place} none bind,nofail,x-systemd.requires=late.service 0 0\n"
+    node.put("/etc/fstab", fstab.encode())
+    script = f"findmnt --noheadings --output TARGET {place} >/root/mounted; echo $1 >>/root/mounted\n"
+    node.put(f"{'/srv/mounted' if place == f'/{STATE}' else f'/{STATE}'}/activate.sh", script.encode())
+    node.ssh(f"mkdir -p /srv/mounted /{STATE}")
+    node.reboot()
+    assert node.ssh("cat /root/mounted").stdout.split() == [place, "--recover"]
+    assert node.ssh(f"ls {RECOVERY}").stdout == f"{RECOVERY}\n"

@@ -331,6 +331,7 @@ def test_the_unit_starts_after_the_boot_and_runs_what_is_installed() -> None:
         "TimeoutStartSec=150",  # for a oneshot the default is none at all
         f"ConditionPathExists={paths.CHECK}",
         "After=containerd.service multi-user.target",
+        f"RequiresMountsFor={paths.CHECK}",
         "WantedBy=multi-user.target",
         f"ExecStart=/bin/sh {paths.CHECK} --unit --write {paths.READINESS}",
     ):

@@ -158,6 +158,15 @@ def test_an_image_has_a_node_s_files_and_those_for_its_first_boot() -> None:
     assert written == set(paths.MANAGED) - {paths.SUBUID, paths.SUBGID} | set(paths.IMAGE)
 
 
+def test_what_the_first_boot_replaces_is_mounted_before_and_no_state_is_asked_for() -> None:
+    """No target waits for a mount with nofail. That of /var may fail, and the machine is fitted all the same."""
+    unit = next(
+        each for each in plan("6.12.48").changes if isinstance(each, WriteFile) and each.path == paths.FIRST_BOOT_UNIT
+    )
+    (line,) = (each for each in unit.content.splitlines() if each.startswith("RequiresMountsFor="))
+    assert line.partition("=")[2].split() == [paths.FIRST_BOOT, paths.CONFIG]
+
+
 def test_a_password_of_the_operators_is_in_no_readable_rendering() -> None:
     made = plan("6.12.48", containerd_config={"debug": {"level": "hunter2"}})
     secret = [each for each in made.changes if isinstance(each, WriteFile) and "hunter2" in each.content]
