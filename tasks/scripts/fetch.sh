@@ -15,6 +15,7 @@ if IFS= read -r proxy && [ -n "$proxy" ]; then
 fi
 
 fail() {
+    still_there "$stage"
     echo "could not download $show" >&2
     exit 1
 }

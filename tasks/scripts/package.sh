@@ -61,6 +61,10 @@ while [ $# -gt 1 ]; do
         }
     fi
     wanted="$wanted $package=$exact"
+    [ -d "$stage" ] || { # whoever ends a change drops all stages
+        echo "another run changed this node meanwhile; run again" >&2
+        exit 1
+    }
     printf '%s\n' "$exact" >"$stage/$package.version"
 done
 # shellcheck disable=SC2086  # package=version words, checked above

@@ -9,9 +9,11 @@ what=$2 size=$3
 shift 4
 
 timeout 3600 cat >"$asset" || {
+    still_there "$stage"
     echo "could not store $what in $stage: is there space?" >&2
     exit 1
 }
+still_there "$asset"
 got=$(wc -c <"$asset")
 if [ "$got" -ne "$size" ]; then
     echo "only $((got)) of $size bytes of $what arrived; nothing was unpacked" >&2

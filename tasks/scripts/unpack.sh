@@ -19,12 +19,22 @@ finish() {
     at_end
 }
 
+# still_there PATH: whoever ends a change drops all stages, also one that is just being filled.
+still_there() {
+    [ -e "$1" ] || {
+        echo "another run changed this node meanwhile; run again" >&2
+        exit 1
+    }
+}
+
 # unpack WHAT MEMBER=NAME…: verify $asset and lay its programs into the stage. MEMBER is a path inside a .tar.gz, or
 # empty for a bare binary.
 unpack() {
     what=$1
     shift
-    got=$(sha256sum "$asset") && got=${got%% *}
+    still_there "$asset"
+    got=$(sha256sum "$asset") || exit 1 # it has said why
+    got=${got%% *}
     if [ "$got" != "$sha256" ]; then
         echo "$what is not what the lock file pins: its SHA-256 is $got, expected $sha256; nothing was unpacked" >&2
         exit 1

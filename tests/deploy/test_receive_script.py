@@ -96,6 +96,23 @@ def test_a_pinned_archive_without_the_program_is_refused(
     assert says in said
 
 
+@pytest.mark.parametrize("gone", ["staged", "staged/token/.asset*"])
+def test_a_stage_that_another_run_dropped_is_no_asset_that_somebody_changed(
+    shell: list[str], stage: Path, tmp_path: Path, gone: str
+) -> None:
+    """Whoever ends a change drops all stages, also while this one is being filled."""
+    (tmp_path / "bin").mkdir()
+    timeout = tmp_path / "bin" / "timeout"
+    timeout.write_text(f'#!/bin/sh\nshift; "$@"; code=$?\nrm -rf "{tmp_path}/state/"{gone}\nexit $code\n')
+    timeout.chmod(0o755)
+    path = f"{timeout.parent}:{os.environ['PATH']}"
+    arguments = (stage, "runc", str(len(ASSET)), DIGEST, "=runc")
+    done = run(shell, "receive.sh", *arguments, stdin=ASSET, path=path)
+    assert done.returncode == 1
+    assert done.stderr == "another run changed this node meanwhile; run again\n"
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [timeout]
+
+
 def test_a_stage_that_cannot_be_made_is_told_once_all_was_taken(shell: list[str], stage: Path, tmp_path: Path) -> None:
     """Whoever sends would otherwise see a broken pipe and no reason."""
     (tmp_path / "state").write_text("a file where a directory should be")

@@ -357,7 +357,40 @@ def test_what_the_lock_does_not_pin_is_not_taken(shell: list[str], mirror: str, 
     assert f"{url} is not what the lock file pins: its SHA-256 is {DIGEST}" in done.stderr
 
 
+@pytest.mark.parametrize("when", ["before it begins", "while it runs"])
+def test_a_stage_that_another_run_dropped_is_no_asset_that_somebody_changed(
+    when: str, shell: list[str], mirror: str, tmp_path: Path
+) -> None:
+    """Whoever ends a change drops all stages, also while this one is being filled."""
+    programs, stage = Programs(tmp_path, "curl"), tmp_path / "staged" / "token"
+    real, drop = f"'{program('curl')}' \"$@\"", f"rm -rf '{stage.parent}'"
+    steps = (drop, real) if when == "before it begins" else (real, drop)
+    (programs.directory / "curl").write_text(f"#!{shutil.which('sh')}\n{steps[0]}\n{steps[1]}\n")
+    url = f"http://{mirror}/open/runc"
+    done = fetch(programs, stage, url, url, shell=tuple(shell))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "another run changed this node meanwhile; run again"
+    assert "lock file" not in done.stderr
+    assert not stage.parent.exists()
+
+
 def test_a_url_that_does_not_come_is_told(shell: list[str], tmp_path: Path) -> None:
     done = run(shell, "fetch.sh", tmp_path / "stage", "http://mirror.example/runc", DIGEST, "=runc", stdin="")
     assert done.returncode == 1
     assert "the URL did not arrive" in done.stderr
+
+
+def test_so_it_is_told_where_packages_are_looked_for(shell: list[str], tmp_path: Path) -> None:
+    """While apt's lists are brought up to date, another run comes to its end."""
+    stage, programs = tmp_path / "staged" / "token", tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (
+        ("apt-get", f"rm -rf '{stage.parent}'; : >'{tmp_path}/updated'"),
+        ("apt-cache", f"[ ! -e '{tmp_path}/updated' ] || echo 'containerd | 2.1.9~ds1-1 | http://deb.example'"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    done = run(shell, "package.sh", stage, "containerd", "2.1.9", stdin="", path=path)
+    assert (done.returncode, done.stderr) == (1, "another run changed this node meanwhile; run again\n")
+    assert not stage.parent.exists()
