@@ -46,6 +46,7 @@ nodes | vms | tests)
         need dash dash
         need bash bash
         need busybox busybox
+        need mksh mksh
         need shellcheck shellcheck
         # What the scripts find on nodes: an awk beside busybox's, and what downloads.
         need mawk mawk

@@ -273,7 +273,10 @@ leave() {
 lock() { # seconds
     true >>"$state/lock" || die "cannot write $state" # exec would end the shell without a word
     exec 9>>"$state/lock"
-    flock -w "$1" 9 || die "another run has been changing this node for $(($1 / 60)) minutes; try again later"
+    flock -w "$1" 9 9>&9 || case $? in # 9>&9: mksh gives a program nothing that exec has opened
+        1) die "another run has been changing this node for $(($1 / 60)) minutes; try again later" ;;
+        *) die "$state/lock cannot be locked" ;; # flock has said why
+    esac
     trap leave EXIT
 }
 

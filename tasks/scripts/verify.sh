@@ -58,7 +58,7 @@ call_in() {
     shift
     clock
     asked=$now
-    timeout -s KILL "$limit" "$ctr" -a "$address" -n "$within" "$@" </dev/null 2>"$work/error"
+    timeout -s KILL "$limit" "$ctr" -a "$address" -n "$within" "$@" </dev/null 2>"$work/error" 9<&9
     called=$?
     case $called in
     0) ;;
@@ -298,7 +298,7 @@ prove() {
         timeout -s KILL "$limit" "$ctr" -a "$address" -n "$namespace" run --rm --snapshotter "$snapshotter" \
             --runc-binary "$2" --remap-labels --uidmap 0:65536:65536 --gidmap 0:65536:65536 --cpu-shares 0 \
             --cgroup "/userns-node-check-$$-$run" --pid-file "$work/pid" \
-            "$image" "check-$$-$run" /bin/sh -c "$inside" >&7 2>"$work/error" 5<&- 6<&- 7>&- 8>&- &
+            "$image" "check-$$-$run" /bin/sh -c "$inside" >&7 2>"$work/error" 5<&- 6<&- 7>&- 8>&- 9<&9 &
     job=$!
     exec 5<&- 7>&-
     while read -r key value; do
@@ -383,9 +383,12 @@ main() {
     command -v "$ctr" >/dev/null || untried "no executable at $ctr"
     [ -S "$address" ] || untried "no containerd socket at $address"
     # One run at a time. A directory can be locked, and leaves no file. The calls of ctr inherit the lock, so it holds
-    # while one of a killed run is still at work.
+    # while one of a killed run is still at work. (9<&9: mksh gives a program nothing that exec has opened.)
     exec 9</run
-    timeout -s KILL 60 flock 9 </dev/null || untried 'another run has held the lock on /run for 60 s'
+    timeout -s KILL 60 flock 9 </dev/null 9<&9 || case $? in
+    124 | 137) untried 'another run has held the lock on /run for 60 s' ;;
+    *) untried '/run cannot be locked' ;; # flock has said why
+    esac
     prepare
     call namespaces ls -q >"$work/list" || untried "$(words "$work/error")"
     call plugins ls -d id==content >"$work/plugins" || untried "$(words "$work/error")"

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import program, unavailable
 from tests.deploy.node_trees import EVERYDAY, ROOT, Tree
 
-SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
+SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"], "mksh": ["mksh"]}
 
 
 @pytest.fixture(params=sorted(SHELLS))

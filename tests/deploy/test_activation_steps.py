@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ io.containerd.grpc.v1            cri        -              ok
 """
 
 
-def run(directory: Path, functions: str, calls: str, **programs: str) -> list[str]:
+def run(directory: Path, functions: str, calls: str, shell: Sequence[str] = ("sh",), **programs: str) -> list[str]:
     """What `calls` print with these functions of the change-over, where /boot is in `directory`."""
     found = [
         re.search(rf"^{name}\(\) {{(?: [^\n]*}}(?: #[^\n]*)?|[^\n]*\n.*?^}})$", activation(), re.M | re.S)
@@ -35,7 +36,7 @@ def run(directory: Path, functions: str, calls: str, **programs: str) -> list[st
         (places / name.replace("_", "-")).chmod(0o755)
     text = f"say() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{texts}\n{calls}\n"
     text = text.replace('"/boot/', f'"{directory}/boot/')
-    done = subprocess.run(["sh", "-u", "-c", text], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*shell, "-u", "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -226,6 +227,24 @@ def test_containerd_is_healthy_with_the_snapshotter_and_cri(tmp_path: Path, plug
 
 
 # --- before anything is touched ------------------------------------------------------------------------------------
+
+LOCK = 'state=$PWD; leave() { :; }; die() { echo "error: $*"; exit; }; lock 300; echo locked'
+
+
+def test_in_every_shell_a_change_has_the_lock(tmp_path: Path, shell: list[str]) -> None:
+    """Also in one that keeps to itself what it has opened."""
+    taken = f'cd {tmp_path}; {LOCK}; flock -n "$state/lock" true || echo by this one'
+    assert run(tmp_path, "lock", taken, shell) == ["locked", "by this one"]
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [(1, "another run has been changing this node for 5 minutes; try again later"), (65, "/lock cannot")],
+)
+def test_a_lock_that_cannot_be_had_is_no_other_run(tmp_path: Path, code: int, why: str) -> None:
+    (said,) = run(tmp_path, "lock", f"cd {tmp_path}; {LOCK}", flock=f"exit {code}")
+    assert said.startswith("error: ")
+    assert why in said
 
 
 @pytest.mark.parametrize("directory", [True, False])

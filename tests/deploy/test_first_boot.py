@@ -30,11 +30,15 @@ class Booting:
         """Where a path of the node's is here."""
         return self.root / path.lstrip("/")
 
-    def boot(self) -> str:
+    def boot(self, *shell: str) -> str:
         """What the first boot says. It may never fail."""
         path = f"{self.root}/bin:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", self.at(paths.FIRST_BOOT)], env={"PATH": path}, capture_output=True, text=True, check=True
+            [*(shell or ("sh",)), self.at(paths.FIRST_BOOT)],
+            env={"PATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert done.stderr == ""
         return done.stdout
@@ -113,6 +117,19 @@ def test_what_a_cut_off_change_has_begun_is_left_to_the_unit_that_undoes_it(boot
     assert booting.boot().startswith("userns-node: a change of this node was cut off")
     assert booting.fits() == (False, False)
     assert not booting.at(f"{paths.PRE_START}.ran").exists()
+
+
+def test_so_it_is_in_every_shell(booting: Booting, shell: list[str]) -> None:
+    """Each can hold the lock."""
+    assert "put in place what fits" in booting.boot(*shell)
+    assert booting.fits() == (True, True)
+
+
+def test_where_the_lock_cannot_be_had_no_deploy_can_be_running(booting: Booting) -> None:
+    booting.fail("flock", "9")
+    flock = booting.root / "bin/flock"
+    flock.write_text(flock.read_text().replace("exit 1", "exit 65"))
+    assert "put in place what fits" in booting.boot()
 
 
 def test_beside_a_deploy_that_is_running_nothing_is_changed(booting: Booting) -> None:

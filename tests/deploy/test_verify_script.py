@@ -291,14 +291,23 @@ def test_a_signal_ends_it_with_the_cleaning_done_and_no_proof(node: Node, number
     assert "namespaces rm userns-node-check" in node.calls
 
 
-def test_two_runs_at_once_take_turns(node: Node) -> None:
+def test_two_runs_at_once_take_turns(node: Node, shell: list[str]) -> None:
     handler = node.runtime("runc", "echo begin >>$here/turns; sleep 0.3; echo end >>$here/turns\n" + PROVEN)
     runs = [
-        subprocess.Popen(node.command(handler), env=node.environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*shell, *node.command(handler)[1:]], env=node.environment, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     assert [parse(run.communicate(timeout=300)[0]).handlers["runc"].error for run in runs] == ["", "", ""]
     assert (node.path / "turns").read_text().split() == ["begin", "end"] * 3
+
+
+def test_a_lock_that_cannot_be_had_is_no_other_run(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = node.path / "bin" / "flock"
+    flock.parent.mkdir()
+    flock.write_text("#!/bin/sh\nexit 65\n")
+    flock.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{flock.parent}:{os.environ['PATH']}")
+    assert node.verify(node.runtime("runc", PROVEN)).untried == "/run cannot be locked"
 
 
 @pytest.mark.parametrize("linked", [False, True])

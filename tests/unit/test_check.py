@@ -24,7 +24,7 @@ from userns.node import Node, Probe
 from userns.policy import Policy
 from userns.readiness import Readiness
 
-SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
+SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"], "mksh": ["mksh"]}
 
 
 def rendered(policy: Policy, ready: Readiness, *, metacopy: bool | None = None) -> str:

@@ -271,6 +271,16 @@ def test_two_never_run_at_once(node: Node, repository: Repository) -> None:
     assert node.status["result"] == "converged"
 
 
+def test_a_lock_that_cannot_be_had_is_no_other_run(node: Node, repository: Repository) -> None:
+    """Of which systemd would make a success."""
+    repository.release()
+    flock = node.home / "bin" / "flock"
+    flock.write_text("#!/bin/sh\nexit 65\n")
+    flock.chmod(0o755)
+    assert node.pull().returncode == 1
+    assert (node.ran, (node.state / "status.json").exists()) == ([], False)
+
+
 @pytest.mark.usefixtures("signals_are_heard")
 def test_one_that_is_stopped_says_so(node: Node, repository: Repository) -> None:
     repository.release()

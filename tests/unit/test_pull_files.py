@@ -272,7 +272,7 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox", "mksh"])
 def test_it_is_plain_sh(shell: str) -> None:
     program(shell)
     words = [shell, "sh"] if shell == "busybox" else [shell]
