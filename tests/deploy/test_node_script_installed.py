@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
+from tasks.files import script
 from tests.conftest import program
 from tests.deploy.node_trees import ROOT, Tree, process, run
 from userns import paths
@@ -260,6 +262,24 @@ def test_shims_are_counted_by_namespace(tree: Tree, shell: list[str]) -> None:
     if ROOT:
         assert read(lines).shims == shims
     assert {line.split("\t")[1]: int(line.split("\t")[2]) for line in lines if line.startswith("shims\t")} == shims
+
+
+@pytest.mark.parametrize("path", ["", "PATH=/nowhere\n"])
+def test_of_more_processes_than_a_command_line_has_room_for_none_is_missed(
+    tree: Tree, shell: list[str], path: str
+) -> None:
+    """That a shim runs is why no older containerd may take over."""
+    if path and shell == ["mksh"]:
+        pytest.skip("mksh has no printf of its own")
+    for number in range(2000):
+        tree.write(f"proc/1{number:0200}/comm", "bash\n")
+    process(tree, 10, "containerd-shim", *shim("k8s.io"))
+    process(tree, 11, "kubelet")
+    tree.write("proc/12/comm", "containerd\n")
+    text = f"ulimit -s 256\n{path}{script('running.sh')}\nprocesses {tree.root}/proc"
+    done = subprocess.run([*shell, "-c", text], capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(done.stdout.splitlines()) == ["10 containerd-shim", "11 kubelet", "12 containerd"]
+    assert done.stderr == ""
 
 
 def test_where_nothing_runs_that_is_known(tree: Tree, shell: list[str]) -> None:
