@@ -25,13 +25,18 @@ bounded() (
     if command -v timeout >/dev/null 2>&1; then exec timeout -k 5 3600 "$@"; fi
     "$@"
 )
+# The URL by a here-document: where printf is a program (mksh), its arguments are to be read as well.
 # One that restarts refuses connections for a moment: a dead one costs three seconds for that.
 if command -v curl >/dev/null 2>&1; then
-    printf 'url = "%s"\n' "$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')" |
+    sed 's/[\\"]/\\&/g; s/.*/url = "&"/' <<URL |
+$url
+URL
         bounded curl --fail --silent --show-error --globoff --location --retry 3 --retry-connrefused --retry-delay 1 \
             --connect-timeout 15 --speed-limit 1024 --speed-time 30 --output "$asset" --config - || fail
 elif wget --version 2>/dev/null | grep -q '^GNU Wget'; then
-    printf '%s\n' "$url" | bounded wget -q -T 30 -t 3 --retry-connrefused -O "$asset" -i - || fail
+    bounded wget -q -T 30 -t 3 --retry-connrefused -O "$asset" -i - <<URL || fail
+$url
+URL
 elif command -v wget >/dev/null 2>&1; then # busybox takes a URL as an argument alone, and Debian 12's dies of -T
     [ "$url" = "$show" ] || {
         echo "this node's wget would show the password of release_url to its users: install curl" >&2

@@ -228,6 +228,30 @@ def test_a_mirrors_password_reaches_the_mirror_and_no_argument(
         assert Mirror.seen == []
 
 
+@pytest.mark.parametrize("download", ["curl", "wget"])
+def test_nor_is_it_an_argument_of_what_a_shell_has_not_built_in(
+    shell: list[str], download: str, mirror: str, tmp_path: Path
+) -> None:
+    """Some have no printf of their own."""
+    programs = Programs(tmp_path, download)
+    (programs.directory / "printf").write_text(
+        (programs.directory / download).read_text().replace(program(download), program("printf"))
+    )
+    (programs.directory / "printf").chmod(0o755)
+    url = f"http://robot:{QUOTED}@{mirror}/runc"
+    done = fetch(programs, tmp_path / "stage", url, "the mirror", shell=tuple(shell))
+    assert (done.returncode, (tmp_path / "stage" / "runc").read_bytes()) == (0, ASSET), done.stderr
+    assert "hunter2" not in programs.arguments
+
+
+def test_a_text_goes_to_the_controller_whole_and_as_no_argument(shell: list[str], tmp_path: Path) -> None:
+    text = os.urandom(200_000)  # more than one argument may have
+    (tmp_path / "config.toml").write_bytes(text)
+    done = run(shell, "text.sh", tmp_path / "config.toml", tmp_path / "none", stdin="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"={b64encode(text).decode()}\n-\n"
+
+
 def test_a_wrong_password_is_told_without_it(programs: Programs, mirror: str, tmp_path: Path) -> None:
     shown = f"http://***@{mirror}/runc"
     done = fetch(programs, tmp_path / "stage", f"http://robot:hunter2@{mirror}/runc", shown)
