@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -44,9 +45,11 @@ class LockFile:
         target = self.path.resolve()
         new: Path | None = None
         try:
+            status = target.stat()
+            if not stat.S_ISREG(status.st_mode):  # a device, which a rename would take away
+                raise Unusable(f"the lock file {self.name} is no regular file: nothing was written")
             if self._read() != self.text:
                 raise Unusable(f"the lock file {self.name} was changed by somebody else meanwhile: try again")
-            status = target.stat()
             descriptor, made = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             new = Path(made)
             with open(descriptor, "wb") as file:

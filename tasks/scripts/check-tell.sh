@@ -84,15 +84,42 @@ place_metrics() {
     if [ -n "$1" ] && [ -d "${placed%/*}" ]; then printf '%s\n' "$1" | put "$placed" || :; fi
 }
 
-# put FILE: standard input, by rename, readable for all
+# put FILE: standard input, by rename, readable for all. A link is replaced: root must not write where somebody else's leads.
 put() {
     case $1 in
-    */*) beside=${1%/*}/.${1##*/}.$$ ;;
-    *) beside=.$1.$$ ;;
+    */*) beside=${1%/*}/ ;;
+    *) beside=./ ;;
     esac
-    # shellcheck disable=SC2094 # another file
-    if cat >"$beside" && chmod 644 "$beside" && mv -f "$beside" "$1"; then return; fi
-    rm -f "$beside"
+    if [ -d "$1" ] || [ -b "$1" ]; then
+        : # a rename would move it into the one, and the other may be a disk
+    elif stays "$1" "$beside"; then
+        into "$1" 2>&4 && return
+    else
+        beside=$beside.${1##*/}.$$
+        # shellcheck disable=SC2094 # another file
+        if cat >"$beside" && chmod 644 "$beside" && mv -f -- "$beside" "$1"; then return; fi
+        rm -f -- "$beside"
+    fi
     echo "check: $1 cannot be written" >&4
     return 1
+}
+
+# into FILE: standard input. A FIFO may have no reader, and standard error be a file that has more than this.
+into() {
+    have timeout || {
+        cat >>"$1" # limit would take standard input away
+        return
+    }
+    # shellcheck disable=SC2016 # for the other shell
+    timeout 10 sh -c 'cat >>"$1"' sh "$1"
+}
+
+# stays FILE DIRECTORY: whether it is no file of its own, which a rename would take away: a device, a FIFO, /dev/stderr.
+stays() {
+    if [ -e "$1" ] && [ ! -f "$1" ]; then return; fi
+    [ -h "$1" ] || return 1
+    case $(cd -P -- "$2" && pwd -P) in
+    /dev | /proc/*) ;; # the kernel's links
+    *) return 1 ;;
+    esac
 }

@@ -172,6 +172,16 @@ class TestWriting:
         assert link.is_symlink()
         assert lock.read_text() == "# new\n"
 
+    def test_what_is_no_regular_file_is_not_replaced(self, lock: Path, tmp_path: Path) -> None:
+        """As /dev/null, which reads as a lock of nothing."""
+        file = LockFile(str(lock))
+        lock.unlink()
+        os.mknod(lock, stat.S_IFSOCK | 0o600)
+        with pytest.raises(Unusable, match="is no regular file: nothing was written"):
+            file.replace("# new\n")
+        assert stat.S_ISSOCK(lock.stat().st_mode)
+        assert os.listdir(lock.parent) == [lock.name]
+
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_a_disk_that_is_full(
         self, run: Run, site: LoopbackSite, lock: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -53,13 +53,14 @@ class Place:
         for each in (self.root / "proc/sys/user", self.root / "var/lib/containerd", self.programs):
             each.mkdir(parents=True)
         for name in ("awk", "cat", "chmod", "date", "grep", "id", "ls", "mkdir", "mv", "rm", "sed", "sh", "tr"):
-            self._link(name)
+            self.link(name)
         for name in ("printf", "sha256sum", "sleep", "timeout"):
-            self._link(name)
+            self.link(name)
         self.program("systemctl", "echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled")
         (self.root / "proc/sys/user/max_user_namespaces").write_text("63000\n")
 
-    def _link(self, name: str) -> None:
+    def link(self, name: str) -> None:
+        (self.programs / name).unlink(missing_ok=True)
         (self.programs / name).symlink_to(program(name))
 
     def program(self, name: str, body: str) -> None:
