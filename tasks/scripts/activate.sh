@@ -93,8 +93,7 @@ save_all() {
 
 recovery_unit() {
     # local-fs.target waits for no mount with `nofail` or `_netdev`.
-    cat <<UNIT
-[Unit]
+    printf '%s\n' "[Unit]
 Description=Undo a change by userns-node that was cut off
 DefaultDependencies=no
 After=local-fs.target
@@ -104,8 +103,7 @@ Conflicts=shutdown.target
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted; systemctl daemon-reload'
-UNIT
+ExecStart=/bin/sh -c 'if [ -e $state/activate.sh ]; then exec sh $state/activate.sh --recover; fi; rm -f $recovery $wanted; systemctl daemon-reload'"
 }
 begin() { # the unit before what it runs: alone, it removes itself at the next boot
     recovery_unit >"$stage/recovery" && replace "$recovery" <"$stage/recovery" &&

@@ -21,56 +21,51 @@ json() {
         quote "${each#*=}" && list="$list$quoted"
     done
     case $user_namespaces in "" | *[!0-9]*) user_namespaces=null ;; esac
-    cat <<JSON
-{
+    printf '{
   "format": 1,
-  "verdict": "$verdict",
-  "tier": "$tier",
-  "expected_tier": "$expected_tier",
-  "rootfs": "$rootfs",
-  "volumes": "$volumes",
-  "time": ${time:-0},
-  "kernel": $kernel_quoted,
-  "container": $container_quoted,
-  "containerd": {"active": "$active", "enabled": "$enabled"},
-  "versions": {$list},
-  "metacopy": "$metacopy",
-  "max_user_namespaces": $user_namespaces,
-  "probes": {$probes${probes:+
-  }},
-  "findings": [$findings${findings:+
-  }]
+  "verdict": "%s",
+  "tier": "%s",
+  "expected_tier": "%s",
+  "rootfs": "%s",
+  "volumes": "%s",
+  "time": %s,
+' "$verdict" "$tier" "$expected_tier" "$rootfs" "$volumes" "${time:-0}"
+    printf '  "kernel": %s,
+  "container": %s,
+  "containerd": {"active": "%s", "enabled": "%s"},
+  "versions": {%s},
+  "metacopy": "%s",
+  "max_user_namespaces": %s,
+' "$kernel_quoted" "$container_quoted" "$active" "$enabled" "$list" "$metacopy" "$user_namespaces"
+    printf '  "probes": {%s},
+  "findings": [%s]
 }
-JSON
+' "$probes${probes:+$newline  }" "$findings${findings:+$newline  }"
 }
 
 metrics() {
     is_ready=1 is_degraded=0
     [ "$code" != 2 ] || is_ready=0
     [ "$code" != 1 ] || is_degraded=1
-    cat <<METRICS
-# HELP userns_node_ready Whether pods with hostUsers: false can run on this node.
-# TYPE userns_node_ready gauge
-userns_node_ready $is_ready
-# HELP userns_node_degraded Whether they can, but something is not as the last deploy left it.
-# TYPE userns_node_degraded gauge
-userns_node_degraded $is_degraded
-# HELP userns_node_tier_info What pods with hostUsers: false get here, and what they got at the last deploy.
-# TYPE userns_node_tier_info gauge
-userns_node_tier_info{tier="$tier",expected="$expected_tier"} 1
-# HELP userns_node_finding What was noticed, by its stable id.
-# TYPE userns_node_finding gauge
-${metrics_of_findings}# HELP userns_node_component_info The versions that the last deploy installed.
-# TYPE userns_node_component_info gauge
-METRICS
+    printf '%s\n' '# HELP userns_node_ready Whether pods with hostUsers: false can run on this node.' \
+        '# TYPE userns_node_ready gauge' \
+        "userns_node_ready $is_ready" \
+        '# HELP userns_node_degraded Whether they can, but something is not as the last deploy left it.' \
+        '# TYPE userns_node_degraded gauge' \
+        "userns_node_degraded $is_degraded" \
+        '# HELP userns_node_tier_info What pods with hostUsers: false get here, and what they got at the last deploy.' \
+        '# TYPE userns_node_tier_info gauge' \
+        "userns_node_tier_info{tier=\"$tier\",expected=\"$expected_tier\"} 1" \
+        '# HELP userns_node_finding What was noticed, by its stable id.' \
+        '# TYPE userns_node_finding gauge' \
+        "$metrics_of_findings# HELP userns_node_component_info The versions that the last deploy installed." \
+        '# TYPE userns_node_component_info gauge'
     for each in $versions; do
         printf 'userns_node_component_info{component="%s",version="%s"} 1\n' "${each%%=*}" "${each#*=}"
     done
-    cat <<METRICS
-# HELP userns_node_check_timestamp_seconds When this was found.
-# TYPE userns_node_check_timestamp_seconds gauge
-userns_node_check_timestamp_seconds ${time:-0}
-METRICS
+    printf '%s\n' '# HELP userns_node_check_timestamp_seconds When this was found.' \
+        '# TYPE userns_node_check_timestamp_seconds gauge' \
+        "userns_node_check_timestamp_seconds ${time:-0}"
 }
 
 # place_metrics FILE: the unit writes FILE from now on, "" for none. What it wrote elsewhere before goes.
@@ -97,7 +92,7 @@ put() {
     else
         beside=$beside.${1##*/}.$$
         # shellcheck disable=SC2094 # another file
-        if cat >"$beside" && chmod 644 "$beside" && mv -f -- "$beside" "$1"; then return; fi
+        if cat >"$beside" && [ -s "$beside" ] && chmod 644 "$beside" && mv -f -- "$beside" "$1"; then return; fi
         rm -f -- "$beside"
     fi
     echo "check: $1 cannot be written" >&4

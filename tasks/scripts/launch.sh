@@ -15,16 +15,14 @@ cp "$stage/activate.sh" "$script"
 # Where it is killed in the middle (a systemd-oomd does so), systemd starts this unit, which undoes the change at once.
 # ExecStopPost would be in the same cgroup and be killed with it.
 mkdir -p "${undo%/*}"
-cat >"$undo" <<UNIT
-[Unit]
+printf '%s\n' >"$undo" "[Unit]
 Description=Undo a change by userns-node that was killed
 CollectMode=inactive-or-failed
 
 [Service]
 Type=oneshot
 UMask=0077
-ExecStart=/bin/sh $script --undo $stage $log $undo $script
-UNIT
+ExecStart=/bin/sh $script --undo $stage $log $undo $script"
 chmod 644 "$undo" # systemd has a line in the journal for one that not everybody may read, at each look
 # From here on they are the units'. This shell ends where it stands if it can start no process any more.
 trap 'echo "error: nobody waits for the change any more; it ends or is undone without. Run again: the next run waits for it, or goes on from there" >&2' EXIT

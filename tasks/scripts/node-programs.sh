@@ -5,9 +5,13 @@
 
 # The kubelet that ran when its range was written: whether it runs still, with the range that it had before.
 read_older_kubelet() { # process, its start in ticks, boot
-    IFS=$tab read -r process ticks boot <<END
-$1
-END
+    set -f
+    IFS=$tab
+    # shellcheck disable=SC2086 # to split it is the purpose
+    set -- $1
+    unset IFS
+    set +f
+    process=${1-} ticks=${2-} boot=${3-}
     first_line proc/sys/kernel/random/boot_id && [ "$line" = "$boot" ] && first_line "proc/$process/stat" || return 0
     set -f
     # shellcheck disable=SC2086 # a field a word

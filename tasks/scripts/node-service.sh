@@ -8,17 +8,21 @@ read_options() {
 
 # After find_drop_ins. What starts another command than the unit's own file says: it stays when that file is replaced.
 read_exec_drop_ins() {
-    while IFS= read -r file; do
-        case $file in "" | */50-userns-node.conf) continue ;; esac
+    set -f
+    IFS=$newline
+    # shellcheck disable=SC2086 # a line a name
+    set -- $drop_ins
+    unset IFS
+    set +f
+    for file do
+        case $file in */50-userns-node.conf) continue ;; esac
         # shellcheck disable=SC2162 # systemd joins lines, too
         while read line || [ -n "$line" ]; do
             case $line in
             ExecStart=?* | "ExecStart "*=?*) read_exec_drop_in "${line#*=}" ;;
             esac
         done <"$file"
-    done <<END
-$drop_ins
-END
+    done
 }
 read_exec_drop_in() { # command line, of $file
     set -f
@@ -65,11 +69,14 @@ used_root() { # process
         now=/$containerd_root
         return
     fi
-    while read -r line; do
+    set -f
+    IFS=$newline
+    # shellcheck disable=SC2045 # a line each
+    for line in $(ls -l "$1/fd"); do
         case $line in *" -> /"*"/$database") now=${line##* -> } now=${now%"/$database"} ;; esac
-    done <<END
-$(ls -l "$1/fd")
-END
+    done
+    unset IFS
+    set +f
 }
 # In $now, for one that does not run.
 configured_root() {

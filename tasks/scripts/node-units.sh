@@ -110,11 +110,11 @@ read_unit_settings() {
     "etc/systemd/system/containerd.service:"*"$newline$recorded_unit  $1$newline"*) return 0 ;;
     esac
     set -- "./$1"
-    while IFS= read -r file; do
-        [ -z "$file" ] || set -- "$@" "./$file"
-    done <<END
-$drop_ins
-END
+    set -f
+    IFS=$newline
+    for file in $drop_ins; do set -- "$@" "./$file"; done
+    unset IFS
+    set +f
     awk "$read_unit_awk" "$@"
 }
 

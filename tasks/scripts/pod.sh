@@ -12,13 +12,17 @@
 # One call of CRI. Arguments: the name of a request, an ID where it needs one, and the seconds that it may take.
 # Leaves the answer in $work/answer; where it fails, gRPC's code or curl's in $status, and the words in $said.
 rpc() {
-    method=''
-    while read -r a method head tail; do
-        [ "$a" != "$1" ] || break
-        method=''
-    done <<END
-$requests
-END
+    method='' head='' tail=''
+    case $newline$requests in
+        *"$newline$1 "*)
+            a=${newline}$requests
+            a=${a#*"$newline$1 "}
+            a=${a%%"$newline"*}
+            method=${a%% *} a=${a#* }
+            head=${a%% *}
+            tail=${a#"$head"} tail=${tail# }
+            ;;
+    esac
     rm -f "$work/answer" "$work/head"
     status='' said='no room for a request'
     {
@@ -274,11 +278,9 @@ pods() {
     elif [ "$ready" = no ]; then
         no_pod network ''
     elif [ $# -gt 0 ]; then
-        while read -r name a; do
+        for name in $requests; do # and what else stands there, in base64
             case $name in CreateContainer.*) attempts="$attempts ${name#*.}" ;; esac
-        done <<END
-$requests
-END
+        done
         podded=yes
         if ! find_pause || ! load; then
             no_pod image "$(words "$work/error")"

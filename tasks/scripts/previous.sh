@@ -9,6 +9,8 @@
 # and the file `down` where containerd.service was on its way up or had failed: it says which.
 # `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
 # NFS server for ever.
+# No here-documents, here and in all that runs on nodes: bash before 5.1 and lksh write each into a file in /tmp, and where
+# that disk is full the command that reads it is not run.
 set -u
 umask 022
 LC_ALL=C
@@ -20,6 +22,8 @@ units=/etc/systemd/system
 service=containerd.service
 uncleared=$state/uncleared # a list like `restore`: beside some of its targets lies what could not be removed yet
 tab=$(printf '\t')
+newline='
+'
 booting=no clean=yes
 
 say() { printf '%s\n' "$*"; }
@@ -45,11 +49,11 @@ drop_beside() { # list, new, old or both; false where one of them stays
     named=$(targets "$1") || return 1 # no pipe: its end would take an awk that did not start for an empty list
     shift
     dropped=yes
-    while IFS= read -r target; do
-        for age; do [ -z "$target" ] || rm -f "$(beside "$target" "$age")" || dropped=no; done
-    done <<TARGETS
-$named
-TARGETS
+    set -f && IFS=$newline
+    for target in $named; do
+        for age; do rm -f "$(beside "$target" "$age")" || dropped=no; done
+    done
+    set +f && unset IFS
     [ $dropped = yes ]
 }
 clear_beside() { # list…: what a change that is over has left; what stays is written down
@@ -64,15 +68,16 @@ clear_uncleared() { # false where some of it stays
 }
 flush_targets() { # list: the renames themselves
     named=$(targets "$1") || return 1
-    flushed=:
-    while IFS= read -r target; do
+    flushed=: durable=yes
+    set -f && IFS=$newline
+    for target in $named; do
         directory=${target%/*}
         case $flushed in *":$directory:"*) continue ;; esac
         flushed=$flushed$directory:
-        [ ! -d "$directory" ] || sync "$directory" || return 1
-    done <<TARGETS
-$named
-TARGETS
+        [ ! -d "$directory" ] || sync "$directory" || durable=no
+    done
+    set +f && unset IFS
+    [ $durable = yes ]
 }
 was() { grep -q "^$1$tab" "$back/restore"; } # active|healthy
 
@@ -220,14 +225,13 @@ record_digested() { # path component version digest asset
 refresh_manifest() {
     [ -e "$state/manifest" ] || return 0
     while IFS= read -r line; do
-        IFS=$tab read -r kind path component version sum _ _ _ _ asset <<FIELDS
-$line
-FIELDS
-        if [ "$kind" = program ]; then
-            now=$(sha256sum "$path" 2>/dev/null)
-            if [ "${now%% *}" = "$sum" ] && now=$(record_digested "$path" "$component" "$version" "$sum" "$asset"); then
-                line=$now
-            fi
+        set -f && IFS=$tab
+        # shellcheck disable=SC2086 # program path component version digest size inode mtime ctime asset
+        set -- $line
+        set +f && unset IFS
+        if [ "${1-}" = program ] && [ $# -ge 10 ]; then
+            now=$(sha256sum "$2" 2>/dev/null)
+            if [ "${now%% *}" = "$5" ] && now=$(record_digested "$2" "$3" "$4" "$5" "${10}"); then line=$now; fi
         fi
         printf '%s\n' "$line" || return 1
     done <"$state/manifest" >"$state/manifest.new" && settle "$state/manifest"

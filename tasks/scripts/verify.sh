@@ -37,6 +37,8 @@ export LC_ALL TZ PATH
 
 namespace=userns-node-check
 image=userns-node.invalid/check:1
+newline='
+'
 code=2 work='' job='' hung=no used=no run=0 podded=no unfinished=''
 
 # What the container's shell does. It has no other program than itself: builtins only. It lives until it reads a line.

@@ -34,7 +34,7 @@ def run(directory: Path, functions: str, calls: str, shell: Sequence[str] = ("sh
     for name, text in programs.items():
         (places / name.replace("_", "-")).write_text(f"#!/bin/sh\n{text}\n")
         (places / name.replace("_", "-")).chmod(0o755)
-    text = f"say() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{texts}\n{calls}\n"
+    text = f"newline='\n'\nsay() {{ echo \"$*\"; }}\nhas() {{ :; }}\nPATH='{places}:/usr/bin:/bin'\n{texts}\n{calls}\n"
     text = text.replace('"/boot/', f'"{directory}/boot/')
     done = subprocess.run([*shell, "-u", "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""

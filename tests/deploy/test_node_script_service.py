@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conftest import program
 from tests.deploy.node_trees import Tree, process
 from userns import paths
 from userns.node import ExecDropIn
@@ -137,3 +138,11 @@ def test_drop_ins_that_set_its_command_line_are_told(tree: Tree, shell: list[str
         ExecDropIn(path=f"/usr/lib/{drop_in}/30.conf", program="/usr/bin/containerd", root="/data"),
     )
     assert "secret" not in "\n".join(lines)
+
+
+def test_where_tmp_is_full_drop_ins_are_told(tree: Tree) -> None:
+    """bash before 5.1 and lksh write here-documents there, and would read none of them."""
+    program("bash")
+    full = ["sh", "-c", "trap '' XFSZ && ulimit -f 0 && BASH_COMPAT=5.0 exec bash --posix \"$@\"", "sh"]
+    tree.write("etc/systemd/system/containerd.service.d/1.conf", "[Service]\nExecStart=/x --root /data\n")
+    assert [each.root for each in tree.read(full).exec_drop_ins] == ["/data"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import program
 from tests.deploy.test_activation_steps import run
 
 FAILS = "exit 1"
@@ -52,6 +53,25 @@ def test_a_record_stays_whole_where_a_program_does_not_start(state: Path, progra
     before = (state / "manifest").read_text()
     after = refresh(state, **{program: FAILS})
     assert unstamped(after) == unstamped(before)
+
+
+# A shell that writes here-documents into files, on a disk that is full.
+FULL = "trap '' XFSZ && BASH_COMPAT=5.0 && ulimit -f 0"
+
+
+@pytest.mark.parametrize("shell", [["bash", "--posix"], ["sh"]])
+def test_what_lies_beside_the_targets_is_removed_on_a_full_disk(tmp_path: Path, shell: list[str]) -> None:
+    program(shell[0])
+    (tmp_path / "restore").write_text(f"put\t{tmp_path}/a b\t1\nabsent\t{tmp_path}/c*\t-\nput\t{tmp_path}/d\t2\n")
+    for name in ("a b", "c*", "d"):
+        for age in ("old", "new"):
+            (tmp_path / f".{name}.userns-node-{age}").touch()
+    kept = tmp_path / ".c1.userns-node-old"
+    kept.touch()
+    calls = f"{FULL}\ndrop_beside {tmp_path}/restore old new && flush_targets {tmp_path}/restore && echo whole"
+    functions = "drop_beside targets beside flush_targets sync"
+    assert run(tmp_path, functions, f'whose_sync=""\n{calls}', shell=shell) == ["whole"]
+    assert sorted(tmp_path.glob(".*")) == [kept]
 
 
 def test_what_was_saved_before_a_cut_is_not_replaced_where_its_list_is_not_read(tmp_path: Path) -> None:

@@ -122,6 +122,15 @@ def test_every_shell_says_what_readiness_says(here: Place, shell: list[str], nam
         compare(here, CASES[name], nodes.policy(**wanted), shell)
 
 
+# Shells that write here-documents into files, where no file can grow.
+FULL = ["sh", "-c", "trap '' XFSZ && ulimit -f 0 && BASH_COMPAT=5.0 exec bash --posix \"$@\"", "sh"]
+
+
+def test_where_tmp_is_full_it_still_answers(here: Place) -> None:
+    program("bash")
+    compare(here, CASES["a detail for JSON"], nodes.policy(), FULL)
+
+
 # --- the metrics of its unit ---------------------------------------------------------------------------------------
 
 

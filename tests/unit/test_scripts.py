@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,19 @@ def test_shellcheck_finds_nothing(name: str) -> None:
         check=False,
     )
     assert said.stdout == ""
+
+
+ON_NODES = [
+    *(ROOT / "tasks/scripts").iterdir(),
+    *(ROOT / "templates").iterdir(),
+    ROOT / "examples/pull/userns-node-pull",
+]
+
+
+@pytest.mark.parametrize("path", ON_NODES, ids=lambda path: path.name)
+def test_a_script_has_no_here_document(path: Path) -> None:
+    """bash before 5.1 and lksh write each into a file in /tmp, and where that is full its reader does not run."""
+    assert re.findall(r"<<-?[ \t]*[\\\"']?[A-Z]\w*[\"']?$|<<[^\n]*&&", path.read_text(), re.M) == []
 
 
 @pytest.mark.parametrize("name", TEXTS)
