@@ -9,6 +9,7 @@ from typing import Any
 from tasks.files import templates
 from tasks.settings import load
 from userns import changes, paths, planning
+from userns.containerd.dropins import path_of
 from userns.kubelet import subids
 from userns.node import Binary, ConfLine, FileState, Filesystem, Node, Overlay, Package, Probe, Unit
 from userns.planning import Plan
@@ -198,7 +199,7 @@ def _records(node: Node) -> Iterator[tuple[str, ...]]:
         if drop_in.version is not None:
             yield "drop-in-version", drop_in.path, str(drop_in.version)
         for table in drop_in.tables:
-            yield "table", drop_in.path, table
+            yield "table", drop_in.path, *(path_of(table) or ())
         yield from (("drop-in-has", drop_in.path, *path) for path in drop_in.sets)
         yield from (("drop-in-key", drop_in.path, each.value, *each.path) for each in drop_in.keys)
     if node.cni_plugins:

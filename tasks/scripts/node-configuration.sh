@@ -43,30 +43,34 @@ read_configuration_file() {
     done <"$file"
 }
 
+# The node's own configuration of containerd, of which the names of runtime handlers are told, and its drop-ins.
 read_drop_ins() {
-    directory=etc/containerd/conf.d
-    [ -d "$directory" ] || return 0
-    if [ ! -r "$directory" ] || [ ! -x "$directory" ]; then
-        record drop-in "/$directory" unreadable
-        return
-    fi
     set --
-    for file in "$directory"/*.toml; do
-        [ -f "$file" ] || continue
-        if [ ! -r "$file" ]; then
-            record drop-in "/$file" unreadable
-            continue
-        fi
-        record drop-in "/$file" readable
-        read_tables
-        set -- "$@" "$file"
-    done
-    [ "$#" = 0 ] || ! have awk || awk "$read_toml_awk$reserved_keys_awk" "$@"
+    file=etc/containerd/config.toml
+    if [ -f "$file" ] && [ -r "$file" ]; then set -- "$file"; fi
+    directory=etc/containerd/conf.d
+    if [ ! -d "$directory" ]; then
+        :
+    elif [ ! -r "$directory" ] || [ ! -x "$directory" ]; then
+        record drop-in "/$directory" unreadable
+    else
+        for file in "$directory"/*.toml; do
+            [ -f "$file" ] || continue
+            if [ ! -r "$file" ] || ! have awk; then
+                record drop-in "/$file" unreadable
+                continue
+            fi
+            record drop-in "/$file" readable
+            set -- "$@" "$file"
+        done
+    fi
+    [ "$#" = 0 ] || ! have awk || awk "$read_toml_awk$drop_ins_awk" "$@"
 }
 
 # As much of TOML as it takes to find each key in any spelling, inline tables too, and not within strings: read_toml()
 # reads `file`, or standard input where that is "", and calls found(path, said) for each, with its value as it stands
-# there ("?": a string of several lines, or what is no TOML). Not on beyond 256 KiB. \047 is the single quote.
+# there ("?": a string of several lines, or what is no TOML), and opened(path) for each `header` and each empty inline table.
+# Not on beyond 256 KiB. \047 is the single quote.
 read_toml_awk='
 function more() {
     if (size > 262144 || (file == "" ? (getline text) : (getline text < file)) <= 0) return 0
@@ -76,13 +80,36 @@ function more() {
     return 1
 }
 function blanks() { sub(/^[ \t]+/, "", text) }
-function keys(path, part) {
+# A letter that is not printable ASCII becomes "?".
+function unescaped(part, all, digits, number) {
+    while (match(part, /\\./)) {
+        all = all substr(part, 1, RSTART - 1)
+        digits = substr(part, RSTART + 1, 1)
+        part = substr(part, RSTART + 2)
+        if (digits ~ /["\\]/) all = all digits
+        else {
+            digits = digits == "U" ? 8 : digits == "u" ? 4 : 0
+            number = 0
+            for (; digits > 0; digits--) {
+                number = number * 16 + index("123456789abcdef", tolower(substr(part, 1, 1)))
+                part = substr(part, 2)
+            }
+            all = all (number > 31 && number < 127 ? sprintf("%c", number) : "?")
+        }
+    }
+    return all part
+}
+function keys(path, part, said) {
     for (;;) {
         blanks()
         if (match(text, /^[A-Za-z0-9_-]+/)) part = substr(text, 1, RLENGTH)
-        else if (match(text, /^"[^"\\]*"/) || match(text, /^\047[^\047]*\047/)) part = substr(text, 2, RLENGTH - 2)
+        else if (match(text, /^"([^"\\]|\\.)*"/) || match(text, /^\047[^\047]*\047/)) part = substr(text, 2, RLENGTH - 2)
         else return ""
+        said = substr(text, 1, 1)
         text = substr(text, RLENGTH + 1)
+        if (said == "\"" && part ~ /\\/) part = unescaped(part)
+        gsub(/\t/, "?", part)
+        if (part == "") part = "?"
         path = path (path == "" ? "" : "\t") part
         blanks()
         if (text !~ /^\./) return path
@@ -137,7 +164,10 @@ function value(path, depth, said, name) {
         text = substr(text, 2)
         for (;;) {
             blanks()
-            if (sub(/^[}]/, "", text)) return
+            if (sub(/^[}]/, "", text)) {
+                if (name == "") opened(path)
+                return
+            }
             name = keys(path)
             if (name == "" || !sub(/^=/, "", text)) {
                 text = ""
@@ -157,14 +187,16 @@ function value(path, depth, said, name) {
     }
     found(path, said)
 }
-function read_toml(header, path) {
+function read_toml(path) {
     size = 0
+    header = ""
     while (more()) {
         blanks()
         if (text == "" || text ~ /^#/) continue
         if (sub(/^\[\[?/, "", text)) {
             header = keys("")
-            if (header == "") header = "?"
+            if (header == "" || text !~ /^\]/) header = "?"
+            else opened(header)
         } else {
             path = keys(header)
             if (path != "" && sub(/^=/, "", text)) value(path, 0)
@@ -186,17 +218,38 @@ function canonical(path) {
     sub(/^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri|io[.]containerd[.]cri[.]v1[.](images|runtime))\t/, "cri\t", path)
     if (path ~ /^cri\tcontainerd\t(snapshotter|disable_snapshot_annotations|discard_unpacked_layers)$/) sub(/\tcontainerd/, "", path)
     if (path == "cri\tsandbox_image") path = "cri\tpinned_images\tsandbox"
+    return without_hosts(path)
+}
+function without_hosts(path) {
     if (match(path, /(^|\t)registry\t[^\t]*\t/)) path = substr(path, 1, RSTART + RLENGTH - 2)
     gsub(/[^ -~\t]/, "?", path)
     return substr(path, 1, 1000)
 }
 '
 
-# The keys of drop-ins, and of those that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD)
-# their values; of no other one: it may be a password.
-reserved_keys_awk='
-function found(path, said) {
-    if (path == "version") version = said + 0
+# What drop-ins open, or set above all tables: that is what userns/containerd/dropins.py goes by. Their keys, and of those
+# that a setting of ours writes (userns/containerd/extraconfig.py, TAKEN and UNREAD) their values; of no other one: it may
+# be a password.
+drop_ins_awk='
+function opened(path) {
+    if (path !~ /^(plugins|root|state)(\t|$)/) return
+    path = without_hosts(path)
+    if (path !~ /^p/) sub(/\t.*/, "", path)
+    if (file == config && !sub(/^plugins\t[^\t]+\tcontainerd\truntimes\t[^\t]+/, "&\n", path)) return
+    sub(/\n.*/, "", path)
+    if (((file, path) in tables) || ++opens > 2000) return
+    tables[file, path]
+    print "table\t/" plain(file) "\t" path
+}
+function found(path, said, table) {
+    table = path
+    if (header != "" && header != "plugins") sub(/\t[^\t]*$/, "", table)
+    opened(table)
+    if (file == config) return
+    if (path == "version") {
+        version = said + 0
+        if (said ~ /^\+?[0-9][0-9A-Za-z_]*$/) print "drop-in-version\t/" plain(file) "\t" substr(said, 1, 20)
+    }
     # containerd 2.x reads under this id what its streaming server is told, and nothing else.
     if (version > 2 && path ~ /^plugins\tio[.]containerd[.]grpc[.]v1[.]cri\t/ && \
         path !~ /\t(disable_tcp_service|stream_[a-z_]*|enable_tls_streaming)$|\tx509_/) return
@@ -208,20 +261,15 @@ BEGIN {
         "cri[.]v1[.]images\t(snapshotter|sandbox_image|pinned_images\tsandbox)|cri[.]v1[.]runtime\t(snapshotter|" \
         "sandbox_image|systemd_cgroup|containerd\t(snapshotter|default_runtime|default_runtime_name|runtimes\t" \
         "(runc|crun)\t(runtime_type|runtime_path|snapshotter|options\t(BinaryName|SystemdCgroup)))))$"
+    config = "etc/containerd/config.toml"
     for (each = 1; each < ARGC; each++) {
         file = ARGV[each]
-        version = 0
+        version = opens = 0
         read_toml()
         close(file)
     }
 }
 '
-
-# What the node's own configuration of containerd has that ours may not have.
-read_containerd_configuration() {
-    file=etc/containerd/config.toml
-    if [ -f "$file" ] && [ -r "$file" ]; then read_tables; fi
-}
 
 # After read_files. What a config.toml that is not as a deploy wrote it sets beside the defaults of its own containerd,
 # which is asked for them: many a node has a file with all of them.
@@ -241,6 +289,7 @@ read_config_keys() {
 # false; of no other, for it may be a password. What has no default is one of another version: told where it is more
 # than nothing.
 config_keys_awk='
+function opened(path) { return }
 function found(path, said, name, usual, told) {
     name = canonical(path)
     gsub(/\047/, "\"", said)
@@ -270,63 +319,6 @@ read_cni() {
     [ ! -e opt/cni/bin/loopback ] || return 0
     for path in usr/lib/cni usr/libexec/cni; do
         [ ! -e "$path/loopback" ] || record cni-plugins "/$path"
-    done
-}
-
-read_tables() {
-    table="" open="" count=0
-    while [ "$count" -lt 5000 ] && { read -r line || [ -n "$line" ]; }; do
-        count=$((count + 1))
-        read_table_line
-    done <"$file"
-}
-
-# Table headers and keys of $line, never a value: it may be a password. $open is the quote of a string of several
-# lines; they are no headers, however they look. An array of several lines may have a line that begins with "[" and
-# a value, but no value there is a bare word.
-read_table_line() {
-    if [ -z "$open" ]; then
-        case $line in
-        "#"*) return ;;
-        "["*)
-            key=${line%%#*}
-            key=${key#[}
-            key=${key#[}
-            key=${key%%]*}
-            case $key in
-            *[!A-Za-z0-9_./:\ \"\'-]*) ;;
-            [A-Za-z\ ]* | \"plugins\"* | \'plugins\'*) # another quoted word may be a value of an array
-                table=$key
-                record table "/$file" "$table"
-                ;;
-            esac
-            ;;
-        [A-Za-z]*=* | \"*=* | \'*=*)
-            key=${line%%=*}
-            case $table:$key in
-            *[!A-Za-z0-9_./:\ \"\'-]*) ;;
-            :version | ":version "* | :[\"\']version[\"\']*) record drop-in-version "/$file" "${line#*=}" ;;
-            :[A-Za-z\"\']*) record table "/$file" "$key" ;;
-            plugins:* | [\"\']plugins[\"\']:*) record table "/$file" "plugins.$key" ;;
-            # A runtime handler without a header of its own. Never a quoted key: it may be a value of an array.
-            *.runtimes:[A-Za-z]* | *.containerd:runtimes.*) record table "/$file" "$table.$key" ;;
-            esac
-            ;;
-        esac
-    fi
-    rest=$line
-    while :; do
-        case $open:$rest in
-        :*\"\"\"*) rest=${rest#*\"\"\"} open=\"\"\" ;;
-        :*\'\'\'*) rest=${rest#*\'\'\'} open=\'\'\' ;;
-        :*) return ;;
-        *)
-            case $rest in
-            *"$open"*) rest=${rest#*"$open"} open="" ;;
-            *) return ;;
-            esac
-            ;;
-        esac
     done
 }
 

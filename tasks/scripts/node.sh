@@ -84,7 +84,6 @@ read_file_systems
 read_configuration modprobe overlay etc/modprobe.d run/modprobe.d usr/local/lib/modprobe.d usr/lib/modprobe.d lib/modprobe.d
 read_configuration sysctl 'max_user_namespaces\|ptrace_scope' etc/sysctl.d run/sysctl.d usr/local/lib/sysctl.d usr/lib/sysctl.d \
     lib/sysctl.d etc/sysctl.conf
-read_containerd_configuration
 read_drop_ins
 read_metrics
 read_sub_ids

@@ -231,11 +231,11 @@ def test_drop_ins_have_their_version_and_tables() -> None:
     a, b, c = (f"/etc/containerd/conf.d/{name}.toml" for name in "abc")
     node = of(
         f"drop-in|{a}|readable",
-        f"drop-in-version|{a}| 3 # as the root's",
-        f'table|{a}|plugins."io.containerd.cri.v1.runtime"',
-        f'table|{a}| plugins."io.containerd.cri.v1.runtime" ',
+        f"drop-in-version|{a}|+3",
+        f"table|{a}|plugins|io.containerd.cri.v1.runtime",
+        f"table|{a}|plugins|io.containerd.cri.v1.runtime",
         f"drop-in|{b}|readable",
-        f"drop-in-version|{b}| three",
+        f"drop-in-version|{b}|03",
         f"drop-in|{c}|unreadable",
     )
     assert node.drop_ins == (

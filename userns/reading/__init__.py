@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from userns import paths
 from userns.containerd import runtime_handlers
+from userns.containerd.merge import spelled
+from userns.containerd.reserved_keys import value_of
 from userns.node import (
     Binary,
     ConfigKey,
@@ -259,7 +261,9 @@ def _manifest(by_kind: ByKind) -> str:
 
 
 def _handlers(by_kind: ByKind) -> tuple[str, ...]:
-    return runtime_handlers.of_tables(table for path, table in by_kind.get("table", []) if path == paths.CONFIG)
+    return runtime_handlers.of_tables(
+        spelled(tuple(parts)) for path, *parts in by_kind.get("table", []) if path == paths.CONFIG
+    )
 
 
 def _config_keys(by_kind: ByKind) -> tuple[ConfigKey, ...]:
@@ -270,11 +274,15 @@ def _config_keys(by_kind: ByKind) -> tuple[ConfigKey, ...]:
     )
 
 
+def _version(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 10**9 else None
+
+
 def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
-    versions = {path: value.partition("#")[0].strip() for path, value in by_kind.get("drop-in-version", [])}
+    versions = {path: value_of(value) for path, value in by_kind.get("drop-in-version", [])}
     tables: dict[str, list[str]] = {}
-    for path, table in by_kind.get("table", []):
-        tables.setdefault(path, []).append(table.strip())
+    for path, *parts in by_kind.get("table", []):
+        tables.setdefault(path, []).append(spelled(tuple(parts)))
     keys: dict[str, list[ReservedKey]] = {}
     for path, value, *key in by_kind.get("drop-in-key", []):
         keys.setdefault(path, []).append(ReservedKey(path=tuple(key), value=value))
@@ -284,7 +292,7 @@ def _drop_ins(by_kind: ByKind) -> tuple[DropIn, ...]:
     return tuple(
         DropIn(
             path=path,
-            version=int(versions[path]) if re.fullmatch(r"\d{1,9}", versions.get(path, "")) else None,
+            version=_version(versions.get(path)),
             tables=tuple(dict.fromkeys(tables.get(path, []))),
             sets=tuple(dict.fromkeys(sets.get(path, []))),
             keys=tuple(keys.get(path, [])),
