@@ -18,7 +18,7 @@ read_cgroup_driver() {
         [ ! -f "$each" ] || [ ! -r "$each" ] || set -- "$@" "$each"
     done
     unset IFS
-    record cgroup-driver "$(awk "$cgroup_driver_awk" "$@")"
+    record cgroup-driver "$(awk "$read_toml_awk$cgroup_driver_awk" "$@")"
 }
 
 # Sets $toml to the file that the unit's containerd was started with, as Flatcar's is with one of its own. Once: both who
@@ -69,14 +69,9 @@ find_imports() {
 # What CRI answers (containerd internal/cri/server/runtime_config_linux.go): by the default handler, else by the first
 # one by name that runc's options are for. runc is there without being named, and has options. A drop-in stays where it
 # is while config.toml is replaced: systemd in either is no change to systemd.
-# shellcheck disable=SC2016
 cgroup_driver_awk='
-function plain(text) {
-    gsub(/["\047 \t]/, "", text)
-    return text
-}
-function quoted(text) {
-    return match(text, /["\047][^"\047]*["\047]/) ? substr(text, RSTART + 1, RLENGTH - 2) : ""
+function quoted(said) {
+    return said ~ /^["\047]/ ? substr(said, 2, length(said) - 2) : ""
 }
 function usable(name) {
     return (name in options) && (type[name] == "" || type[name] == "io.containerd.runc.v2")
@@ -86,49 +81,31 @@ function on(name, first) {
     for (name in options) if (usable(name) && (first == "" || name < first)) first = name
     return first != "" && options[first]
 }
-function inline(name, text) {
-    if (text ~ /[{, \t]SystemdCgroup[ \t]*=/) options[name] = text ~ /SystemdCgroup[ \t]*=[ \t]*true/
-    else options[name] += 0
+function opened(path) {
+    if (path != header) found(path, "")
+}
+function found(path, said, part) {
+    if (path == "version") version = said + 0
+    if (path !~ /^plugins\t/) return
+    # What CRI was called until version 2; from then on containerd looks there for the streaming server alone.
+    if (version >= 3 && path ~ /^plugins\tio[.]containerd[.]grpc[.]/) return
+    if (path ~ /\tcontainerd\tdefault_runtime_name$/) chosen = quoted(said)
+    if (!match(path, /\tcontainerd\truntimes\t/)) return
+    split(substr(path, RSTART + RLENGTH), part, "\t")
+    if (part[2] == "runtime_type") type[part[1]] = quoted(said)
+    if (part[2] != "options") return
+    options[part[1]] += 0
+    if (part[3] == "SystemdCgroup") options[part[1]] = said == "true"
 }
 BEGIN {
     chosen = "runc"
     options["runc"] = 0
-}
-FNR == 1 {
-    if (NR > 1) any += on()
-    table = ""
-    version = 0
-}
-{
-    sub(/^[ \t]+/, "")
-}
-/^#/ {
-    next
-}
-# A line of an array may begin like a table: the words of one are quoted.
-/^\[+[ \t]*([A-Za-z_]|["\047]plugins["\047])/ {
-    sub(/\].*/, "")
-    sub(/^\[+/, "")
-    table = plain($0) "."
-    next
-}
-/=/ {
-    path = table plain(substr($0, 1, index($0, "=") - 1))
-    value = substr($0, index($0, "=") + 1)
-    sub(/^[ \t]+/, "", value)
-    if (path == "version") version = value + 0
-    if (path !~ /^plugins\./) next
-    # What CRI was called until version 2; from then on containerd looks there for the streaming server alone.
-    if (version >= 3 && path ~ /^plugins\.io\.containerd\.grpc\./) next
-    if (path ~ /\.containerd\.default_runtime_name$/) chosen = quoted(value)
-    if (!match(path, /\.containerd\.runtimes\./)) next
-    name = substr(path, RSTART + RLENGTH)
-    if (sub(/\.runtime_type$/, "", name)) type[name] = quoted(value)
-    else if (sub(/\.options\.SystemdCgroup$/, "", name)) options[name] = value ~ /^true/
-    else if (sub(/\.options$/, "", name) || value ~ /^\{.*options[ \t]*=/) inline(name, value)
-    else if (sub(/\.options\..*$/, "", name)) options[name] += 0
-}
-END {
-    any += on()
+    for (each = 1; each < ARGC; each++) {
+        file = ARGV[each]
+        version = 0
+        read_toml()
+        close(file)
+        any += on()
+    }
     print any ? "systemd" : "cgroupfs"
 }'

@@ -149,3 +149,17 @@ def test_a_containerd_with_a_file_of_its_own(works: Tree, shell: list[str], flag
     assert works.read(shell).cgroup_driver == "cgroupfs"
     runs_in("containerd.service")
     assert works.read(shell).cgroup_driver == "systemd"
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        (f"version = 3\n[{RUNTIME}]\nruntimes = {{ runc = {{ options = {{ SystemdCgroup = true }} }} }}\n", "systemd"),
+        (f'version = 3\n[{RUNTIME}.runtimes."r\\u0075nc".options]\n"SystemdCgroup"\t=\ttrue\r\n', "systemd"),
+        (f"{RUNC}{FALSE}note = '''\n[{RUNTIME}.runtimes.runc.options]\n{TRUE}'''\n", "cgroupfs"),
+        (f"{RUNC}args = [\n'x', # [\n]\n{TRUE}", "systemd"),
+    ],
+)
+def test_the_driver_is_read_as_toml_has_it(works: Tree, shell: list[str], text: str, driver: str) -> None:
+    works.write(CONFIG, text)
+    assert works.read(shell).cgroup_driver == driver
