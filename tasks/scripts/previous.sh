@@ -9,7 +9,7 @@
 # and the file `down` where containerd.service was on its way up or had failed: it says which.
 # `sync` is always given names: without them it waits for every file system of the node, and for that of a dead
 # NFS server for ever.
-# No here-documents, here and in all that runs on nodes: bash before 5.1 and lksh write each into a file in /tmp, and where
+# No here-documents, here and in all of the change-over: bash before 5.1 and lksh write each into a file in /tmp, and where
 # that disk is full the command that reads it is not run.
 set -u
 umask 022

@@ -47,11 +47,9 @@ def test_shellcheck_finds_nothing(name: str) -> None:
     assert said.stdout == ""
 
 
-ON_NODES = [
-    *(ROOT / "tasks/scripts").iterdir(),
-    *(ROOT / "templates").iterdir(),
-    ROOT / "examples/pull/userns-node-pull",
-]
+# fetch.sh may have one: it keeps a password from the list of processes. Where its reader does not run, the fetch fails.
+ON_NODES = [each for each in (ROOT / "tasks/scripts").iterdir() if each.name != "fetch.sh"]
+ON_NODES += [*(ROOT / "templates").iterdir(), ROOT / "examples/pull/userns-node-pull"]
 
 
 @pytest.mark.parametrize("path", ON_NODES, ids=lambda path: path.name)
