@@ -80,8 +80,10 @@ class Hooks(Guard):
         return self._run("--after", self.after_command, nodes, say)
 
     def left(self, node: str) -> str:
-        """Name both commands."""
-        return f"the --before command was run for {node}, and --after was not" if self.before_command else ""
+        """Name both commands. Without --before nothing moved its pods, unless an earlier run did."""
+        if self.before_command:
+            return f"the --before command was run for {node}, and --after was not"
+        return "" if node in self.ours else f"the --after command was not run for {node}"
 
     def _run(self, option: str, command: str, nodes: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
         failed = {}
@@ -163,7 +165,7 @@ class Kubectl(Guard):
         )
         if not why or self._commands.left:
             return why
-        culprits = self._culprits(why)
+        culprits = self._culprits_or_none(why)
         within = f" within {self.seconds} s" if culprits or _TOO_LATE.search(why) else ""
         told = f"{node} could not be drained{within}: {culprits or why}"
         if node in self.theirs or node in self.ours:
@@ -179,6 +181,13 @@ class Kubectl(Guard):
         say(f"uncordoning {node}")
         why = self._kubectl("uncordon", node)[1]
         return f"kubectl uncordon {node} failed: {why}" if why else ""
+
+    def _culprits_or_none(self, said: str) -> str:
+        """The culprits, or "": their names are worth no node that stays cordoned, whatever kubectl prints."""
+        try:
+            return self._culprits(said)
+        except Exception:
+            return ""
 
     def _culprits(self, said: str) -> str:
         """The PodDisruptionBudgets that kept pods, by name, as far as kubectl's words and the API tell."""
@@ -197,12 +206,12 @@ class Kubectl(Guard):
 
     def _labels(self, namespace: str, pod: str) -> Mapping[str, str]:
         found, why = self._kubectl("get", "pod", pod, "-n", namespace, "-o", "json")
-        labels: Mapping[str, str] = {} if why else _parsed(found).get("metadata", {}).get("labels", {})
+        labels: Mapping[str, str] = {} if why else (_parsed(found).get("metadata") or {}).get("labels") or {}
         return labels
 
     def _items(self, *arguments: str) -> list[dict[str, Any]]:
         found, why = self._kubectl(*arguments)
-        return [] if why else list(_parsed(found).get("items", []))
+        return [] if why else list(_parsed(found).get("items") or [])
 
     def _kubectl(self, *arguments: str, seconds: float = GRACE_SECONDS) -> tuple[str, str]:
         return self._commands.run([*shlex.split(self.command), *arguments], seconds)
@@ -237,8 +246,9 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def _parsed(text: str) -> dict[str, Any]:
+    """The object that kubectl prints; an empty one where a wrapper around it says something else."""
     try:
-        parsed: dict[str, Any] = json.loads(text)
-    except ValueError:  # a wrapper around kubectl that says more than it
+        parsed = json.loads(text)
+    except ValueError:
         return {}
-    return parsed
+    return parsed if isinstance(parsed, dict) else {}

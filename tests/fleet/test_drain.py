@@ -99,6 +99,40 @@ def test_the_pods_that_a_budget_keeps_are_read_from_kubectl() -> None:
     assert blocked_pods(f"evicting pod shop/web-1\n{SAID} pod's\n{SAID} pod's") == [("shop", "web-1")]
 
 
+BUDGET = '{"items": [{"metadata": {"name": "b"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}}]}'
+
+
+@pytest.mark.parametrize(
+    ("budgets", "pod", "told"),
+    [
+        (BUDGET, '{"metadata": {"labels": {"app": "web"}}}', "PodDisruptionBudget shop/b keeps pod shop/web-1"),
+        (BUDGET, "[]", "a budget keeps pod shop/web-1"),
+        (BUDGET, '{"metadata": null}', "a budget keeps pod shop/web-1"),
+        (BUDGET, '{"metadata": {"labels": null}}', "a budget keeps pod shop/web-1"),
+        ('{"items": null}', "{}", "a budget keeps pod shop/web-1"),
+        ("null", "{}", "a budget keeps pod shop/web-1"),
+        ('{"items": ["b"]}', "{}", SAID),
+        ('{"items": 5}', "{}", SAID),
+    ],
+)
+def test_whatever_kubectl_prints_of_a_budget_the_node_is_uncordoned(
+    monkeypatch: pytest.MonkeyPatch, budgets: str, pod: str, told: str
+) -> None:
+    asked = list[str]()
+
+    def kubectl(_: Kubectl, *arguments: str, seconds: float = 0) -> tuple[str, str]:
+        verb = " ".join(arguments[: 2 if arguments[0] == "get" else 1])
+        asked.append(verb)
+        printed = {"get node": '{"spec": {}}', "get poddisruptionbudgets": budgets, "get pod": pod}
+        return printed.get(verb, ""), SAID if verb == "drain" else ""
+
+    monkeypatch.setattr(Kubectl, "_kubectl", kubectl)
+    failed = Kubectl().before({"host1": "n1"}, lambda _: None)
+    assert told in failed["host1"]
+    assert failed["host1"].endswith("It was uncordoned again")
+    assert asked[-1] == "uncordon"
+
+
 @pytest.mark.parametrize(
     ("selector", "expected"),
     [
