@@ -357,12 +357,16 @@ def _label(options: argparse.Namespace) -> int:
 def _apply(options: argparse.Namespace) -> int:
     guard: Guard = Guard()
     drain: bool | None = options.drain
+    says_how = options.drain_argument or options.kubectl != KUBECTL
     if options.before or options.after:
         if drain is not None:
             raise CannotRun("--before and --after take the place of --drain and --no-drain: give one or the other")
+        if says_how:
+            raise CannotRun("--kubectl and --drain-argument say how to drain: --before and --after take its place")
         guard, drain = Hooks(options.before or "", options.after or "", options.drain_timeout), True
-    elif drain is None and (options.drain_argument or options.kubectl != KUBECTL):
-        raise CannotRun("--kubectl and --drain-argument say how to drain: give --drain too")
+    elif says_how and not drain:
+        instead = "give --drain too" if drain is None else "--no-drain does not"
+        raise CannotRun(f"--kubectl and --drain-argument say how to drain: {instead}")
     elif drain:
         arguments = tuple(options.drain_argument or Kubectl.arguments)
         guard = Kubectl(options.kubectl, arguments, options.drain_timeout)

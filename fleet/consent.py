@@ -21,7 +21,7 @@ def agreed(records: Sequence[Record], idle: Sequence[str], options: Options, *, 
     Raises CannotRun where nobody is there, or has not said what is to become of the pods.
     """
     if not options.json:
-        print(text.plan(records, diff=diff, verbose=options.verbose))
+        print(text.plan(records, diff=diff, verbose=options.verbose), flush=True)
     _refuse_undecided(records, options)
     changing = any(each.status is Status.CHANGES for each in records)
     wanted = ["change these nodes"] * changing + [f"let pods back to {text.names(idle)}"] * bool(idle)

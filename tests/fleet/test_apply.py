@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -96,6 +97,30 @@ def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
             pass
         os.close(controller)
         return process.wait(timeout=60), shown
+
+
+def test_the_plan_is_shown_before_the_question_also_in_a_pipe(tmp_path: Path) -> None:
+    """As in `apply | tee`, where Python itself would hold it back."""
+    controller, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, FLEET, "apply", played(tmp_path, 1).inventory],
+        cwd=REPO,
+        env=environment(tmp_path),
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while b"Change these nodes? [y/N]" not in shown:
+            shown += os.read(controller, 4096)
+        assert process.stdout
+        came, *_ = select.select([process.stdout], [], [], 0)
+        os.write(controller, b"n\n")
+        plan, _ = process.communicate(timeout=60)
+        os.close(controller)
+    assert came
+    assert b"What would change" in plan
 
 
 def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
@@ -268,6 +293,9 @@ def test_a_canary_that_is_ready_already_has_passed(tmp_path: Path) -> None:
         (["--drain", "--kubectl", " "], "' ' names no program"),
         (["--drain", "--kubectl", "'' get"], "names no program"),
         (["--drain-argument=--force"], "--kubectl and --drain-argument say how to drain: give --drain too"),
+        (["--before", "true", "--drain-argument=--force"], "say how to drain: --before and --after take its place"),
+        (["--after", "true", "--kubectl", "kubectl --context a"], "say how to drain: --before and --after take its"),
+        (["--no-drain", "--kubectl", "kubectl --context a"], "say how to drain: --no-drain does not"),
     ],
     ids=str,
 )

@@ -311,6 +311,14 @@ def test_a_hook_that_failed_may_have_left_something(played: Played) -> None:
     assert "the --before command was run for n2, and --after was not" in played.records()["n2"].reasons[-1]
 
 
+def test_where_after_stands_alone_nothing_moved_the_pods(played: Played) -> None:
+    """But for those of an earlier run."""
+    played.becomes = {"n2": Status.FAILED}
+    assert played(guard=Hooks("", "true")) == 1
+    assert played.records()["n2"].reasons == ("the --after command was not run for n2",)
+    assert Hooks("", "true", ours={"n2"}).left("n2") == ""
+
+
 @pytest.mark.parametrize(
     "guard",
     [
