@@ -230,8 +230,9 @@ def test_a_node_that_somebody_had_cordoned_is_not_uncordoned_after_its_change(fl
 def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, cluster: Cluster) -> None:
     """The unit on the node finishes a change that its run has left."""
     fleet.hosts["nodes"][0][1]["fake_responses"][CHANGE] = {"success": False}
-    command = ("apply", fleet.inventory, "-y", "--json", "--kubectl", kubectl(cluster).command)
-    assert fleet_py(*command, "--drain", home=fleet.directory).code == 1
+    command = ("apply", fleet.inventory, "-y", "--json")
+    drain = ("--drain", "--kubectl", kubectl(cluster).command)
+    assert fleet_py(*command, *drain, home=fleet.directory).code == 1
     finished = Fleet(fleet.directory)
     finished.add("back", nodes.converged(**OLDER), kubernetes_node="n1", **OLDER)
     assert finished.inventory == command[1]  # it is written anew
@@ -240,7 +241,7 @@ def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, c
     assert left.json["nodes"]["@fake/back"]["status"] == "ready"
     assert "@fake/back: run 1 moved its pods away, and let none back: look whether it is cordoned" in left.stderr
     assert cluster.cordoned() == ["n1"]
-    again = fleet_py(*command, "--drain", home=fleet.directory)
+    again = fleet_py(*command, *drain, home=fleet.directory)
     assert again.code == 0, again.text
     assert cluster.cordoned() == []
 
