@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 import traceback
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import child, consent, other_runs, outcome, resume, text
+from fleet.apply_report import Ended
+from fleet.canary import canary
 from fleet.checkout import inputs
 from fleet.child import FORESEEN, BrokenOff, CannotRun, Events, in_words
 from fleet.drain import Guard
@@ -20,20 +21,20 @@ from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.interrupt import Interrupt, Late
 from fleet.options import Options
-from fleet.plan import gather, nodes_as_json
+from fleet.plan import gather
 from fleet.plan import options as chosen
 from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.run import Run
 from fleet.terminal import interject, say, tell
 from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
-from tasks import next_step
 from userns.diff import Mask
 
 __all__ = ["apply"]
 
 # What somebody has to look at where the guard has no words for it: it may be another one than the earlier run's.
 _MOVED = f"its pods were moved away, and not let back: {LOOK}"
+_GONE = "nothing was changed: the inventory has it no more"
 _OTHERWISE = "the inventory, its data or this checkout changed since the plan: --resume plans anew"
 
 
@@ -116,34 +117,40 @@ class Applying:
 
     def _ended(self) -> list[Record]:
         """The records as they are where no wave follows."""
-        return [_waiting(each) for each in self.records.values()]
+        return [each.at_the_end for each in self.records.values()]
 
     # --- before --------------------------------------------------------------------------------------------------
 
     def _read(self) -> tuple[InventoryEvent, dict[str, Record]]:
         """Plan for all nodes but those that are done with, which are told too, and write it down."""
-        request, done = self.request, dict[str, Record]()
-        begun: Callable[[InventoryEvent], None] = self._take_seat
-        if self.options.resume:
-            naming = request.model_copy(update={"action": "inventory"})
-            with self.events_of(naming, self.options.verbose) as events:
-                inventory = child.inventory_of(events)
-            self._take_seat(inventory)
-            # Again: until we had our seat, another run may have gone on with it, or may have been at its end.
-            earlier = resume.accepted(self._latest(), request, self._chosen(), say)
-            done = resume.done_in(self.history, earlier, self.inputs, say)
-            left = tuple(each.name for each in inventory.hosts if each.name not in done)
-            request, begun = request.model_copy(update={"hosts": left}), lambda _: None
-            self.records = {each.name: done[each.name] for each in inventory.hosts if each.name in done}
-        if request.hosts != ():
-            found, records = gather(request, Progress("reading"), self.options.verbose, begun, self.events_of)
-            self.records |= {each.name: each for each in records}
-            inventory = inventory if self.options.resume else found
+        inventory, done = self._plan_for_what_is_left() if self.options.resume else (self._plan_for_all(), {})
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         self._look_for_drained()
         self.history.put(self.run, self._ended())
         return inventory, done
+
+    def _plan_for_all(self) -> InventoryEvent:
+        """Name the nodes and read them, in one process: our seat is taken in between."""
+        return self._gather(self.request, self._take_seat)
+
+    def _plan_for_what_is_left(self) -> tuple[InventoryEvent, dict[str, Record]]:
+        """Name the nodes, take our seat, and read those with which the earlier run is not done."""
+        with self.events_of(self.request.model_copy(update={"action": "inventory"}), self.options.verbose) as events:
+            inventory = child.inventory_of(events)
+        self._take_seat(inventory)
+        # Again: until we had our seat, another run may have gone on with it, or may have been at its end.
+        earlier = resume.accepted(self._latest(), self.request, self._chosen(), say)
+        done = resume.done_in(self.history, earlier, self.inputs, say)
+        self.records = {each.name: done[each.name] for each in inventory.hosts if each.name in done}
+        if left := tuple(each.name for each in inventory.hosts if each.name not in done):
+            self._gather(self.request.model_copy(update={"hosts": left}), lambda _: None)
+        return inventory, done
+
+    def _gather(self, request: Request, begun: Callable[[InventoryEvent], None]) -> InventoryEvent:
+        inventory, records = gather(request, Progress("reading"), self.options.verbose, begun, self.events_of)
+        self.records |= {each.name: each for each in records}
+        return inventory
 
     def _latest(self) -> Run | None:
         return resume.latest(self.history, self.request.inventory, self.run)
@@ -199,21 +206,10 @@ class Applying:
             limits=of_groups,
             unavailable=away,
             max_failures=self.options.max_failures,
-            canary=None if passed_canary or not waiting else self._canary(waiting),
+            canary=None
+            if passed_canary or not waiting
+            else canary(self.options.canary, waiting, self.records.values(), say),
         )
-
-    def _canary(self, waiting: Sequence[str]) -> str | None:
-        wanted = self.options.canary
-        if wanted is None:
-            return waiting[0]
-        named = [each for each in self.records.values() if wanted == each.name or wanted in each.groups]
-        for each in named:
-            if each.name in waiting:
-                return each.name
-        if any(each.is_well for each in named):
-            say(f"the canary {wanted} is ready already: the first wave is one of many")
-            return None
-        raise CannotRun(f"--canary {wanted}: no node that would change has this name or is in a group of this name")
 
     # --- the waves -----------------------------------------------------------------------------------------------
 
@@ -247,10 +243,7 @@ class Applying:
 
     def _wave(self, wave: Wave, progress: Progress) -> dict[str, Status]:
         began = time.monotonic()
-        for name in wave.nodes:  # first: from here on they are no more waiting, whenever somebody leaves
-            self.records[name] = self.records[name].with_status(Status.UNKNOWN, [outcome.IN_FLIGHT])
-        say(f"{wave}: {text.names(wave.nodes)}")
-        self.history.in_flight(self.run, wave.nodes, wave.number)
+        self._begin(wave)
         try:
             if ready := self._make_way(wave):
                 self._change(ready, wave, progress)
@@ -270,25 +263,47 @@ class Applying:
         say(f"{wave}: " + ", ".join(f"{n} {status}" for status, n in totals(self._of(wave.nodes)).items()))
         return results
 
+    def _begin(self, wave: Wave) -> None:
+        planned = self._of(wave.nodes)
+        for each in planned:  # first: from here on they are no more waiting, whenever somebody leaves
+            self.records[each.name] = each.with_status(Status.UNKNOWN, [outcome.IN_FLIGHT])
+        say(f"{wave}: {text.names(wave.nodes)}")
+        try:
+            self.history.in_flight(self.run, wave.nodes, wave.number)
+        except sqlite3.Error:  # it ends here
+            self.records |= {each.name: each for each in planned}
+            raise
+
     def _change(self, names: Sequence[str], wave: Wave, progress: Progress) -> None:
         request = self.request.model_copy(
             update={"action": "apply", "hosts": tuple(names), "diff": False, "may_disturb": self._may_disturb(names)}
         )
+        there: set[str] | None = None
         try:
             with self.events_of(request, self.options.verbose) as events:
-                child.inventory_of(events)
+                there = {each.name for each in child.inventory_of(events).hosts}
                 for event in events:
                     match event:
                         case RecordEvent(record=record):
-                            self._settle(_kept(record, self.records[record.name]), wave)
+                            self._settle(record.with_what_is_known(self.records[record.name]), wave)
                             progress.advance()
                         case StepEvent(name=name, step=step):
                             progress.say(f"{name}: {step}")
-        except (BrokenOff, CannotRun) as error:
-            for record in self._of(names):
+        except (BrokenOff, CannotRun, OSError) as error:
+            if there is None:
+                self._take_back(names, wave, Status.WAITING)
+                raise
+            for record in self._of(each for each in names if each in there):
                 if record.status is Status.UNKNOWN:
                     why = [outcome.IN_FLIGHT, *str(error).splitlines()]
                     self._settle(record.with_status(Status.UNKNOWN, why), wave)
+        self._take_back([each for each in names if each not in there], wave, Status.FAILED, _GONE)
+
+    def _take_back(self, names: Sequence[str], wave: Wave, status: Status, *why: str) -> None:
+        """Nothing was begun on these: the pods that were moved away for it come back."""
+        self.away.undo(names)
+        for record in self._of(names):
+            self._settle(record.with_status(status, why), wave)
 
     def _may_disturb(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those whose pods are away, or may be disturbed: a node may be otherwise now than when it was planned."""
@@ -304,16 +319,13 @@ class Applying:
         if not self.options.drain:
             return list(wave.nodes)
         moving = [name for name in wave.nodes if self._moves(name)]
-        before = set(self.away.hosts)
         # Whatever comes: a run that goes on from here knows of those that are ours, and of no other.
         failed = self.away.leave(moving, lambda hosts: self._settle_all(hosts, wave))
         for name, why in failed.items():
             self._settle(self.records[name].with_status(Status.FAILED, [f"nothing was changed: {why}"]), wave)
         ready = [name for name in wave.nodes if name not in failed]
         if moving and ready and inputs(self.request.inventory) != self.inputs:  # a drain takes its time
-            self.away.back(name for name in ready if name in self.away.hosts - before)
-            for name in ready:
-                self._settle(self.records[name].with_status(Status.WAITING, []), wave)
+            self._take_back(ready, wave, Status.WAITING)
             raise CannotRun(_OTHERWISE)
         return ready
 
@@ -358,21 +370,18 @@ class Applying:
     # --- after ---------------------------------------------------------------------------------------------------
 
     def _report(self) -> int:
-        records, code = self._ended(), self._exit_code()
-        if self.options.json:
-            told = {"run": self.run, "inventory": self.request.inventory, "outcome": self.outcome, "exit_code": code}
-            told |= {"totals": totals(records), "waves": self.waves, "nodes": nodes_as_json(records)}
-            print(json.dumps(told, indent=1, ensure_ascii=False))
-            return code
-        print("\n\n".join([*text.attention(records), f"{self.outcome}\n{text.summary(records)}"]))
-        changed = [each for each in records if each.status is Status.CHANGED]
-        if proven := {self.away.nodes[each.name]: each.label for each in changed if each.label}:
-            tell("\n".join(next_step.steps(proven, f"fleet.py label {self.request.inventory}")))
-        if waits := [self.away.nodes[each.name] for each in changed if each.awaits_kubelet]:
-            tell("\n".join(next_step.restarts(waits, f"python fleet.py plan {self.request.inventory}, and label")))
-        if any(each.status is Status.WAITING for each in records):
-            say("go on with the same command and --resume")
-        return code
+        ended = Ended(
+            run=self.run,
+            inventory=self.request.inventory,
+            outcome=self.outcome,
+            exit_code=self._exit_code(),
+            records=self._ended(),
+            waves=self.waves,
+            nodes=self.away.nodes,
+            begun=self.begun,
+        )
+        ended.print_json() if self.options.json else ended.print_text()
+        return ended.exit_code
 
     def _of(self, names: Iterable[str]) -> list[Record]:
         return [self.records[name] for name in names]
@@ -384,15 +393,3 @@ def apply(
     """Roll out; the result is the exit code. `events_of` runs pyinfra, here or elsewhere."""
     request = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     return Applying(request, options, history, guard or Guard(), events_of)()
-
-
-def _waiting(record: Record) -> Record:
-    kept = record.reasons if record.drained else ()
-    return record.with_status(Status.WAITING, kept) if record.status is Status.CHANGES else record
-
-
-def _kept(record: Record, planned: Record) -> Record:
-    """A record of a wave, with what the plan knew where the wave could not even read the node."""
-    if record.tier:
-        return record
-    return planned.model_copy(update={"status": record.status, "reasons": record.reasons})

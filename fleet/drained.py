@@ -14,12 +14,16 @@ __all__ = ["LOOK", "Away", "look", "remembered", "untold"]
 
 @dataclass
 class Away:
-    """`nodes` are the hosts' names in Kubernetes; `hosts` those whose pods are away, or are being moved."""
+    """`nodes` are the hosts' names in Kubernetes; `hosts` those whose pods are away, or are being moved.
+
+    `moved` are those of them of which it was the last `leave` that moved them.
+    """
 
     guard: Guard
     say: Callable[[str], None]
     nodes: Mapping[str, str] = field(default_factory=dict)
     hosts: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
 
     def found(self, hosts: Iterable[str]) -> None:
         """An earlier run moved the pods of these away, and did not let them back."""
@@ -33,7 +37,10 @@ class Away:
         where that failed, unless the guard has given it back.
         """
 
+        self.moved = set()
+
         def begun(ours: Iterable[str]) -> None:
+            self.moved = set(ours) - self.hosts
             self.hosts |= set(ours)
             write(ours)
 
@@ -47,6 +54,10 @@ class Away:
         failed = self.guard.after(nodes, self.say)
         self.hosts -= nodes.keys() - failed.keys()
         return failed
+
+    def undo(self, hosts: Iterable[str]) -> dict[str, str]:
+        """Let pods back to those of these that the last `leave` moved them away from, as `back`."""
+        return self.back([host for host in hosts if host in self.moved & self.hosts])
 
     def told(self, host: str) -> str:
         """What somebody has to do about a host whose pods are away still."""

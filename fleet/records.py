@@ -110,6 +110,16 @@ class Record(_Frozen):
         return self.model_copy(update={"status": status, "reasons": tuple(reasons)})
 
     @property
+    def at_the_end(self) -> Record:
+        """The same node where no wave follows: one to be changed waits, and has reasons only if its pods are away."""
+        kept = self.reasons if self.drained else ()
+        return self.with_status(Status.WAITING, kept) if self.status is Status.CHANGES else self
+
+    def with_what_is_known(self, planned: Record) -> Record:
+        """The record of a wave, with what the plan knew where the wave could not even read the node."""
+        return self if self.tier else planned.with_status(self.status, self.reasons)
+
+    @property
     def awaits_kubelet(self) -> bool:
         """Whether its kubelet has to start anew before it can have pods with a user namespace."""
         return any(each.id == RESTART_NEEDED for each in self.findings)

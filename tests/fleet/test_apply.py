@@ -142,6 +142,7 @@ def test_whoever_does_not_agree_changes_nothing(tmp_path: Path, answer: bytes, c
     ended, shown = answered(fleet, answer)
     assert ended == code
     assert b"Traceback" not in shown
+    assert b"--resume" not in shown  # it would go on with an older one
     (run,) = seen(fleet, "history")
     assert (run["outcome"], run["exit_code"], run["totals"]) == (outcome, code, {"waiting": 1})
 
