@@ -153,7 +153,7 @@ class Applying:
         return inventory
 
     def _latest(self) -> Run | None:
-        return resume.latest(self.history, self.request.inventory, self.run)
+        return resume.latest(self.history, self.request, self._chosen(), self.run)
 
     def _look_for_drained(self) -> None:
         """What earlier runs have drained, and not given back. Each record says so until it is."""

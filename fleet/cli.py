@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     applying.add_argument("-y", "--yes", action="store_true", help="do not ask")
     applying.add_argument("--diff", action="store_true", help="show how each file would change, before the question")
     applying.add_argument("--json", action="store_true", help="print JSON at the end")
-    applying.add_argument("--resume", action="store_true", help="go on with the last run over this inventory")
+    applying.add_argument("--resume", action="store_true", help="go on with the last run over these nodes")
     applying.add_argument(
         "--canary",
         type=utf8,

@@ -223,6 +223,10 @@ class History:
             for row in rows
         ]
 
+    def names(self, run: int) -> set[str]:
+        """Whom it is over, as far as it had come to know that."""
+        return {row["name"] for row in self._db.query("select name from nodes where run = ?", [run])}
+
     def waves(self, run: int) -> dict[str, int]:
         """The wave of each node that had its turn."""
         rows = self._db.query("select name, wave from nodes where run = ? and wave is not null", [run])

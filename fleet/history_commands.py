@@ -22,7 +22,7 @@ from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
 from fleet.report_run import before, reported
-from fleet.resume import latest
+from fleet.resume import resumable
 from fleet.run import Run, short
 from fleet.terminal import say
 
@@ -65,7 +65,7 @@ def prune(past: History, inventory: str | None, days: int, now: datetime) -> int
     runs, old = [*past.runs(inventory)], (now - timedelta(days=days)).isoformat(timespec="seconds")
     inventories = {run.inventory for run in runs}
     asked_for = {run for each in inventories for run in past.drained(each).values()}
-    asked_for |= {run.id for each in inventories if (run := latest(past, each))}
+    asked_for |= {run.id for each in inventories for run in resumable(past, each)}
     counts: Counter[tuple[object, ...]] = Counter()
     for run in runs:
         alike = run.inventory, run.kind, run.choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -14,13 +14,39 @@ from fleet.records import Record, Status
 from fleet.run import Run
 from fleet.seal import SEAL, sealed_as
 
-__all__ = ["accepted", "done_in", "latest"]
+__all__ = ["accepted", "done_in", "latest", "resumable"]
 
 
-def latest(history: History, inventory: str, but: int = 0) -> Run | None:
-    """The last run of apply over this inventory that may have changed something, `but` the one that is asking."""
-    runs = (each for each in history.runs(inventory, "apply") if each.id != but)
-    return next((each for each in runs if not each.changed_nothing and not _killed_while_reading(each)), None)
+def latest(history: History, request: Request, now: Mapping[str, Any], but: int = 0) -> Run | None:
+    """The last run of apply that a command with the options `now` may go on with, `but` the one that is asking.
+
+    Where a later one had some of its nodes, or none is over the same choice of them, it is that one, or the last one:
+    there is something to tell of it.
+    """
+    later = list[tuple[Run, set[str]]]()
+    for run in _candidates(history, request.inventory):
+        if run.id == but:
+            continue
+        names = history.names(run.id)
+        if not _otherwise(run, request, now):
+            return next((each for each, its in later if its & names), run)
+        later.append((run, names))
+    return later[0][0] if later else None
+
+
+def resumable(history: History, inventory: str) -> Iterator[Run]:
+    """Of each part of an inventory that somebody chose, the last run that may be gone on with."""
+    seen = set[object]()
+    for run in _candidates(history, inventory):
+        if run.part not in seen:
+            seen.add(run.part)
+            yield run
+
+
+def _candidates(history: History, inventory: str) -> Iterator[Run]:
+    """The runs that may have changed something, the latest first."""
+    runs = history.runs(inventory, "apply")
+    return (each for each in runs if not each.changed_nothing and not _killed_while_reading(each))
 
 
 def _killed_while_reading(run: Run) -> bool:
@@ -40,20 +66,28 @@ def accepted(run: Run | None, request: Request, now: Mapping[str, Any], say: Cal
     if run.goes_on:
         raise CannotRun(f"{nothing}: run {run.id} on {run.host} goes on: {run.way_out}")
     if run.outcome == DONE:
-        raise CannotRun(f"{nothing}: run {run.id}, the last apply over {request.inventory}, is done")
+        raise CannotRun(f"{nothing}: run {run.id}, the last apply over {_over(run, request)}, is done")
+    if otherwise := _otherwise(run, request, now):
+        raise CannotRun(otherwise)
     then = run.options
-    left_out = set(then.get("exclude", ())) - set(now["exclude"])
-    if then.get("data") == now["data"] and not sealed_as(request.data, str(then.get(SEAL, ""))):
-        raise CannotRun(f"run {run.id} was begun with other values of --data: give the same with --resume")
-    if then.get("data", []) != now["data"] or left_out or set(then.get("limit", ())) != set(now["limit"]):
-        raise CannotRun(
-            f"run {run.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
-            "command with --resume, or another one without it"
-        )
     for name in ("max_unavailable", "max_failures"):
         if then.get(name) and not now[name]:
             say(f"run {run.id} had --{name.replace('_', '-')} {then[name]}, and this one has the default")
     return run
+
+
+def _otherwise(run: Run, request: Request, now: Mapping[str, Any]) -> str:
+    """Why a command with the options `now` is another one than the run's, or ""."""
+    then = run.options
+    left_out = set(then.get("exclude", ())) - set(now["exclude"])
+    if then.get("data", []) != now["data"] or left_out or set(then.get("limit", ())) != set(now["limit"]):
+        return (
+            f"run {run.id} was begun with {_told(then)}, and this command has {_told(now)}: give the same "
+            "command with --resume, or another one without it"
+        )
+    if not sealed_as(request.data, str(then.get(SEAL, ""))):
+        return f"run {run.id} was begun with other values of --data: give the same with --resume"
+    return ""
 
 
 def done_in(history: History, run: Run, inputs: str, say: Callable[[str], None]) -> dict[str, Record]:
@@ -70,6 +104,10 @@ def done_in(history: History, run: Run, inputs: str, say: Callable[[str], None])
     done = {each.name: each for each in history.records(run.id) if each.is_well and each.name not in unwell}
     say(f"resuming run {run.id}: {len(done)} nodes are done with and are not read again")
     return done
+
+
+def _over(run: Run, request: Request) -> str:
+    return f"{request.inventory} {run.chosen}".rstrip()
 
 
 def _told(options: Mapping[str, Any]) -> str:

@@ -102,8 +102,8 @@ class Played:
 
     def _events(self, request: Request) -> Iterator[Event]:
         chosen = self.names if request.hosts is None else request.hosts
-        chosen = [each for each in chosen if each in self.names and each not in request.exclude]
-        hosts = tuple(HostEvent(name=each, groups=("all",), kubernetes_node=each) for each in chosen)
+        left = [each for each in chosen if each in self.names and each not in request.exclude]
+        hosts = tuple(HostEvent(name=each, groups=("all",), kubernetes_node=each) for each in left)
         self.loading()
         yield InventoryEvent(hosts=hosts, sizes={"all": 3}, data={"all": {}})
         if request.action == "plan" and self.reading:

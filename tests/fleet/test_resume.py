@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.child import CannotRun
 from fleet.records import Status
 from tests.fleet.rollouts import Played
 
@@ -35,3 +36,29 @@ def test_what_a_later_plan_has_found_well_is_not_read_again(played: Played, caps
     assert played(drain=False, resume=True) == 0
     assert "resuming run 1: 1 nodes are done with and are not read again" in capsys.readouterr().err
     assert played.records()["n1"].status is Status.CHANGED
+
+
+def test_each_of_two_runs_over_other_nodes_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As two clusters of one inventory are rolled out side by side."""
+    played, ours, theirs = Played(tmp_path, becomes={"n2": Status.FAILED}), ("n3",), ("n1", "n2")
+    assert played(drain=False, exclude=ours) == 1
+    played.becomes = {"n3": Status.FAILED}
+    assert played(drain=False, exclude=theirs) == 1
+    played.becomes = {}
+    assert played.prune() == [1, 2]
+    for run, exclude in ((1, ours), (2, theirs)):
+        assert played(drain=False, exclude=exclude, resume=True) == 0
+        assert f"resuming run {run}: {len(theirs) - run} nodes are done with" in capsys.readouterr().err
+    with pytest.raises(
+        CannotRun, match=r"nothing to resume: run 3, the last apply over .*hosts.py --exclude n3, is done"
+    ):
+        played(drain=False, exclude=ours, resume=True)
+
+
+def test_a_later_run_over_some_of_its_nodes_overrules_one(tmp_path: Path) -> None:
+    played = Played(tmp_path, becomes={"n2": Status.FAILED})
+    assert played(drain=False, exclude=("n3",)) == 1
+    assert played(drain=False, exclude=("n1",)) == 1
+    assert played(drain=False, exclude=("n1", "n2"), max_failures=0) == 0
+    with pytest.raises(CannotRun, match="run 2 was begun with --exclude n1, and this command has --exclude n3"):
+        played(drain=False, exclude=("n3",), resume=True)
