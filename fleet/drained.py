@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fleet.drain import Guard
 from fleet.history import History
 from fleet.records import Record
+from fleet.run import Run
 
 __all__ = ["LOOK", "Away", "look", "remembered", "untold"]
 
@@ -76,13 +77,30 @@ def look(run: int) -> str:
     return f"{_moved(run)}: {LOOK}"
 
 
-def remembered(records: Iterable[Record], drained: Mapping[str, int], say: Callable[[str], None]) -> Iterator[Record]:
+def _still_away(run: Run) -> str:
+    return f"run {run.id} of {run.user} on {run.host} goes on, and has moved its pods away{run.if_gone}"
+
+
+def _going_on(history: History, drained: Mapping[str, int]) -> dict[int, Run]:
+    runs = {number: history.run(number) for number in drained.values()}
+    return {number: run for number, run in runs.items() if run.goes_on}
+
+
+def remembered(
+    history: History, records: Iterable[Record], drained: Mapping[str, int], say: Callable[[str], None]
+) -> Iterator[Record]:
     """The records of a run that gives nothing back, those of the `drained` marked as such, and said.
 
-    Such a run is what is reported next: were it silent, nobody would think of these nodes any more.
+    Such a run is what is reported next: were it silent, nobody would think of these nodes any more. But where another
+    run goes on that has drained them, that does.
     """
+    going_on = _going_on(history, drained)
     for record in records:
         if (run := drained.get(record.name)) is None:
+            yield record
+            continue
+        if run in going_on:
+            say(f"{record.name}: {_still_away(going_on[run])}")
             yield record
             continue
         say(f"{record.name}: {look(run)}")
@@ -100,14 +118,19 @@ def untold(
     names = sorted(drained.keys() - set(has))
     earlier = (each for each in (history.runs(inventory, "apply") if names else ()) if each.id != run)
     whole = next((each.id for each in earlier if each.has_all_nodes and each.has_read), 0)
+    going_on = _going_on(history, drained)
     for name in names:
-        if drained[name] >= whole:
+        if drained[name] in going_on:
+            yield f"{name}: {_still_away(going_on[drained[name]])}"
+        elif drained[name] >= whole:
             yield (
                 f"{name}: {_moved(drained[name])}, and this run leaves it out: look whether it is cordoned "
                 f"(fleet.py show {drained[name]} {name}), or apply to it with --drain"
             )
     for name, other in sorted(history.drained_elsewhere(inventory).items()):
-        if name in has:
+        if name in has and other.goes_on:
+            yield f"{name}: {_still_away(other)}"
+        elif name in has:
             yield (
                 f"{name}: {_moved(other.id)}. That was over {other.inventory}, of which this run knows nothing: look "
                 f"whether it is cordoned (fleet.py show {other.id} {name}), or apply to it there with --drain"

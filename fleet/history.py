@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -232,6 +233,20 @@ class History:
         rows = self._db.query("select name, wave from nodes where run = ? and wave is not null", [run])
         return {row["name"]: row["wave"] for row in rows}
 
+    def settled(self, run: int) -> dict[str, str]:
+        """When it was last written down what became of each node that had its turn."""
+        rows = self._db.query("select name, at from nodes where run = ? and wave is not null", [run])
+        return {row["name"]: row["at"] for row in rows}
+
+    def still_at_it(self, run: Run) -> list[Run]:
+        """The rollouts over its inventory that began before it, and that a node had its turn in when it had begun."""
+        rows = self._db.query(
+            "select distinct run from nodes join runs on runs.id = run "
+            "where kind = 'apply' and inventory = ? and run < ? and wave is not null and at > ? order by run desc",
+            [run.inventory, run.id, run.span[0]],
+        )
+        return [self.run(row["run"]) for row in [*rows]]
+
     def drained(self, inventory: str) -> dict[str, int]:
         """The nodes that apply has drained and not given back, each with the run that knows: the latest that had it."""
         return {name: run for name, (run, is_drained) in self._last_known(inventory).items() if is_drained}
@@ -303,8 +318,9 @@ class History:
             user=row["user"],
             host=row["host"],
             options=json.loads(row["options"]),
-            started=row["started"],
-            ended=row["ended"] or "",
+            started=_to_the_second(row["started"]),
+            ended=_to_the_second(row["ended"] or ""),
+            span=(row["started"], row["ended"] or ""),
             outcome=row["outcome"] or ("" if self._lives(row) else BROKEN_OFF),
             exit_code=row["exit_code"],
             totals={each["status"]: each["n"] for each in counted},
@@ -359,5 +375,10 @@ def _commit() -> str:
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def _to_the_second(time: str) -> str:
+    return re.sub(r"\.\d+", "", time)
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """As text it can be compared, also with the whole seconds that older histories have."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -13,6 +13,7 @@ from fleet.events import Request
 from fleet.history import History, NoSuchRun
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.records import Record
+from fleet.run import Run
 from fleet.terminal import say
 from tasks.next_step import LABEL
 
@@ -110,18 +111,23 @@ def label(
 def last_found(history: History, inventory: str, data: Mapping[str, object]) -> Mapping[str, Record]:
     """The last record of each node: of the last run over the whole inventory, and of those over a part of it since.
 
-    What a run with other `data` would have done is nothing that was found; what it did is. Raises NoSuchRun.
+    What a run with other `data` would have done is nothing that was found; what it did is. And what a rollout did while
+    a plan was made beside it is newer than what that has read. Raises NoSuchRun.
     """
-    since = list[tuple[int, bool]]()
+    since = list[tuple[Run, bool]]()
     for run in history.runs(inventory):
         if run.knows_its_nodes:
-            since.append((run.id, run.had(data)))
+            since.append((run, run.had(data)))
             if run.has_all_nodes and since[-1][1]:
+                since += [(each, False) for each in history.still_at_it(run)]
                 break
-    found = dict[str, Record]()
-    for number, counts in reversed(since):
-        changed = history.waves(number)
-        found |= {each.name: each for each in history.records(number) if counts or each.name in changed}
+    found = dict[str, tuple[str, Record]]()
+    for run, counts in reversed(since):
+        settled = history.settled(run.id)
+        for each in history.records(run.id):
+            when = settled.get(each.name, run.span[0])  # a run reads at some time after it began
+            if (counts or each.name in settled) and when >= found.get(each.name, ("",))[0]:
+                found[each.name] = when, each
     if not found:
         raise NoSuchRun(f"there is no run over {inventory}{' with the same --data' * bool(since)}: plan one")
-    return found
+    return {name: record for name, (_, record) in found.items()}

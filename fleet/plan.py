@@ -69,7 +69,7 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
         history.finish(number, f"{NOT_BEGUN}: {in_words(error)}", 1)
         raise
     drained = history.drained(request.inventory)  # now: a run may have given some back while we were reading
-    records = [*remembered(records, drained, say)]
+    records = [*remembered(history, records, drained, say)]
     for line in untold(history, request.inventory, number, drained, {each.name for each in records}):
         say(line)
     try:

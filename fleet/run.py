@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.outcome import BEFORE_A_WAVE, NOT_BEGUN
+from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
 from fleet.seal import SEAL, sealed_as
 
 __all__ = ["Run", "short"]
@@ -15,7 +15,10 @@ __all__ = ["Run", "short"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word."""
+    """One run. `outcome` is "" while it goes on, and BROKEN_OFF where its process ended without a word.
+
+    `span` is from when to when, as exactly as is known, for runs are compared; `started` and `ended` are for people.
+    """
 
     id: int
     kind: str
@@ -27,6 +30,7 @@ class Run:
     options: Mapping[str, Any]
     started: str
     ended: str
+    span: tuple[str, str]
     outcome: str
     exit_code: int | None
     totals: Mapping[str, int]
@@ -40,8 +44,19 @@ class Run:
     @property
     def way_out(self) -> str:
         """What can be done about one that goes on, in words. That a process is gone is seen on its own host alone."""
+        return f"wait for it, or stop it{self.if_gone}"
+
+    @property
+    def if_gone(self) -> str:
+        """What to do where it only seems to go on, because its host is no longer there."""
         gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
-        return "wait for it, or stop it" + (gone if self.host != socket.gethostname() else "")
+        return gone if self.host != socket.gethostname() else ""
+
+    def finished_after(self, other: Run) -> bool:
+        """Whether it is a rollout that came to its end by itself, and did so after the other one had begun."""
+        unfinished = (*BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND)
+        came_to_its_end = bool(self.outcome) and not self.outcome.startswith(unfinished)
+        return self.kind == "apply" and came_to_its_end and self.span[1] > other.span[0]
 
     @property
     def changed_nothing(self) -> bool:
@@ -87,7 +102,7 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
-        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read")}
+        told = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "has_read", "span")}
         return told | {"options": {name: value for name, value in self.options.items() if name != SEAL}}
 
 
