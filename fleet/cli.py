@@ -38,7 +38,8 @@ exit code of plan: 0 nothing to do, 2 nodes to change, 1 a node that was refused
 
 exit code of apply: 0 every node is as it should be, 1 some node is not, 130 interrupted
 
-exit code of label: 0 each node has its label, 1 some could not get it, 2 some is to get it (--dry)
+exit code of label: 0 each node is labelled as it was last found (one that is still to be changed keeps its label, or
+has none yet), 1 some could not get its label, 2 some is to get it (--dry)
 
   python fleet.py plan inventories/prod.py
   python fleet.py report inventories/prod.py --html fleet.html

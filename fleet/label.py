@@ -12,7 +12,7 @@ from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
 from fleet.outcome import EXIT_INTERRUPTED
-from fleet.records import Record
+from fleet.records import Record, Status
 from fleet.run import Run
 from fleet.terminal import say
 from tasks.next_step import LABEL
@@ -62,9 +62,10 @@ def label(
 ) -> int:
     """Label the chosen nodes of an inventory as they were last found, once it was told how, and `ask` says yes.
 
-    The result is the exit code: 0 where each has the label that it should have (now), 2 where one has not and it is
-    not to get it, 1 where kubectl failed, knows no such node, or nobody has read it, 130 where somebody left. Raises
-    CannotRun, BrokenOff, NoSuchRun, and what `ask` raises. Without `ask` it only looks.
+    The result is the exit code: 0 where each has the label that it should have (now), which of one with changes to come
+    is whatever it has, or none; 2 where one has not and it is not to get it, 1 where kubectl failed, knows no such
+    node, or nobody has read it, 130 where somebody left. Raises CannotRun, BrokenOff, NoSuchRun, and what `ask` raises.
+    Without `ask` it only looks.
     """
     records = last_found(history, request.inventory, request.data)
     with events_of(request.model_copy(update={"action": "inventory"}), verbose) as events:
@@ -77,17 +78,21 @@ def label(
         )
     if unread := sorted(nodes.keys() - records.keys()):
         say(f"no run has read {text.names(unread)}: plan for them")
-    other, left = dict[str, list[str]](), list[str]()
+    other, left, none = dict[str, list[str]](), list[str](), dict[Status, list[str]]()
     for host, node in sorted(nodes.items()):
         if host not in records or node not in there:
             continue
         tier = records[host].label
         if tier is None and there[node]:
             left.append(f"{node} ({there[node]}; {records[host].status})")
-        elif tier is not None and tier != there[node]:
-            other.setdefault(tier, []).append(node)
+        elif (tier or "") != there[node]:
+            other.setdefault(tier or "", []).append(node)
+        elif not tier and not records[host].is_well:
+            none.setdefault(records[host].status, []).append(node)
     if left:
         say(f"left as it is, of {text.names(left)}")
+    if none:
+        say(f"no label yet: {'; '.join(f'{text.names(names)} ({status})' for status, names in none.items())}")
     well = {host: record for host, record in records.items() if record.is_well}
     if awaits := sorted(node for host, node in nodes.items() if host in well and well[host].awaits_kubelet):
         say(f"no label for {text.names(awaits)}: restart the kubelet there, and plan for them again")
@@ -95,7 +100,8 @@ def label(
     for tier, names in sorted(other.items()):
         print(f"{LABEL}{f'={tier}' if tier else '-'}: {' '.join(names)}", flush=True)
     if not other and not failed:
-        print(f"nothing to do: {text.counted(len(nodes))} labelled as last found")
+        labelled = [node for host, node in nodes.items() if there[node] and records[host].label is not None]
+        print(f"nothing to do: {text.counted(len(labelled))} labelled as last found")
     agreed = bool(other and ask and ask())
     try:
         for tier, names in sorted(other.items()) if agreed else ():

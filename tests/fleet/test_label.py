@@ -65,7 +65,21 @@ def test_each_node_gets_the_label_of_what_was_last_found(fleet: Fleet, cluster: 
     log = [*cluster.log]
     again = done(fleet, cluster)
     assert (again.code, cluster.log) == (0, log)
-    assert again.stdout == "nothing to do: 5 nodes labelled as last found\n"
+    assert again.stdout == "nothing to do: 2 nodes labelled as last found\n"
+    assert "left as it is, of n3 (chown; changes)" in again.stderr
+    assert "no label yet: n4, n5 (refused)" in again.stderr
+
+
+def test_a_node_without_a_label_is_not_said_to_have_one(tmp_path: Path, cluster: Cluster) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.add("changes", nodes.bare(), kubernetes_node="n1")
+    fleet.add("too", nodes.bare(), kubernetes_node="n2")
+    fleet.add_unreachable("127.0.0.9")
+    cluster.add_node("127.0.0.9")
+    assert fleet_py("plan", fleet.inventory, home=fleet.directory).code == 1
+    written = done(fleet, cluster)
+    assert (written.code, written.stdout, cluster.log) == (0, "nothing to do: 0 nodes labelled as last found\n", [])
+    assert "no label yet: 127.0.0.9 (unreachable); n1, n2 (changes)\n" in written.stderr
 
 
 def test_what_a_later_run_over_a_part_found_counts(fleet: Fleet, cluster: Cluster) -> None:
