@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +17,9 @@ from fleet.events import Event, HostEvent, InventoryEvent, RecordEvent, Request
 from fleet.history import History
 from fleet.options import Options
 from fleet.records import Record, Status
-from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, PROVE, READ, Fleet, Run
-from tests.fleet.runs import FLEET, apply, begun, environment, fleet_py, hanging, interrupted, played, seen, statuses
+from tests.fleet.runs import apply, begun, fleet_py, hanging, interrupted, played, seen, statuses
 
 BROKEN = {"answers": {CHANGE: {"success": False, "stderr": "error: containerd did not answer"}}}
 
@@ -72,79 +67,6 @@ def test_in_a_pipe_there_is_a_line_for_each_wave_and_no_bar(rolled_out: Run) -> 
     assert said[:2] == ["fleet: wave 1 (canary): @fake/b1", "fleet: wave 1 (canary): 1 changed"]
     assert len(said) == 6
     assert not {"\r", "\x1b", "%"} & set(rolled_out.stderr)
-
-
-def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
-    """The exit code of a rollout on a terminal where somebody answers its question so, and all that it showed."""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, FLEET, "apply", fleet.inventory],
-        cwd=REPO,
-        env=environment(fleet.directory),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while b"Change these nodes? [y/N]" not in shown:
-            shown += os.read(controller, 4096)
-        os.write(controller, answer)
-        try:
-            while chunk := os.read(controller, 4096):
-                shown += chunk
-        except OSError:  # the other end is closed
-            pass
-        os.close(controller)
-        return process.wait(timeout=60), shown
-
-
-def test_the_plan_is_shown_before_the_question_also_in_a_pipe(tmp_path: Path) -> None:
-    """As in `apply | tee`, where Python itself would hold it back."""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, FLEET, "apply", played(tmp_path, 1).inventory],
-        cwd=REPO,
-        env=environment(tmp_path),
-        stdin=terminal,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while b"Change these nodes? [y/N]" not in shown:
-            shown += os.read(controller, 4096)
-        assert process.stdout
-        came, *_ = select.select([process.stdout], [], [], 0)
-        os.write(controller, b"n\n")
-        plan, _ = process.communicate(timeout=60)
-        os.close(controller)
-    assert came
-    assert b"What would change" in plan
-
-
-def test_on_a_terminal_there_is_a_bar_and_a_question(tmp_path: Path) -> None:
-    code, shown = answered(played(tmp_path, 1), b"y\n")
-    assert code == 0
-    assert b"reading" in shown
-    assert b"changing" in shown
-    assert b"1/1" in shown
-    assert b"kubectl label --overwrite node @fake/n1 userns-node/tier=idmapped" in shown
-
-
-@pytest.mark.parametrize(
-    ("answer", "code", "outcome"),
-    [(b"n\n", 1, "declined"), (b"\x04", 130, "interrupted before anything was changed")],
-    ids=["no", "Ctrl-D"],
-)
-def test_whoever_does_not_agree_changes_nothing(tmp_path: Path, answer: bytes, code: int, outcome: str) -> None:
-    fleet = played(tmp_path, 1)
-    ended, shown = answered(fleet, answer)
-    assert ended == code
-    assert b"Traceback" not in shown
-    assert b"--resume" not in shown  # it would go on with an older one
-    (run,) = seen(fleet, "history")
-    assert (run["outcome"], run["exit_code"], run["totals"]) == (outcome, code, {"waiting": 1})
 
 
 # --- what stops it ------------------------------------------------------------------------------------------------
