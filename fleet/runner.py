@@ -50,6 +50,7 @@ from tasks.refusal import NO_HOSTS, contained
 from userns.console import plain
 from userns.diff import Mask
 from userns.planning import Plan
+from userns.secret import texts
 
 del pyinfra_cli
 # Of each host, as much of what was said as explains a failure.
@@ -292,7 +293,8 @@ class Run(BaseStateCallback):
 
     def host_connect_error(self, state: State, host: Host, error: Exception) -> None:  # type: ignore[override]
         """It did not."""
-        self.unreachable[host.name] = Mask()(str(error.args[0] if error.args else error))
+        said = str(error.args[0] if error.args else error)
+        self.unreachable[host.name] = Mask(texts(host.data.dict())).in_sentence(said)
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         """Tell what is being done to a node."""

@@ -43,10 +43,7 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         """`text` without the values of names that mean secrets, private keys, and what URLs hold of them."""
-        for form, secret in self._known:
-            if form in text:
-                text = text.replace(form, self._marks.setdefault(secret, f"<secret {len(self._marks) + 1}>"))
-        text = _PEM.sub(lambda match: self._mark(match[0]), text)
+        text = self._without_known(text)
         try:
             document = tomlkit.parse(text)
             if self._hide_in(document):
@@ -56,6 +53,19 @@ class Mask:
         text = "".join(self._lines(text))
         for secret in sorted((each for each in self._marks if len(each) >= _LONG), key=len, reverse=True):
             text = text.replace(secret, self._marks[secret])
+        return self._without_userinfo(text)
+
+    def in_sentence(self, text: str) -> str:
+        """`text` that is no file's, but words for people: "Authentication failed" is no name with a value behind it."""
+        return self._without_userinfo(self._without_known(text))
+
+    def _without_known(self, text: str) -> str:
+        for form, secret in self._known:
+            if form in text:
+                text = text.replace(form, self._marks.setdefault(secret, f"<secret {len(self._marks) + 1}>"))
+        return _PEM.sub(lambda match: self._mark(match[0]), text)
+
+    def _without_userinfo(self, text: str) -> str:
         for pattern in (_USERINFO, _BARE_USERINFO, _QUERY):
             text = pattern.sub(lambda match: match[1] + self._mark(match[2]), text)
         return text

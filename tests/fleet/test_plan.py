@@ -265,7 +265,7 @@ def test_a_key_that_is_not_there_fails_its_host_alone_and_is_named(tmp_path: Pat
     inventory.write_text('workers = ["127.0.0.1", ("127.0.0.2", {"ssh_key": "/none/id_typo"})], {"ssh_port": 1}\n')
     run = fleet_py("plan", inventory, "--json", home=tmp_path)
     assert statuses(run) == {"127.0.0.1": "unreachable", "127.0.0.2": "unreachable"}
-    assert run.json["nodes"]["127.0.0.2"]["reasons"] == ["No such SSH key: /none/id_typo"]
+    assert run.json["nodes"]["127.0.0.2"]["reasons"] == ["No such private key file: /none/id_typo"]
 
 
 def test_a_sudo_that_asks_for_a_password_fails_its_host_alone_and_nobody_waits(tmp_path: Path) -> None:

@@ -166,3 +166,12 @@ def test_nor_does_one_in_a_document_that_was_cut_off(table: dict[str, Any], end:
     masked = Mask()(text)
     assert "QQSECRETQQ" not in masked
     assert "QQHIDDENQQ" not in masked
+
+
+def test_words_for_people_keep_what_is_a_name_in_a_file() -> None:
+    """Of "Authentication failed" a file's mask leaves the first word."""
+    mask = Mask([SECRET])
+    key = "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----"
+    assert mask.in_sentence("Authentication error (key=/root/k) (Authentication failed.)").endswith(" failed.)")
+    assert mask.in_sentence(f"Private key file is no key:\n{key}") == "Private key file is no key:\n<secret 1>"
+    assert mask.in_sentence(f"tried {SECRET} at ssh://ops:hunter2@n1") == "tried <secret 2> at ssh://<secret 3>@n1"
