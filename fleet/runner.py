@@ -62,6 +62,8 @@ KUBERNETES_NODE, REGION = "kubernetes_node", "fleet_region"
 _PLANNED = ("tier ", "will ", "warning ", "note ")
 # pyinfra's own, which explain nothing.
 _NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:", "Error: executed ")
+# What pyinfra raises at an inventory that is otherwise than it expects.
+_SLIPS = (UnexpectedExternalError, PyinfraError, SyntaxError, OSError, ValueError, TypeError, LookupError)
 
 
 class NothingToRun(Exception):
@@ -118,7 +120,7 @@ class Run(BaseStateCallback):
         """Do what is asked for. Raises NothingToRun, also for a slip in an inventory, or whatever pyinfra raises."""
         try:
             self._load()
-        except (UnexpectedExternalError, PyinfraError, SyntaxError, OSError, ValueError, TypeError) as error:
+        except _SLIPS as error:
             raise NothingToRun(slip(error, self.request.inventory)) from error
         if not self.state.initialised:
             return

@@ -3,21 +3,67 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import ItemsView, KeysView, ValuesView
 from fnmatch import fnmatch
+from itertools import chain, islice
 from pathlib import Path
+from types import GeneratorType
+from typing import Any
 
 from pyinfra.api import Host, Inventory
 from pyinfra.api.exceptions import NoGroupError
 
 from tasks.files import ROOT
 
-__all__ = ["NobodyMatches", "matching", "nobody", "some", "twice"]
+__all__ = ["NobodyMatches", "left_out", "matching", "nobody", "some", "twice"]
 
 _IMAGES = ROOT / "inventories/golden.py"
+
+# What gives its elements one time only, and what else somebody may take for a list.
+_ONCE = (GeneratorType, map, filter, zip, reversed, chain)
+_NO_LIST = (set, frozenset, KeysView, ValuesView, ItemsView, *_ONCE)
 
 
 class NobodyMatches(Exception):
     """A pattern that no group or host of the inventory has for a name."""
+
+
+def left_out(name: str, value: object) -> str:
+    """Say why pyinfra would not take this variable of an inventory for a group, though it looks like hosts, or "".
+
+    pyinfra 3.10 passes over it with a line in its log or none, and goes on without the hosts. A tuple that begins with
+    a string it takes for a group of that string's characters. A constant of another kind is nobody's group.
+    """
+    if name.startswith("_"):
+        return ""
+    in_tuple = isinstance(value, tuple) and bool(value)
+    hosts = value[0] if isinstance(value, tuple) and value else value
+    wrong = ""
+    if in_tuple and isinstance(hosts, str) and hosts:
+        wrong = "it is a tuple that begins with a string"
+    elif isinstance(hosts, list | tuple):
+        odd = {number: each for number, each in enumerate(hosts, 1) if not isinstance(each, str | tuple)}
+        if odd and any(map(_is_like_a_host, hosts)):
+            number = min(odd)
+            wrong = f"of its hosts, number {number} is of the type {type(odd[number]).__name__}"
+    elif isinstance(hosts, _ONCE if in_tuple else _NO_LIST) and _begins_with_a_host(hosts):
+        wrong = f"{'its hosts are' if in_tuple else 'it is'} of the type {type(hosts).__name__}"
+    return wrong and (
+        f"{name} is no group of hosts as pyinfra takes it, which would go on without them: {wrong}. A group is a list, "
+        "or a tuple (list, data); a host is a string, or a tuple (string, data). What is no group has a name that "
+        "begins with _"
+    )
+
+
+def _is_like_a_host(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str))
+
+
+def _begins_with_a_host(values: Any) -> bool:
+    try:
+        return any(map(_is_like_a_host, islice(values, 1)))
+    except Exception:  # such as one that reads a file, which is closed by now
+        return False
 
 
 def matching(inventory: Inventory, pattern: str, option: str) -> list[Host]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from lab.paths import PYINFRA, REPO
 from tests import nodes
 from tests.deploy.fleet import CHANGE, READ, Fleet, pyinfra
+from tests.fleet.runs import fleet_py
 
 
 @pytest.fixture
@@ -113,6 +115,56 @@ def test_a_name_that_is_twice_in_one_group(tmp_path: Path, name: str) -> None:
     assert run.code == 1
     assert f"--> {name} is in the group nodes twice" in run.stderr
     assert run.said(name) == []
+
+
+GROUPS = {
+    "others = [['@fake/a', {}]]": "others is no group of hosts as pyinfra takes it, which would go on without them: of",
+    "others = ['@fake/a', None], {'max_pods': 60}": "of its hosts, number 2 is of the type NoneType",
+    "others = (f'@fake/{n}' for n in 'ab')": "it is of the type generator",
+    "others = {'@fake/a'}": "it is of the type set",
+    "others = {'@fake/a': {}}.items()": "it is of the type dict_items",
+    "others = zip(['@fake/a'], [{}]), {}": "its hosts are of the type zip",
+    "others = '@fake/a', {}": "it is a tuple that begins with a string",
+}
+
+
+@pytest.mark.parametrize("text", GROUPS)
+def test_a_group_that_pyinfra_would_leave_out_is_told_before_anybody_is_read(tmp_path: Path, text: str) -> None:
+    inventory = tmp_path / "prod.py"
+    inventory.write_text(f"nodes = ['@fake/n']\n{text}\n")
+    plain = pyinfra(inventory, "deploy.py", "--dry")
+    fleet = fleet_py("plan", inventory, home=tmp_path)
+    assert (plain.code, fleet.code) == (1, 1)
+    for run in (plain, fleet):
+        assert GROUPS[text] in run.stderr
+        assert "others is no group of hosts" in run.stderr
+        assert "Traceback" not in run.stderr
+        assert "@fake/n" not in run.text
+
+
+def test_what_an_inventory_holds_beside_its_groups_is_left_alone(tmp_path: Path) -> None:
+    inventory = tmp_path / "prod.py"
+    inventory.write_text(
+        "import csv, io\nfrom pathlib import Path\n"
+        "nodes = ['@local']\nNAME, PORT, PORTS, PAIRS = 'a', 22, [22, 23], [(1, 2), [3]]\n"
+        "DATA, NUMBERS, BYTES, NOBODY = {'a': 1}, {1, 2}, b'a', []\n"
+        "SQUARES = (n * n for n in range(3))\nWITH = (n for n in range(3)), {}\n_hidden = {'a'}\n"
+        "with Path(__file__).open() as file:\n    lines, rows = map(str.strip, file), csv.reader(file)\n"
+        "    later = (line for line in file)\n"
+        "def function():\n    pass\n"
+    )
+    run = pyinfra(inventory, "debug-inventory")
+    assert run.code == 0, run.stderr
+    assert "--> Groups: nodes, prod" in run.stderr
+    assert run.stderr.count("[@local]") == 1
+
+
+def test_pyinfra_asks_of_each_variable_of_an_inventory_whether_it_is_a_group() -> None:
+    found = find_spec("pyinfra_cli")  # it is not imported: it would replace parts of our standard library
+    assert found
+    assert found.origin
+    source = Path(found.origin).with_name("inventory.py").read_text()
+    assert "for key, value in attrs.items() if _is_inventory_group(key, value)" in source
 
 
 # --- more than one thing to do ------------------------------------------------------------------------------------

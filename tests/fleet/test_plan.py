@@ -248,6 +248,7 @@ SLIPS = {
     "\nworkers = [\n": ", line 2: SyntaxError: '[' was never closed",
     "import nowhere_at_all\n": ", line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
     'workers = [("a", 5)]\n': ": TypeError: 'int' object is not iterable",
+    'workers = [("a",)]\n': ": IndexError: tuple index out of range",
     'workers = ["@nonsense/x"]\n': ": NoConnectorError: Invalid connector: nonsense",
 }
 
