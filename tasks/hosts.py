@@ -69,12 +69,17 @@ def _begins_with_a_host(values: Any) -> bool:
 def matching(inventory: Inventory, pattern: str, option: str) -> list[Host]:
     """The hosts that `pattern` means as the value of `option`. Raises NobodyMatches.
 
-    pyinfra 3.10 goes on without them: what was to be left out is changed then.
+    pyinfra 3.10 goes on without them: what was to be left out is changed then. It knows no group without hosts, which
+    may well be left out.
     """
     try:
         found = list(inventory.get_group(pattern))
     except NoGroupError:
         found = [host for host in inventory if host.name == pattern or fnmatch(host.name, pattern)]
+    if not found and pattern in inventory.group_data:
+        if option == "--exclude":
+            return []
+        raise NobodyMatches(f"{option} {pattern}: this group is empty. Hosts: {some(inventory)}")
     if not found:
         raise NobodyMatches(f"{option} {pattern}: no group or host of this name. Hosts: {some(inventory)}")
     return found

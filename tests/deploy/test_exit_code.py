@@ -98,6 +98,22 @@ def test_a_name_that_nobody_has_among_the_limits_changes_nobody(fleet: Fleet, wo
     assert run.said("@fake/fresh") == []
 
 
+def test_a_group_that_is_empty_may_be_left_out(fleet: Fleet) -> None:
+    inventory = fleet.inventory
+    inventory.write_text(f"{inventory.read_text()}\nquarantined, drained = [], ([], {{}})\n")
+    words = ["--exclude", "quarantined", "--exclude", "drained"]
+    plain, planned = (
+        pyinfra(inventory, "deploy.py", "--dry", *words),
+        fleet_py("plan", inventory, *words, home=inventory.parent),
+    )
+    assert (plain.code, planned.code) == (0, 2), plain.text + planned.text
+    plain = pyinfra(inventory, "deploy.py", "--dry", "--limit", "quarantined")
+    planned = fleet_py("plan", inventory, "--limit", "quarantined", home=inventory.parent)
+    for run in (plain, planned):
+        assert run.code == 1
+        assert "--limit quarantined: this group is empty. Hosts: @fake/fresh, @fake/done" in run.stderr
+
+
 def test_a_name_that_is_a_pattern_too_is_itself(tmp_path: Path) -> None:
     made = Fleet(tmp_path)
     for name in ("a[1]", "a1"):
