@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,10 @@ class Cluster:
         self._hosts |= {each.name: each for each in found.hosts}
         return found
 
+    def region(self, host: HostEvent) -> str:
+        """Where a host's worker has to be; "" where any will do: all workers of this machine stand in one place."""
+        return host.region if isinstance(self.address, str) else ""
+
     def connected(self, wanted: checkout.Checkout, inventory: str) -> Link | None:
         """The connection, a new one where the last one was lost; None where there is none now."""
         if self._link and not self._link.lost:
@@ -136,9 +140,9 @@ class _Run:
             yield inventory
             return
         try:
+            regions = {each.name: self.cluster.region(each) for each in inventory.hosts}
             if not self.cluster.slots:
-                self._look(inventory)
-            regions = {each.name: each.region for each in inventory.hosts}
+                self._look({*regions.values()} - {""})
             self.board.shards.extend(split(regions, self.cluster.slots, self.cluster.settings.shard or SHARD))
             yield inventory
             while not self.board.done:
@@ -150,10 +154,9 @@ class _Run:
 
     # --- before --------------------------------------------------------------------------------------------------
 
-    def _look(self, inventory: InventoryEvent) -> None:
+    def _look(self, regions: Set[str]) -> None:
         """Look at the cluster before anything is begun on it. Raises CannotRun where it is not one to work with."""
         deadline = time.monotonic() + min(self.cluster.settings.patience, LOOK_SECONDS)
-        regions = {each.region for each in inventory.hosts if each.region}
         while True:
             link = self._connect()
             if link and link.counted.wait(1):
@@ -167,7 +170,9 @@ class _Run:
             if time.monotonic() > deadline:
                 if not link:
                     raise CannotRun(f"no scheduler answers at {self.cluster.address}")
-                none = f"no worker serves {', '.join(sorted(missing))} (--resources)" if link.workers else "no worker"
+                none = "no worker"
+                if link.workers:
+                    none += f" that serves {', '.join(sorted(missing))} (--resources)"
                 raise CannotRun(f"the cluster at {self.cluster.address} has {none}")
             time.sleep(TICK_SECONDS)
 
@@ -276,10 +281,13 @@ class _Run:
 
     def _given_up(self) -> Iterator[Event]:
         for shard in self.board.take_given_up():
-            begun = ["given up; what had begun there goes on by itself, and finishes or undoes itself"]
-            why = (begun if shard.tried else ["nothing was done there"]) + list(shard.why)
+            what = "given up: nothing was done there"
+            if self.request.action == "plan":
+                what = "given up: it was not read"
+            elif shard.tried:
+                what = "given up; what had begun there goes on by itself, and finishes or undoes itself"
             for name in shard.names:
-                yield RecordEvent(record=Record(name=name, status=Status.UNKNOWN, reasons=tuple(why)))
+                yield RecordEvent(record=Record(name=name, status=Status.UNKNOWN, reasons=(what, *shard.why)))
 
     # --- after ---------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from distributed import Client
 
+import fleet.cluster
+from fleet.events import RecordEvent, Request
+from fleet.shards import Board, Shard
 from lab.paths import REPO
 from tests import nodes
 from tests.deploy.fleet import READ, Run
@@ -116,7 +120,7 @@ def test_nodes_are_worked_on_by_the_workers_of_their_region(cluster: Cluster, tm
         if " serves " in none.stderr:
             break
     assert none.code == 1
-    assert "no worker serves south" in none.stderr
+    assert f"the cluster at {cluster.address} has no worker that serves south (--resources)" in none.stderr
 
 
 def test_a_worker_that_works_for_somebody_else_is_waited_for(tmp_path: Path) -> None:
@@ -220,12 +224,31 @@ def test_over_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:
 def test_without_a_scheduler_there_is_one_process_for_each_core(tmp_path: Path) -> None:
     fleet = Traced(tmp_path)
     for number in range(1, 3):
-        fleet.add(f"n{number}")
+        fleet.add(f"n{number}", fleet_region="north")  # its workers are all in one place, and serve any
     run = fleet_py("plan", fleet.inventory, "--json", "--scheduler", "local", "--shard", "1", home=tmp_path)
     assert run.code == 2, run.text
     assert list(statuses(run).values()) == ["changes", "changes"]
     assert Counter(host for _, _, host, _ in fleet.touches) == {"n1": 1, "n2": 1}
     assert len({pid for pid, *_ in fleet.touches}) == 2
+
+
+@pytest.mark.parametrize(
+    ("action", "tried", "said"),
+    [
+        ("plan", ("w1",), "given up: it was not read"),
+        ("apply", ("w1",), "given up; what had begun there goes on by itself, and finishes or undoes itself"),
+        ("apply", (), "given up: nothing was done there"),
+    ],
+)
+def test_what_was_given_up_is_told_with_what_may_go_on_there(
+    action: Literal["plan", "apply"], tried: tuple[str, ...], said: str
+) -> None:
+    on = fleet.cluster.Cluster("tcp://127.0.0.1:1", fleet.cluster.Settings(), print)
+    run = fleet.cluster._Run(on, Request(action=action, inventory="n1,"), None)
+    run.board = Board(deque(), on.leases, given_up=[Shard(("n1",), tried=tried, why=("w1: it broke",))])
+    (event,) = run._given_up()
+    assert isinstance(event, RecordEvent)
+    assert event.record.reasons == (said, "w1: it broke")
 
 
 @pytest.mark.parametrize(
