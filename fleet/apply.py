@@ -20,6 +20,7 @@ from fleet.drained import LOOK, Away, look, untold
 from fleet.events import InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
 from fleet.interrupt import Interrupt, Late
+from fleet.limits import look_at_limits
 from fleet.options import Options
 from fleet.plan import gather
 from fleet.plan import options as chosen
@@ -186,6 +187,7 @@ class Applying:
 
         Ours are written down before the others' are looked at: of two that begin at once, one sees the other.
         """
+        look_at_limits(inventory, self.options.max_unavailable, self.options.canary)
         ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
         self.history.put(self.run, ours)
         other_runs.refuse(self.history, self.run, self.request.inventory, inventory.hosts)

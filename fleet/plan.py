@@ -12,11 +12,12 @@ from fleet.child import Events, in_words
 from fleet.drained import remembered, untold
 from fleet.events import HostEvent, InventoryEvent, RecordEvent, Request, StepEvent
 from fleet.history import History
+from fleet.limits import look_at_limits
 from fleet.outcome import DONE, EXIT_INTERRUPTED, INTERRUPTED_BEFORE, NOT_BEGUN
 from fleet.progress import Progress
 from fleet.records import Record, Status, exit_code, totals
 from fleet.terminal import say
-from fleet.waves import MAX_UNAVAILABLE, LimitError, limits
+from fleet.waves import MAX_UNAVAILABLE
 
 __all__ = ["as_json", "gather", "nodes_as_json", "options", "run"]
 
@@ -37,15 +38,17 @@ def gather(
     with events_of(request, verbose) as events:
         inventory = child.inventory_of(events)
         begun(inventory)
-        progress.begin(len(inventory.hosts))
-        for event in events:
-            match event:
-                case RecordEvent(record=record):
-                    records[record.name] = record
-                    progress.advance()
-                case StepEvent(name=name, step=step):
-                    progress.say(f"{name}: {step}")
-    progress.end()
+        try:
+            progress.begin(len(inventory.hosts))
+            for event in events:
+                match event:
+                    case RecordEvent(record=record):
+                        records[record.name] = record
+                        progress.advance()
+                    case StepEvent(name=name, step=step):
+                        progress.say(f"{name}: {step}")
+        finally:  # the bar hides the terminal's cursor
+            progress.end()
     return inventory, [_of_host(each, records.get(each.name)) for each in inventory.hosts]
 
 
@@ -61,7 +64,7 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
     number = history.begin("plan", request.inventory, options(request), request.data)
     asking = request.model_copy(update={"group_data": (MAX_UNAVAILABLE,)})
     try:
-        _, records = gather(asking, Progress("reading"), verbose, _look_at_limits, events_of)
+        _, records = gather(asking, Progress("reading"), verbose, look_at_limits, events_of)
     except KeyboardInterrupt:
         history.finish(number, INTERRUPTED_BEFORE, EXIT_INTERRUPTED)
         raise
@@ -82,14 +85,6 @@ def run(request: Request, history: History, *, as_json_: bool, verbose: bool, ev
         else:
             print(text.plan(records, diff=request.diff, verbose=verbose), end="")
     return exit_code(records)
-
-
-def _look_at_limits(inventory: InventoryEvent) -> None:
-    """A slip in what an apply would be limited by is told of before anything is read."""
-    try:
-        limits(inventory.sizes, inventory.data)
-    except LimitError as error:
-        raise child.CannotRun(str(error)) from error
 
 
 def options(request: Request) -> dict[str, Any]:

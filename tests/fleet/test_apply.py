@@ -208,7 +208,7 @@ def test_a_canary_that_is_ready_already_has_passed(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--max-unavailable", "none"], "max_unavailable of nodes: 'none' is no number of nodes"),
-        (["--canary", "n9"], "--canary n9: no node that would change"),
+        (["--canary", "n9"], "--canary n9: no node of this run has this name"),
         (["--limit", "n9"], "--limit n9: no group or host of this name"),
         (["--max-failures", "-1"], "'-1' is not a number"),
         (["--drain", "--before", "true"], "--before and --after take the place of --drain"),

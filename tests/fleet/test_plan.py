@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -337,3 +338,30 @@ def test_a_request_of_many_nodes_is_read_at_once_and_what_follows_is_left(tmp_pa
     seconds, length, rest = done.stdout.split()
     assert (int(length), rest) == (request.stat().st_size - 5, "b'1.5\\n'")
     assert float(seconds) < 5
+
+
+class Screen(StringIO):
+    """A terminal, as far as a progress bar asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, child.BrokenOff, child.CannotRun])
+def test_whatever_ends_the_reading_the_terminal_has_its_cursor_again(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    @contextmanager
+    def events(_: Request, _verbose: bool) -> Iterator[Iterator[Event]]:
+        def broken() -> Iterator[Event]:
+            yield InventoryEvent(hosts=(HostEvent(name="n1", groups=("all",)),), sizes={})
+            raise error
+
+        yield broken()
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(error):
+        gather(Request(action="plan", inventory="prod"), Progress("reading"), events_of=events)
+    shown = screen.getvalue()
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
