@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from fleet.child import ROOT
-from fleet.imports import imported
+from fleet.imports import imported, read
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -53,7 +53,10 @@ def portable(inventory: str) -> str:
 
 
 def here(inventory: str, directory: Path = ROOT) -> Checkout:
-    """What this machine has. `directory` is where pyinfra stands, for it takes groups' data from there too."""
+    """What this machine has. `directory` is where pyinfra stands, for it takes groups' data from there too.
+
+    Raises CannotRun where something of it cannot be read.
+    """
     code = {str(each.relative_to(ROOT)): each for each in _code()}
     digest = sha256(version("pyinfra").encode())
     _add(digest, code)
@@ -122,4 +125,4 @@ def _add(digest: _Hash, files: dict[str, Path]) -> None:
     for name, file in sorted(files.items()):
         if not file.is_file():  # an editor's lock beside group_data is a link to nowhere
             continue
-        digest.update(f"{name}\0{sha256(file.read_bytes()).hexdigest()}\0".encode())
+        digest.update(f"{name}\0{sha256(read(file)).hexdigest()}\0".encode())

@@ -7,7 +7,9 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["imported"]
+from fleet.child import CannotRun
+
+__all__ = ["imported", "read"]
 
 # A module's name, or a package's, in its parts.
 _Name = tuple[str, ...]
@@ -19,7 +21,7 @@ def imported(
     """The modules of these names, those that these files import, and those that they import in turn.
 
     By their paths from the first of the places that has them. What none has (the standard library's, an installed one)
-    is left out, and so are the packages `but`.
+    is left out, and so are the packages `but`. Raises CannotRun where one cannot be read.
     """
     wanted: list[_Name] = [tuple(name.split(".")) for name in names]
     wanted += [name for file in files for name in _imports(file)]
@@ -37,6 +39,14 @@ def imported(
     return {"/".join(name): file for name, file in found.items() if file}
 
 
+def read(file: Path) -> bytes:
+    """What is in a file that a fleet depends on. Raises CannotRun."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CannotRun(f"{file} cannot be read: {error.strerror or error}") from error
+
+
 def _file(name: _Name, places: Sequence[Path]) -> Path | None:
     for place in places:
         for file in (place.joinpath(*name, "__init__.py"), place.joinpath(*name[:-1], f"{name[-1]}.py")):
@@ -48,7 +58,7 @@ def _file(name: _Name, places: Sequence[Path]) -> Path | None:
 def _imports(file: Path, package: _Name = ()) -> Iterator[_Name]:
     """The names in the imports of a file, wherever in it they stand; it may be in a package."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read(file))
     except (SyntaxError, ValueError):  # pyinfra tells of it
         return
     for node in ast.walk(tree):

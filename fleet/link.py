@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from fleet import worker
 from fleet.checkout import Checkout, differences
+from fleet.child import CannotRun
 from fleet.messages import Grants, Order, Seat, Word
 from fleet.shards import Leases, Worker
 
@@ -163,6 +164,9 @@ class Link:
             for address, answer in self._ask(new):
                 if isinstance(answer, OSError | TimeoutError):
                     continue  # it hangs, or has just gone: it is asked again, and the others need not wait for it
+                if isinstance(answer, CannotRun):
+                    refused[address] = str(answer)
+                    continue
                 if isinstance(answer, Exception):
                     refused[address] = f"it has no checkout of this project on its PYTHONPATH ({_short(answer)})"
                     continue

@@ -87,6 +87,8 @@ def _attempt(order: Order, line: Line) -> str:
                     child.renew(until)
     except Withdrawn as error:
         return f"it was withdrawn{error}"
+    except CannotRun as error:
+        return str(error)
 
 
 def _read(events: Iterator[Event], inbox: SimpleQueue[Event | Exception | None]) -> None:

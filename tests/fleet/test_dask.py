@@ -153,7 +153,7 @@ def test_a_worker_that_hangs_at_the_beginning_holds_up_nobody(tmp_path: Path) ->
     assert {worker for _, worker, _, _ in fleet.touches} == {"w1"}
 
 
-@pytest.mark.parametrize("other", ["code", "inventory", "nothing"])
+@pytest.mark.parametrize("other", ["code", "inventory", "unreadable", "nothing"])
 def test_a_worker_with_another_checkout_is_refused_by_name_before_anything_is_begun(tmp_path: Path, other: str) -> None:
     fleet = Traced(tmp_path)
     fleet.add("n1")
@@ -169,6 +169,10 @@ def test_a_worker_with_another_checkout_is_refused_by_name_before_anything_is_be
     elif other == "inventory":
         inventory = REPO / "inventories" / "example.py"  # each machine's own
         (checkout / "inventories" / "example.py").write_text("hosts = ['@fake/other']\n")
+    elif other == "unreadable":
+        inventory = REPO / "inventories" / "example.py"
+        (checkout / "inventories" / "example.py").unlink()
+        (checkout / "inventories" / "example.py").symlink_to("/proc/self/mem")  # root may read any other file
     elif other == "nothing":
         shutil.rmtree(checkout / "fleet")
     with Cluster(tmp_path / "dask") as cluster:
@@ -177,7 +181,12 @@ def test_a_worker_with_another_checkout_is_refused_by_name_before_anything_is_be
         wait_for(lambda: "Registered to" in cluster.log("other") and "Registered to" in cluster.log("good"))
         run = fleet_py("apply", inventory, "-y", *on(cluster.address), home=tmp_path)
     assert run.code == 1, run.text
-    why = {"code": "other code: its checkout", "inventory": "another inventory", "nothing": "it has no checkout"}
+    why = {
+        "code": "other code: its checkout",
+        "inventory": "another inventory",
+        "unreadable": f"{checkout}/inventories/example.py cannot be read: Input/output error",
+        "nothing": "it has no checkout",
+    }
     assert f": {why[other]}" in run.stderr
     assert run.stderr.count("tcp://127.0.0.1:") == 1  # the good one is not blamed
     assert fleet.touches == []

@@ -233,6 +233,15 @@ def test_an_inventory_that_cannot_be_loaded_is_1_and_says_why(tmp_path: Path) ->
     assert fleet_py("plan", inventory, home=tmp_path).code == 1
 
 
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_an_inventory_that_cannot_be_read_is_1_and_named(tmp_path: Path, command: str) -> None:
+    inventory = tmp_path / "secret.py"
+    inventory.symlink_to("/proc/self/mem")  # root may read any other file
+    run = fleet_py(command, inventory, home=tmp_path)
+    assert (run.code, run.stdout) == (1, "")
+    assert run.stderr == f"fleet: {inventory} cannot be read: Input/output error\n"
+
+
 def test_a_name_that_is_twice_in_one_group_is_1_and_in_two_groups_is_one_node(tmp_path: Path) -> None:
     made = Fleet(tmp_path)
     for group in ("workers", "gpu"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet import checkout
+from fleet.child import CannotRun
 
 CODE = ("deploy.py", "config.py", "fleet/runner.py", "tasks/scripts/stage.sh", "userns/plan.py", "artifacts/lock.toml")
 
@@ -53,6 +54,15 @@ def test_nor_from_where_the_same_files_are_named(here: Path, monkeypatch: pytest
     before = checkout.inputs("inventories/prod.py")
     monkeypatch.chdir(here / "inventories")
     assert checkout.inputs("prod.py") == before
+
+
+@pytest.mark.parametrize("name", ["inventories/prod.py", "inventories/group_data/all.py", "common.py"])
+def test_one_that_cannot_be_read_is_named(here: Path, name: str) -> None:
+    (here / "inventories/prod.py").write_text("import common\n")
+    (here / name).unlink(missing_ok=True)
+    (here / name).symlink_to("/proc/self/mem")  # root may read any other file
+    with pytest.raises(CannotRun, match=rf"/{name} cannot be read: Input/output error$"):
+        checkout.inputs("inventories/prod.py")
 
 
 def test_an_editors_lock_beside_group_data_is_none(here: Path) -> None:
