@@ -115,7 +115,11 @@ def _parser() -> argparse.ArgumentParser:
         f"{DEFAULT_MAX_UNAVAILABLE.replace('%', '%%')})",
     )
     applying.add_argument(
-        "--max-failures", type=_count, default=0, metavar="N", help="stop once more than N nodes have failed (0)"
+        "--max-failures",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="begin no further wave once more than N nodes have failed (0); a whole wave may fail before that",
     )
     _draining(applying)
     applying.set_defaults(run=_apply)
@@ -167,8 +171,8 @@ def _spreading(parser: argparse.ArgumentParser) -> None:
 
 
 # No fleet and no history has so many, and SQLite, the kernel's timers and the calendar can count them.
-_MANY, _WEEK, _CENTURY = 999_999_999, 7 * 86400, 36500
-_count, _some, _seconds = number(0, _MANY), number(1, _MANY), seconds(_WEEK)
+_LARGEST, _WEEK, _CENTURY = 999_999_999, 7 * 86400, 36500
+_count, _some, _seconds = number(0, _LARGEST), number(1, _LARGEST), seconds(_WEEK)
 
 
 _SPREADING = (

@@ -14,16 +14,13 @@ import pyinfra_cli  # type: ignore[import-untyped]  # isort: skip  # first: it m
 
 import logging
 import os
-import re
 import signal
 import sys
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import click
 import gevent
 from pyinfra import logger
 from pyinfra.api import BaseStateCallback, Config, Host, Inventory, State
@@ -43,7 +40,7 @@ from fleet.inventory_part import only
 from fleet.observed import of_plan, printable
 from fleet.options import WAYS
 from fleet.records import Record, Status
-from fleet.terminal import tell
+from fleet.said import Said
 from tasks import assess, hosts, verify
 from tasks.files import ROOT
 from tasks.refusal import NO_HOSTS, contained
@@ -53,15 +50,10 @@ from userns.planning import Plan
 from userns.secret import texts
 
 del pyinfra_cli
-# Of each host, as much of what was said as explains a failure.
-LINES = 60
-_HOST = re.compile(r"\s*\[(?P<host>[^\]]*)\]\s*(?P<said>.*)", re.S)
 # A host's data: its name in Kubernetes, where that is another one, and the region whose Dask workers reach it.
 KUBERNETES_NODE, REGION = "kubernetes_node", "fleet_region"
 # How lines of a finding or of a plan begin.
 _PLANNED = ("tier ", "will ", "warning ", "note ")
-# pyinfra's own, which explain nothing.
-_NOISE = ("Connected", "Ready: ", "Success", "Loaded fact", "noop:", "Error: executed ")
 # What pyinfra raises at an inventory that is otherwise than it expects.
 _SLIPS = (UnexpectedExternalError, PyinfraError, SyntaxError, OSError, ValueError, TypeError, LookupError)
 
@@ -86,27 +78,12 @@ class Outlet:
             os._exit(1)
 
 
-class Said(logging.Handler):
-    """What pyinfra and the deploy said of each host, without its name, colours, or what a terminal obeys."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LINES))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, where it is about a host; print it all."""
-        text = plain(click.unstyle(record.getMessage()))
-        tell(text)
-        if (match := _HOST.fullmatch(text)) and not match["said"].startswith(_NOISE):
-            self.lines[match["host"]].append(match["said"].rstrip())
-
-
 class Run(BaseStateCallback):
     """One request, from the inventory to the last record."""
 
-    def __init__(self, request: Request, tell: Callable[[Event], None], said: Said) -> None:
+    def __init__(self, request: Request, emit: Callable[[Event], None], said: Said) -> None:
         self.request = request
-        self.tell = tell
+        self.emit = emit
         self.said = said
         self.state = State(check_for_changes=False)  # the plan says what changes; pyinfra need not find out again
         self.inventory = Inventory.empty()
@@ -169,6 +146,7 @@ class Run(BaseStateCallback):
             raise NothingToRun(hosts.nobody(request.inventory))
         if said := hosts.twice(self.inventory):
             raise NothingToRun(said)
+        self.said.names = {plain(host.name): host.name for host in self.inventory}
         self.groups = Groups(self.inventory, added)
         self.hosts = self._chosen()
         ctx_inventory.set(self.inventory)
@@ -176,7 +154,7 @@ class Run(BaseStateCallback):
             state.init(self.inventory, config, initial_limit=self.hosts)
             state.add_callback_handler(self)
         members = self.groups.members()
-        self.tell(
+        self.emit(
             InventoryEvent(
                 hosts=tuple(self._host(host) for host in self.hosts),
                 sizes={name: len(hosts) for name, hosts in members.items()},
@@ -231,7 +209,7 @@ class Run(BaseStateCallback):
     def _planned(self, name: str, plan: Plan) -> None:
         host = ctx_host.get()
         self.plans[name] = of_plan(name, self.groups.of(host), plan)
-        self.tell(StepEvent(name=name, step="read"))
+        self.emit(StepEvent(name=name, step="read"))
         disrupts = self.plans[name].disrupts
         if self.request.action == "apply" and disrupts and name not in self.request.may_disturb:
             raise PyinfraError(
@@ -255,7 +233,7 @@ class Run(BaseStateCallback):
         if host.name in self.told:
             return
         self.told.add(host.name)
-        self.tell(RecordEvent(record=printable(self._record(host))))
+        self.emit(RecordEvent(record=printable(self._record(host))))
         self.plans.pop(host.name, None)
 
     def _record(self, host: Host) -> Record:
@@ -291,7 +269,7 @@ class Run(BaseStateCallback):
 
     def host_connect(self, state: State, host: Host) -> None:  # type: ignore[override]
         """It answered."""
-        self.tell(StepEvent(name=host.name, step="connected"))
+        self.emit(StepEvent(name=host.name, step="connected"))
 
     def host_connect_error(self, state: State, host: Host, error: Exception) -> None:  # type: ignore[override]
         """It did not."""
@@ -300,7 +278,7 @@ class Run(BaseStateCallback):
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         """Tell what is being done to a node."""
-        self.tell(StepEvent(name=host.name, step=", ".join(sorted(state.get_op_meta(op_hash).names))))
+        self.emit(StepEvent(name=host.name, step=", ".join(sorted(state.get_op_meta(op_hash).names))))
 
     def operation_host_success(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0
