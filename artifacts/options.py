@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m artifacts", description="Keeps the lock file: what may be installed, by SHA-256."
     )
+    whole.add_argument("--version", action=arguments.Version)
     commands = whole.add_subparsers(dest="command", required=True, metavar="add|check|list|bundle")
     raw = argparse.RawDescriptionHelpFormatter
 

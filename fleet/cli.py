@@ -28,7 +28,7 @@ from fleet.schedulers import LOCAL, MANY, NONE, Settings, events_of
 from fleet.shards import SHARD
 from fleet.terminal import say
 from fleet.waves import DEFAULT_MAX_UNAVAILABLE
-from userns.arguments import number, seconds, utf8
+from userns.arguments import Version, number, seconds, utf8
 
 __all__ = ["main"]
 
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="plan|apply|label|history|show|drift|report", parser_class=_Parser
     )

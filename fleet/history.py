@@ -12,7 +12,6 @@ import os
 import re
 import socket
 import sqlite3
-import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,12 +24,12 @@ from sqlite_utils.db import NotFoundError
 
 from fleet import history_file
 from fleet.checkout import inputs
-from fleet.child import ROOT
 from fleet.outcome import BROKEN_OFF, ENDED_BY_HAND
 from fleet.records import Record, Status
 from fleet.run import Run
 from fleet.run_locks import Locks, process
 from fleet.seal import SEAL, seal
+from userns.commit import commit
 
 __all__ = ["CannotEnd", "History", "NoSuchRun", "absolute", "default_path"]
 
@@ -112,7 +111,7 @@ class History:
             "kind": kind,
             "inventory": absolute(inventory),
             "inputs": inputs(inventory),
-            "commit_id": _commit(),
+            "commit_id": commit(),
             "user": _user(),
             "host": socket.gethostname(),
             "process": process(os.getpid()),
@@ -362,17 +361,6 @@ def absolute(inventory: str) -> str:
     """An inventory as the history names it: a link keeps its name, which may lead to another release tomorrow."""
     # Not by Path: hosts with commas may be longer than a file's name can be, which is an error there.
     return os.path.abspath(inventory) if os.path.exists(inventory) else inventory
-
-
-def _commit() -> str:
-    """The commit of this project, with "+" where files of it were changed since; "" where it is no checkout."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _to_the_second(time: str) -> str:

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m userns", description="What a node can do for user namespaces, and what an error text means."
     )
+    parser.add_argument("--version", action=arguments.Version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="explain|diagnose")
     explain = commands.add_parser(
         "explain",

@@ -1,12 +1,32 @@
-"""What command lines have in common: a word that is not what is asked for is told in a line. For argparse's `type`."""
+"""What command lines have in common: a mistyped word is told in a line (for argparse's `type`), and `--version`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
-__all__ = ["day", "number", "seconds", "utf8"]
+from userns import __version__
+from userns.commit import commit
+
+__all__ = ["Version", "day", "number", "seconds", "utf8"]
+
+
+class Version(argparse.Action):
+    """`--version`, and the commit where there is one: git is asked for it only where somebody wants to know."""
+
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="show the version and the commit"
+        )
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and end."""
+        here = commit()
+        told = here.replace("+", " and changes since")
+        print(f"userns-node {__version__}" + (f" (commit {told})" if here else ""))
+        parser.exit()
 
 
 def day(text: str) -> date:
