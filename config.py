@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import click
 import pyinfra_cli.cli  # type: ignore[import-untyped]
-import pyinfra_cli.inventory  # type: ignore[import-untyped]
 import pyinfra_cli.prints  # type: ignore[import-untyped]
 from pyinfra import config, logger
 from pyinfra.api import Config, Host, Inventory, output
@@ -22,7 +21,6 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import MAX_PARALLEL, StateStage
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_state
-from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
 
 from tasks import connecting, hiding, hosts, image_connector, open_files, speed, stopping
 from tasks.files import ROOT
@@ -107,16 +105,7 @@ def _stop() -> NoReturn:
 
 stopping.install(_stop)
 
-_is_group = pyinfra_cli.inventory._is_inventory_group
-
-
-def _is_group_or_none(name: str, value: object) -> bool:
-    if said := hosts.left_out(name, value):
-        raise CliError(said)  # not _end: fleet.py's process has words of its own
-    return bool(_is_group(name, value))
-
-
-pyinfra_cli.inventory._is_inventory_group = _is_group_or_none
+hosts.leave_none_out()
 
 _init, _fail_hosts, _ask = _state.init, _state.fail_hosts, pyinfra_cli.cli._do_confirm
 

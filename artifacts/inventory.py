@@ -20,7 +20,7 @@ from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
 from artifacts.slip import slip
-from tasks import image_connector
+from tasks import hosts, image_connector
 from userns.policy import meant
 from userns.secret import URLS
 from userns.settings import SETTINGS, mask
@@ -38,11 +38,12 @@ def main(inventory: str) -> int:
         return 1
     ctx_state.set(State())
     image_connector.register()
+    hosts.leave_none_out()
     # What an inventory prints itself must not be taken for the answer.
     answer, sys.stdout = sys.stdout, sys.stderr
     try:
-        hosts = make_inventory(inventory, cwd=str(Path.cwd()))
-        text = json.dumps({host.name: _ours(host.data.dict()) for host in hosts})
+        found = make_inventory(inventory, cwd=str(Path.cwd()))
+        text = json.dumps({host.name: _ours(host.data.dict()) for host in found})
     except Exception as error:
         print(slip(error, inventory), file=sys.stderr)
         return 1

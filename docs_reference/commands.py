@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import artifacts.options
 import fleet.cli
@@ -89,7 +90,8 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
 
 
 def _help(parser: argparse.ArgumentParser) -> str:
-    usual, parser.formatter_class = parser.formatter_class, _Help
+    usual = parser.formatter_class
+    parser.formatter_class = cast(Any, type("Help", (_Help, cast(type, usual)), {}))
     try:
         return parser.format_help()
     finally:

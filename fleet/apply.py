@@ -125,6 +125,8 @@ class Applying:
     def _read(self) -> tuple[InventoryEvent, dict[str, Record]]:
         """Plan for all nodes but those that are done with, which are told too, and write it down."""
         inventory, done = self._plan_for_what_is_left() if self.options.resume else (self._plan_for_all(), {})
+        if gone := [each.name for each in inventory.hosts if each.name not in self.records]:
+            raise CannotRun(f"{', '.join(gone)}: the inventory named it, and no more when it was to be read")
         self.records = {each.name: self.records[each.name] for each in inventory.hosts}
         self.away.nodes = {each.name: each.kubernetes_node for each in inventory.hosts}
         self._look_for_drained()

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     applying.add_argument("-y", "--yes", action="store_true", help="do not ask")
     applying.add_argument("--diff", action="store_true", help="show how each file would change, before the question")
     applying.add_argument("--json", action="store_true", help="print JSON at the end")
-    applying.add_argument("--resume", action="store_true", help="go on with the last run over these nodes")
+    applying.add_argument("--resume", action="store_true", help="continue the last run over these nodes")
     applying.add_argument(
         "--canary",
         type=utf8,
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     applying.add_argument(
         "--max-unavailable",
         metavar="N|N%",
-        help="how many nodes of a group may be away at a time (else the group's data, else "
+        help="how many nodes of a group may be unavailable at a time (else the group's data, else "
         f"{DEFAULT_MAX_UNAVAILABLE.replace('%', '%%')})",
     )
     applying.add_argument(
@@ -147,7 +147,7 @@ def _choosing(parser: argparse.ArgumentParser) -> None:
         help="only this group, host or pattern (repeatable)",
     )
     parser.add_argument(
-        "--exclude", action="append", default=[], type=utf8, metavar="NAME", help="not these (repeatable)"
+        "--exclude", action="append", default=[], type=utf8, metavar="NAME", help="leave these out (repeatable)"
     )
     parser.add_argument(
         "--data", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="a setting for all (repeatable)"
@@ -191,25 +191,25 @@ def _spread(options: argparse.Namespace) -> AbstractContextManager[Events]:
 
 def _looking_back(commands: Any) -> None:
     listing = commands.add_parser("history", help="list the runs")
-    listing.add_argument("inventory", nargs="?", type=utf8, metavar="INVENTORY", help="only those over this one")
+    listing.add_argument("inventory", nargs="?", type=utf8, metavar="INVENTORY", help="only runs over this one")
     listing.add_argument("-n", "--count", type=_some, default=20, help="how many (20)")
     listing.add_argument(
-        "--end", type=_count, metavar="RUN", help="mark this run as ended, whose process is gone with another host"
+        "--end", type=_count, metavar="RUN", help="mark this run as ended: its process is gone, with another host"
     )
     listing.add_argument(
         "--prune",
         type=number(0, _CENTURY),
         metavar="DAYS",
-        help="forget what ended longer ago, but for what a later run asks for: the last two runs over the same nodes, "
-        "what to resume, and who is drained",
+        help="forget what ended longer ago, except what a later run needs: the last two runs over the same nodes, what "
+        "to resume, and who is drained",
     )
-    showing = commands.add_parser("show", help="tell what became of each node in a run")
+    showing = commands.add_parser("show", help="show what became of each node in a run")
     showing.add_argument("number", type=_count, metavar="RUN")
     showing.add_argument("nodes", nargs="*", default=[], metavar="NODE", help="only these, in full")
     showing.add_argument("-v", "--verbose", action="store_true", help="show notes")
-    drifting = commands.add_parser("drift", help="tell what is otherwise between two runs")
+    drifting = commands.add_parser("drift", help="show what differs between two runs")
     drifting.add_argument("before", type=_count, metavar="RUN")
-    drifting.add_argument("after", type=_count, nargs="?", metavar="RUN", help="(one alone: since the run before it)")
+    drifting.add_argument("after", type=_count, nargs="?", metavar="RUN", help="(without it: since the run before)")
     reporting = commands.add_parser("report", help="write where the fleet stands, as a page, as JSON, as metrics")
     reporting.add_argument("inventory", nargs="?", type=utf8, metavar="INVENTORY", help="the last run over this one")
     reporting.add_argument("--run", dest="number", type=_count, metavar="RUN", help="this run")
@@ -292,7 +292,7 @@ def _draining(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="drain a node by kubectl before a change that disturbs its pods",
     )
-    drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them")
+    drain.add_argument("--no-drain", action="store_false", dest="drain", help="disturb them without a drain")
     _kubectl(parser)
     parser.add_argument(
         "--drain-timeout", type=number(1, _WEEK), default=300, metavar="SECONDS", help="for each node (300)"

@@ -15,7 +15,7 @@ from pyinfra.api.exceptions import NoGroupError
 
 from tasks.files import ROOT
 
-__all__ = ["NobodyMatches", "left_out", "matching", "nobody", "some", "twice"]
+__all__ = ["NobodyMatches", "leave_none_out", "left_out", "matching", "nobody", "some", "twice"]
 
 _IMAGES = ROOT / "inventories/golden.py"
 
@@ -53,6 +53,22 @@ def left_out(name: str, value: object) -> str:
         "or a tuple (list, data); a host is a string, or a tuple (string, data). What is no group has a name that "
         "begins with _"
     )
+
+
+def leave_none_out() -> None:
+    """For this process: an inventory with such a variable is a slip, for which loading it raises CliError."""
+    # Not above: whoever imports it first of all gets gevent's modules in place of Python's own.
+    import pyinfra_cli.inventory  # type: ignore[import-untyped]
+    from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
+
+    is_group = pyinfra_cli.inventory._is_inventory_group
+
+    def is_group_or_none(name: str, value: object) -> bool:
+        if said := left_out(name, value):
+            raise CliError(said)
+        return bool(is_group(name, value))
+
+    pyinfra_cli.inventory._is_inventory_group = is_group_or_none
 
 
 def _is_like_a_host(value: object) -> bool:

@@ -182,6 +182,7 @@ class TestMaking:
         [
             ("x = 1\nhosts = (['a'], {'allow': [nosuch]})\n", "", "{inventory}, line 2: NameError: name 'nosuch' is "),
             ("import nosuch_module\n", "", "{inventory}, line 1: ModuleNotFoundError: No module named 'nosuch_module'"),
+            ("hosts = [['a', {}]]\n", "", "{inventory}: CliError: hosts is no group of hosts as pyinfra takes it, "),
             ("x = 1\nhosts = (['a'\n", "", "{inventory}, line 2: SyntaxError: '[' was never closed"),
             (
                 "\nimport its_helper\n",

@@ -55,6 +55,13 @@ def test_each_of_two_runs_over_other_nodes_is_resumed(tmp_path: Path, capsys: py
         played(drain=False, exclude=ours, resume=True)
 
 
+def test_a_node_that_leaves_the_inventory_while_it_is_asked_is_named(played: Played) -> None:
+    """It is asked twice: for the names, and to read those that are left."""
+    played.loading = lambda: setattr(played, "names", ("n1", "n2"))
+    with pytest.raises(CannotRun, match="n3: the inventory named it, and no more when it was to be read"):
+        played(drain=False, resume=True)
+
+
 def test_a_later_run_over_some_of_its_nodes_overrules_one(tmp_path: Path) -> None:
     played = Played(tmp_path, becomes={"n2": Status.FAILED})
     assert played(drain=False, exclude=("n3",)) == 1
