@@ -19,8 +19,8 @@ from tests.node.runs import Counter, Operator, Run, leftovers, must, start_count
 
 RUNTIME = "io.containerd.cri.v1.runtime"
 IMAGES = "io.containerd.cri.v1.images"
-# containerd takes both alone; together they make its CRI plugin fail when it starts.
-NO_CRI = {"config_path": "/etc/containerd/certs.d", "mirrors": {"lab.invalid": {"endpoint": ["http://lab.invalid"]}}}
+# To containerd that is a text; its CRI plugin takes it for a duration, and fails when it starts.
+NO_CRI = {"image_pull_progress_timeout": "soon"}
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ def test_a_containerd_that_does_not_start_makes_way_for_the_one_before(ready: Re
 
 def test_a_containerd_without_cri_makes_way_too(ready: Ready) -> None:
     before, running = contents(ready.node), program(ready.node)
-    run = ready.operator.deploy(ready.node, containerd_config={"plugins": {IMAGES: {"registry": NO_CRI}}})
+    run = ready.operator.deploy(ready.node, containerd_config={"plugins": {IMAGES: NO_CRI}})
     assert run.code == 1
     said = "\n".join(run.said(ready.node))
     assert f'error: containerd is not healthy: the status of its plugin {IMAGES} is "error"' in said, run.stderr
-    assert "`mirrors` cannot be set when `config_path` is provided" in said
+    assert "invalid image pull progress timeout" in said
     assert "the previous set is back, and containerd runs it" in said
     assert_untouched(ready, before, running)
 
