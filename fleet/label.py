@@ -11,6 +11,7 @@ from fleet.child import CannotRun, Events
 from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
+from fleet.last_word import last_words, with_rollouts_beside
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.records import Record, Status
 from fleet.run import Run
@@ -125,15 +126,9 @@ def last_found(history: History, inventory: str, data: Mapping[str, object]) -> 
         if run.knows_its_nodes:
             since.append((run, run.had(data)))
             if run.has_all_nodes and since[-1][1]:
-                since += [(each, False) for each in history.still_at_it(run)]
+                since += with_rollouts_beside(history, run)[1:]
                 break
-    found = dict[str, tuple[str, Record]]()
-    for run, counts in reversed(since):
-        settled = history.settled(run.id)
-        for each in history.records(run.id):
-            when = settled.get(each.name, run.span[0])  # a run reads at some time after it began
-            if (counts or each.name in settled) and when >= found.get(each.name, ("",))[0]:
-                found[each.name] = when, each
+    found = last_words(history, since)
     if not found:
         raise NoSuchRun(f"there is no run over {inventory}{' with the same --data' * bool(since)}: plan one")
-    return {name: record for name, (_, record) in found.items()}
+    return found

@@ -12,15 +12,13 @@ __all__ = ["before", "reported"]
 def reported(runs: Iterable[Run]) -> tuple[Run | None, Run | None]:
     """Of runs over one inventory, the latest first, the one that tells of it as it is; and a newer one that does not.
 
-    Where there is none, it is the last one over all nodes, and else the last one. What a rollout has made of the nodes
-    is newer than what a plan read that began beside it.
+    Where there is none, it is the last one over all nodes, and else the last one.
     """
     newer = all_nodes = None
-    latest_first = iter(runs)
-    for run in latest_first:
+    for run in runs:
         if run.knows_its_nodes:
             if run.is_whole:
-                return next((each for each in latest_first if each.is_whole and each.finished_after(run)), run), newer
+                return run, newer
             newer = newer or run
             all_nodes = all_nodes or (run if run.has_all_nodes else None)
     return all_nodes or newer, newer if all_nodes not in (None, newer) else None

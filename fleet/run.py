@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.outcome import BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND, NOT_BEGUN
+from fleet.outcome import BEFORE_A_WAVE, NOT_BEGUN
 from fleet.seal import SEAL, sealed_as
 
 __all__ = ["Run", "short"]
@@ -51,12 +51,6 @@ class Run:
         """What to do where it only seems to go on, because its host is no longer there."""
         gone = f"; if that host is no longer there: fleet.py history --end {self.id}"
         return gone if self.host != socket.gethostname() else ""
-
-    def finished_after(self, other: Run) -> bool:
-        """Whether it is a rollout that came to its end by itself, and did so after the other one had begun."""
-        unfinished = (*BEFORE_A_WAVE, BROKEN_OFF, ENDED_BY_HAND)
-        came_to_its_end = bool(self.outcome) and not self.outcome.startswith(unfinished)
-        return self.kind == "apply" and came_to_its_end and self.span[1] > other.span[0]
 
     @property
     def changed_nothing(self) -> bool:

@@ -10,7 +10,8 @@ from userns.releases import ARCHITECTURES, COMPONENTS, VERSION, Asset, is_asset_
 
 __all__ = ["FORMAT", "Bundle", "BundleError", "Bundled"]
 
-FORMAT = "userns-node bundle 1"
+# The first had the digests of lock files as well.
+FORMAT, _FIRST = "userns-node bundle 2", "userns-node bundle 1"
 
 _KEYS = ("component", "version", "architecture", "path", "size", "sha256", "verified", "source")
 
@@ -55,7 +56,7 @@ class Bundle:
             table = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"its manifest is not JSON: {error}") from error
-        if not isinstance(table, dict) or table.get("format") != FORMAT:
+        if not isinstance(table, dict) or table.get("format") not in (FORMAT, _FIRST):
             raise BundleError(f'its manifest does not say "{FORMAT}": another version of userns-node made it')
         rows = table.get("assets")
         if not isinstance(rows, list):

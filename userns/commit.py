@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,19 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 def commit() -> str:
     """The commit of this project, with "+" where files of it were changed since; "" where it is no checkout."""
-    git = ["git", "-C", str(_ROOT)]
     try:
-        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        top, found = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if Path(top).resolve() != _ROOT:  # another repository's, in which this is a copy
+            return ""
+        changed = _git("status", "--porcelain", "-uno")
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return ""
-    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return found + ("+" if changed.strip() else "")
+
+
+def _git(*words: str) -> str:
+    # Of the repository whose hook this may be run from.
+    theirs = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    own = {name: value for name, value in os.environ.items() if name not in theirs}
+    done = subprocess.run(["git", "-C", str(_ROOT), *words], capture_output=True, text=True, check=True, env=own)
+    return done.stdout

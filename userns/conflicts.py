@@ -43,7 +43,9 @@ _TOOLS = {
 _RELEASE_TOOLS = {"tar": "tar", "gzip": "gzip"}
 
 
-def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[Finding]:
+def of_node(
+    node: Node, policy: Policy, ready: Readiness | None = None, *, metacopy_kept_off: bool = False
+) -> list[Finding]:
     """What on `node` stands in the way of `policy`. Without `ready`, its rootfs counts as one that is not chowned."""
     planned = changes(node, policy)
     return check(
@@ -55,6 +57,7 @@ def of_node(node: Node, policy: Policy, ready: Readiness | None = None) -> list[
             install_from=policy.install_from,
             snapshotter=policy.snapshotter,
             metacopy=wants_metacopy(node, policy, ready),
+            metacopy_kept_off=metacopy_kept_off,
             max_user_namespaces=max_user_namespaces(node, policy),
             installs=any(isinstance(each, InstallArtifact | InstallPackage) for each in planned),
             removes=frozenset(each.path for each in planned if isinstance(each, RemoveFile)),
@@ -206,7 +209,7 @@ def _overlay(node: Node, wants: Wants) -> Iterator[Finding]:
     if wants.snapshotter == "overlayfs":
         yield from module_conflicts(node, image=wants.image)
     if wants.metacopy is not None:
-        yield from metacopy_conflicts(node, metacopy=wants.metacopy)
+        yield from metacopy_conflicts(node, metacopy=wants.metacopy, kept_off=wants.metacopy_kept_off)
 
 
 def _id_range(node: Node, wants: Wants) -> Iterator[Finding]:

@@ -171,7 +171,7 @@ def changes(node: Node, policy: Policy, found: Wanted) -> list[WriteFile | Remov
                 differing.append(RemoveFile(path, found.whys[path]))
         elif why := _why_write(node, path, text, mode):
             # Whoever reads the file is root, so that its mode and owner change nothing for what runs.
-            restarts = path in _RESTARTS and not _says(node, path, text)
+            restarts = path in _RESTARTS and not says(node, path, text)
             differing.append(
                 WriteFile(path, text, mode, f"{why} ({found.whys[path]})", restarts, _keeps(node, path, text))
             )
@@ -189,12 +189,13 @@ def _keeps(node: Node, path: str, text: str) -> str:
     The previous set has it too, but only until the next change.
     """
     state = node.files.get(path)
-    if state is None or state.kind != "file" or state.recorded or path in paths.SHARED or _says(node, path, text):
+    if state is None or state.kind != "file" or state.recorded or path in paths.SHARED or says(node, path, text):
         return ""
     return f"{paths.REPLACED}/{path.rpartition('/')[2]}.{state.sha256[:12]}"
 
 
-def _says(node: Node, path: str, text: str) -> bool:
+def says(node: Node, path: str, text: str) -> bool:
+    """Whether this text is what the node has there."""
     state = node.files.get(path)
     return state is not None and state.sha256 == sha256(text.encode()).hexdigest()
 
@@ -205,7 +206,7 @@ def _why_write(node: Node, path: str, text: str, mode: str) -> str:
         return "new"
     if state.kind != "file":
         return "it is no plain file" if state.kind == "other" else f"it is a {state.kind}, not a file"
-    if not _says(node, path, text):
+    if not says(node, path, text):
         return "its text differs"
     if state.mode != mode:
         return f"its mode is {state.mode}, expected {mode}"

@@ -69,10 +69,15 @@ def comes_on(node: Node) -> bool:
     return any(said) or (not said and node.overlay.default == "Y")
 
 
-def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
-    """What is at odds with metacopy on, or off."""
-    if not metacopy and (node.overlay.metacopy == "Y" or has_metacopy_option(node)) and (held := held_layers(node)):
-        since = "is on" if node.overlay.metacopy == "Y" else f"was turned on by {paths.MODPROBE}"
+def metacopy_conflicts(node: Node, *, metacopy: bool, kept_off: bool = False) -> Iterator[Finding]:
+    """What is at odds with metacopy on, or off. `kept_off`: in each boot it was off before containerd's first layer."""
+    on = node.overlay.metacopy == "Y" or has_metacopy_option(node) or (comes_on(node) and not kept_off)
+    if not metacopy and on and (held := held_layers(node)):
+        since = "comes on with its module"
+        if node.overlay.metacopy == "Y":
+            since = "is on"
+        elif has_metacopy_option(node):
+            since = f"was turned on by {paths.MODPROBE}"
         yield blocker(
             "metacopy-off-with-snapshots",
             f"overlay_metacopy = False, but metacopy {since} and {held}: each file whose owner or mode was changed "
@@ -92,13 +97,15 @@ def metacopy_conflicts(node: Node, *, metacopy: bool) -> Iterator[Finding]:
         )
     if not metacopy:
         return
+    else_off = '"auto", which turns it on only where the image of a pod is chowned'
+    if comes_on(node):  # which "auto" leaves so
+        else_off = "False, where there are no layers yet"
     builders = [name for name in ("docker", "podman") if (unit := node.units.get(name)) and unit.load == "loaded"]
     if builders:
         yield warning(
             "metacopy-and-builds",
             f"{' and '.join(builders)} on this node: with metacopy on, image builds fall back to a slow diff and may "
-            'put whole files into layers. Build elsewhere, or set overlay_metacopy = "auto", which turns it on only '
-            "where the image of a pod is chowned",
+            f"put whole files into layers. Build elsewhere, or set overlay_metacopy = {else_off}",
             "containers/storage#640; flatcar#403; home-assistant/operating-system#2773",
         )
 

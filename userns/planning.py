@@ -25,7 +25,7 @@ from userns.containerd import dropins, lost_keys, runtime_handlers, unit_setting
 from userns.findings import RESTART_NEEDED, Finding, Severity, apply_allow
 from userns.image import kernels, record, sbom
 from userns.node import Node, Unit
-from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM, UNIT
+from userns.paths import CHECK_UNIT, FIRST_BOOT_UNIT, IMAGE_RECORD, IMAGE_SBOM, PRE_START, UNIT
 from userns.policy import Policy
 from userns.readiness import Readiness
 
@@ -137,7 +137,8 @@ def plan(node: Node, policy: Policy, templates: Mapping[str, str], today: date |
     ready = readiness.of_node(node, policy)
     paths = programs.paths(policy)
     handlers = programs.handlers(policy)
-    in_the_way = conflicts.of_node(node, policy, ready)
+    kept_off = files.says(node, PRE_START, render.pre_start(templates, metacopy=False))
+    in_the_way = conflicts.of_node(node, policy, ready, metacopy_kept_off=kept_off)
     wanted = files.wanted(node, policy, ready, templates, tuple(in_the_way))
 
     found = [

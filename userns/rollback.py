@@ -212,7 +212,7 @@ def _stays(entry: Entry, kept: Kept, chosen: KeptSet) -> str:
     if entry.name == paths.SYSCTL:
         return "it only raises a limit, and pods may need it"
     turns_on = any(each.kind == "put" and each.name == paths.MODPROBE for each in chosen.entries)
-    off_at_boot = entry.name == paths.PRE_START and kept.metacopy_live and not turns_on
+    off_at_boot = (entry.kind, entry.name) == ("put", paths.PRE_START) and kept.metacopy_live and not turns_on
     if (entry.name in _METACOPY and kept.metacopy) or off_at_boot:
         return "metacopy is never turned off: layers made with it would give EPERM for every changed file"
     if entry.name in _RUNTIMES and entry.kind == "absent":

@@ -11,9 +11,10 @@ __all__ = ["Wants"]
 class Wants:
     """What the policy wants of a node, as far as something there can stand in its way.
 
-    `metacopy`: on, off, or None (left as it is). `installs`: whether this run puts programs in place; `removes`: the
-    paths that it takes away; `confines`: whether the config turns SELinux on for containers. `image`: the node is a
-    root directory that boots later; nothing that runs belongs to it.
+    `metacopy`: on, off, or None (left as it is); `metacopy_kept_off`: the hook that is there turns it off in each boot.
+    `installs`: whether this run puts programs in place; `removes`: the paths that it takes away; `confines`: whether
+    the config turns SELinux on for containers. `image`: the node is a root directory that boots later; nothing that
+    runs belongs to it.
     """
 
     kubernetes_version: str = ""
@@ -22,6 +23,7 @@ class Wants:
     install_from: str = "release"
     snapshotter: str = "overlayfs"
     metacopy: bool | None = None
+    metacopy_kept_off: bool = False
     max_user_namespaces: int = 0
     installs: bool = True
     removes: frozenset[str] = frozenset()

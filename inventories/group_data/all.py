@@ -76,8 +76,9 @@ snapshotter = "overlayfs"
 slow_chown = "auto"
 
 # With overlay's metacopy such a copy is one of inodes, not of data. True: on everywhere, for good. "auto": on where
-# owners are changed, never turned off. False: refused on a node that has it on and has snapshots, because every file
-# that was changed under metacopy would give EPERM without it. Docker builds on the same node get slower with it.
+# owners are changed, and where the kernel has it on anyway; never turned off. False: refused on a node that has it on
+# and has snapshots, because every file that was changed under metacopy would give EPERM without it. Docker builds on
+# the same node get slower with it.
 overlay_metacopy = True
 
 # The pause image. None: containerd's own default, which moves with its version.

@@ -113,7 +113,7 @@ into() {
 stays() {
     if [ -e "$1" ] && [ ! -f "$1" ]; then return; fi
     [ -h "$1" ] || return 1
-    case $(cd -P -- "$2" && pwd -P) in
+    case $(readlink -f -- "$2") in
     /dev | /proc/*) ;; # the kernel's links
     *) return 1 ;;
     esac

@@ -203,6 +203,7 @@ read_overlay() {
 
 # What the kernel was built to load the module with; modprobe.d may say otherwise.
 find_metacopy_default() {
+    have grep || return 0
     for file in "boot/config-$kernel" "lib/modules/$kernel/config" proc/config.gz; do
         [ -f "$file" ] && [ -r "$file" ] || continue
         case $file in *.gz) have gzip || continue ;; esac

@@ -57,6 +57,8 @@ OURS: Mapping[int, dict[str, Any]] = {
             "drop-in-mirrors",
         ),
         (3, f"version = 3\n[plugins.'{IMAGES}'.registry]\nmirrors = {{}}\n", "drop-in-mirrors"),
+        (3, f"version = 3\n[plugins.'{CRI}']\nsandbox_image = 'x'\n", "drop-in-key-unread"),
+        (3, f"version = 3\n[plugins.'{CRI}']\nenable_selinux = true\n", "drop-in-key-unread"),
     ],
 )
 def test_what_breaks_containerd_is_seen_in_any_spelling(any_awk: Tree, version: int, text: str, id: str) -> None:
@@ -70,6 +72,11 @@ def test_what_breaks_containerd_is_seen_in_any_spelling(any_awk: Tree, version: 
 )
 def test_a_right_version_is_right_in_any_spelling(any_awk: Tree, text: str) -> None:
     any_awk.write("etc/containerd/conf.d/1.toml", text)
+    assert lint(any_awk.read().drop_ins, 3, OURS[3]) == []
+
+
+def test_what_the_streaming_server_is_told_is_read_under_the_old_id(any_awk: Tree) -> None:
+    any_awk.write("etc/containerd/conf.d/1.toml", f"version = 3\n[plugins.'{CRI}']\nstream_server_port = '0'\n")
     assert lint(any_awk.read().drop_ins, 3, OURS[3]) == []
 
 

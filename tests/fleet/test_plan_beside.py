@@ -67,7 +67,8 @@ def test_it_is_no_alarm_and_what_the_rollout_did_is_the_last_word(
         ("n1", "n2", "n3"), Status.CHANGED
     )
     report, metrics = reported(played)
-    assert (report["run"]["run"], report["totals"], report["attention"]) == (1, {"changed": 3}, [])
+    assert (report["run"]["run"], report["totals"], report["attention"]) == (2, {"changed": 3}, [])
+    assert "what run 1, which was at work beside run 2, made of its nodes since" in capsys.readouterr().err
     assert f'userns_node_fleet_drained_nodes{{inventory="{report["run"]["inventory"]}"}} 0\n' in metrics
     played.refused = {"n2"}
     assert played.plan() == 1  # and this one is the last word again
@@ -94,9 +95,22 @@ def test_what_it_read_after_a_nodes_turn_counts(played: Played) -> None:
         "n2": Status.CHANGED,
         "n3": Status.CHANGED,
     }
+    assert reported(played)[0]["totals"] == {"changed": 2, "refused": 1}
 
 
-def test_a_rollout_that_never_came_to_its_end_does_not_overrule_it(
+def test_so_it_is_with_a_rollout_over_a_part(played: Played) -> None:
+    beside = Beside(played, "n1")
+    assert played(exclude=("n3",)) == 0
+    assert beside.codes == [2]
+    assert {name: each.status for name, each in found(played).items()} == {
+        "n1": Status.CHANGED,
+        "n2": Status.CHANGED,
+        "n3": Status.CHANGES,
+    }
+    assert reported(played)[0]["totals"] == {"changed": 2, "changes": 1}
+
+
+def test_a_rollout_that_never_came_to_its_end_is_not_the_last_word_for_ever(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played.becomes = {"n3": Killed()}
@@ -107,8 +121,6 @@ def test_a_rollout_that_never_came_to_its_end_does_not_overrule_it(
         "n2": Status.CHANGED,
         "n3": Status.UNKNOWN,
     }
-    assert reported(played)[0]["run"]["run"] == 2
-    history = History(played.directory / "history.db")
-    history.end(1)
-    history.close()
-    assert reported(played)[0]["run"]["run"] == 2
+    assert reported(played)[0]["totals"] == {"changed": 2, "unknown": 1}
+    assert played.plan() == 1  # two of them are drained still
+    assert reported(played)[0]["totals"] == {"changes": 1, "ready": 2}

@@ -42,6 +42,8 @@ class TestManifest:
     def test_it_is_read_as_it_was_written(self) -> None:
         held = bundle("amd64", "arm64")
         assert Bundle.parse(held.text, "b.tar") == held
+        first = {**json.loads(held.text), "format": "userns-node bundle 1", "locks": ["0" * 64]}
+        assert Bundle.parse(json.dumps(first), "b.tar") == held
 
     @pytest.mark.parametrize(
         ("change", "says"),

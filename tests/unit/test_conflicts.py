@@ -415,6 +415,26 @@ def test_metacopy_that_is_on_from_the_next_boot_counts_as_on(metacopy: Any) -> N
     assert paths.MODPROBE in said.message
 
 
+@pytest.mark.parametrize(
+    ("default", "line", "other_layers"),
+    [("Y", "", ()), ("N", "options overlay metacopy=on", ()), ("Y", "", ("/var/lib/docker/overlay2",))],
+)
+def test_metacopy_that_comes_on_with_the_module_counts_unless_it_was_off_since_each_boot(
+    default: Any, line: str, other_layers: tuple[str, ...]
+) -> None:
+    """As after a boot, before containerd has loaded overlay: what is there was made with it on."""
+    overlay = Overlay(state="module", default=default)
+    there = node(
+        overlay=overlay, snapshots=not other_layers, other_layers=other_layers, **(modprobe(line) if line else {})
+    )
+    said = found(there, wants(metacopy=False))["metacopy-off-with-snapshots"]
+    assert "metacopy comes on with its module and " in said.message
+    kept_off = wants(metacopy=False, metacopy_kept_off=True)
+    assert "metacopy-off-with-snapshots" not in found(there, kept_off)
+    there = there.model_copy(update={"overlay": Overlay(state="loaded", metacopy="Y")})
+    assert "metacopy-off-with-snapshots" in found(there, kept_off)
+
+
 @pytest.mark.parametrize("theirs", ["containerd.io", "moby-containerd"])
 def test_packages_that_apt_would_take_away_are_not_replaced(theirs: str) -> None:
     """apt-get -y removes docker-ce with it, and every container that Docker runs."""

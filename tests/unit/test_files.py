@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -200,6 +201,17 @@ def test_auto_leaves_metacopy_on_for_the_next_boot_too(
     assert ("echo Y >" in (found[paths.PRE_START] or "")) is stays
     assert ("metacopy=Y" in (found.get(paths.MODPROBE) or "")) is stays
     assert ("metacopy_wanted=Y" in (found[paths.CHECK] or "")) is stays
+
+
+def test_a_node_whose_hook_keeps_metacopy_off_is_not_refused_before_the_module_is_loaded() -> None:
+    """A rerun after a boot, where containerd has not started: its layers are of boots in which it was off."""
+    there = nodes.bare().model_copy(update={"overlay": Overlay(state="module", default="Y"), "snapshots": True})
+    assert nodes.plan(there, overlay_metacopy=False).refused
+    hook = wanted(there, overlay_metacopy=False).texts[paths.PRE_START]
+    assert hook
+    state = FileState(kind="file", sha256=sha256(hook.encode()).hexdigest(), mode="755", owner="0:0")
+    after = there.model_copy(update={"files": {**there.files, paths.PRE_START: state}})
+    assert not nodes.plan(after, overlay_metacopy=False).refused
 
 
 @pytest.mark.parametrize("snapshots", [True, None, False])

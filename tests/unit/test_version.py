@@ -27,3 +27,16 @@ def test_the_version_is_told_with_the_commit_where_git_knows_it(tmp_path: Path, 
     here = commit().replace("+", " and changes since")
     assert told() == f"userns-node {__version__}" + (f" (commit {here})\n" if here else "\n")
     assert told(PATH=str(tmp_path)) == f"userns-node {__version__}\n"
+    assert told(GIT_DIR=str(tmp_path)) == told()
+
+
+def test_the_commit_of_a_repository_that_has_a_copy_is_not_this_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in ("init", "-c user.name=a -c user.email=a@b.invalid commit --allow-empty -m one"):
+        subprocess.run(["git", "-C", tmp_path, *words.split()], capture_output=True, check=True)
+    monkeypatch.setattr("userns.commit._ROOT", tmp_path)
+    assert len(commit()) == 40
+    (tmp_path / "vendor").mkdir()
+    monkeypatch.setattr("userns.commit._ROOT", tmp_path / "vendor")
+    assert commit() == ""
