@@ -37,7 +37,7 @@ class Fleet:
 
 
 def markdown(fleets: Sequence[Fleet], commands: Mapping[str, int], cores: int) -> str:
-    """The table that the README quotes, and what has to be said with it."""
+    """The table that docs/explanation/speed.md quotes, and what has to be said with it."""
     rows = [
         ["a converged run over", OURS, THEIRS, "faster", f"{OURS}, CPU", f"{THEIRS}, CPU", "less CPU"],
         ["---", *["---:"] * 6],

@@ -28,7 +28,7 @@ from fleet.progress import Progress
 from fleet.records import ATTENTION, UNAVAILABLE, Record, Status, exit_code, totals
 from fleet.run import Run
 from fleet.terminal import interject, say, tell
-from fleet.waves import MAX_UNAVAILABLE, LimitError, Rollout, Stop, Wave, limits
+from fleet.waves import MAX_UNAVAILABLE, Rollout, Stop, Wave
 from userns.diff import Mask
 
 __all__ = ["apply"]
@@ -54,6 +54,7 @@ class Applying:
     outcome: str = ""
     inputs: str = ""
     begun: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
     drained: Mapping[str, int] = field(default_factory=dict)  # by earlier runs, which did not give these nodes back
     unwritten: str = ""
 
@@ -150,7 +151,7 @@ class Applying:
             self._gather(self.request.model_copy(update={"hosts": left}), lambda _: None)
         return inventory, done
 
-    def _gather(self, request: Request, begun: Callable[[InventoryEvent], None]) -> InventoryEvent:
+    def _gather(self, request: Request, begun: Callable[[InventoryEvent], object]) -> InventoryEvent:
         inventory, records = gather(request, Progress("reading"), self.options.verbose, begun, self.events_of)
         self.records |= {each.name: each for each in records}
         return inventory
@@ -189,7 +190,7 @@ class Applying:
 
         Ours are written down before the others' are looked at: of two that begin at once, one sees the other.
         """
-        look_at_limits(inventory, self.options.max_unavailable, self.options.canary)
+        self.limits = look_at_limits(inventory, self.options.max_unavailable, self.options.canary)
         ours = [Record(name=each.name, groups=each.groups, status=Status.WAITING) for each in inventory.hosts]
         self.history.put(self.run, ours)
         other_runs.refuse(self.history, self.run, self.request.inventory, inventory.hosts)
@@ -199,15 +200,11 @@ class Applying:
 
     def _rollout(self, inventory: InventoryEvent, passed_canary: bool) -> Rollout:
         waiting = [each.name for each in self.records.values() if each.status is Status.CHANGES]
-        try:
-            of_groups = limits(inventory.sizes, inventory.data, self.options.max_unavailable)
-        except LimitError as error:
-            raise CannotRun(str(error)) from error
         away = {each.name for each in self.records.values() if each.status in UNAVAILABLE} | self.away.hosts
         return Rollout(
             waiting=waiting,
             groups={each.name: each.groups for each in inventory.hosts},
-            limits=of_groups,
+            limits=self.limits,
             unavailable=away,
             max_failures=self.options.max_failures,
             canary=None

@@ -44,7 +44,7 @@ has none yet), 1 some could not get its label, 2 some is to get it (--dry)
   python fleet.py plan inventories/prod.py
   python fleet.py report inventories/prod.py --html fleet.html
   python fleet.py plan inventories/prod.py --limit workers --diff
-  python fleet.py apply inventories/prod.py --canary node-a1 --max-unavailable 10% --max-failures 2
+  python fleet.py apply inventories/prod.py --canary node-a1 --max-failures 2
 """
 
 

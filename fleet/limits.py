@@ -9,11 +9,14 @@ from fleet.waves import LimitError, limits
 __all__ = ["look_at_limits"]
 
 
-def look_at_limits(inventory: InventoryEvent, max_unavailable: str | None = None, canary: str | None = None) -> None:
-    """Look at what the groups' data and the command line say of these nodes. Raises CannotRun."""
+def look_at_limits(
+    inventory: InventoryEvent, max_unavailable: str | None = None, canary: str | None = None
+) -> dict[str, int]:
+    """How many nodes of each group may be unavailable at a time. Raises CannotRun for a slip there or in the canary."""
     try:
-        limits(inventory.sizes, inventory.data, max_unavailable)
+        found = limits(inventory.sizes, inventory.data, max_unavailable)
     except LimitError as error:
         raise CannotRun(str(error)) from error
     if canary is not None and not any(canary == each.name or canary in each.groups for each in inventory.hosts):
         raise CannotRun(f"--canary {canary}: no node of this run has this name or is in a group of this name")
+    return found

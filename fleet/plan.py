@@ -26,7 +26,7 @@ def gather(
     request: Request,
     progress: Progress,
     verbose: bool = False,
-    begun: Callable[[InventoryEvent], None] = lambda _: None,
+    begun: Callable[[InventoryEvent], object] = lambda _: None,
     events_of: Events = child.events,
 ) -> tuple[InventoryEvent, list[Record]]:
     """What the request has to say of every host, in the inventory's order. One that was not told of is unknown.

@@ -38,7 +38,7 @@ def left_out(name: str, value: object) -> str:
         return ""
     in_tuple = isinstance(value, tuple) and bool(value)
     hosts = value[0] if isinstance(value, tuple) and value else value
-    wrong = ""
+    wrong = "it is an empty tuple" if value == () else ""
     if in_tuple and isinstance(hosts, str) and hosts:
         wrong = "it is a tuple that begins with a string"
     elif isinstance(hosts, list | tuple):

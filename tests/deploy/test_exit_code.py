@@ -141,6 +141,7 @@ GROUPS = {
     "others = {'@fake/a': {}}.items()": "it is of the type dict_items",
     "others = zip(['@fake/a'], [{}]), {}": "its hosts are of the type zip",
     "others = '@fake/a', {}": "it is a tuple that begins with a string",
+    "others = ()": "it is an empty tuple",
 }
 
 
