@@ -195,7 +195,6 @@ def test_on_a_full_disk_no_older_answer_says_that_all_is_well(puller: Puller) ->
         assert puller.start().returncode == 1
         # By the name in the stream: the last lines of a run that is short may come without its id.
         said = node.ssh("journalctl --sync; journalctl --no-pager --output=cat --identifier=userns-node-pull").stdout
-        assert "No space left on device" in said
         assert "status.json could not be written, so it is removed: is the disk full?" in said
         # The new answer has the place of the old one.
         assert (puller.status["result"], puller.status["exit"]) == ("failed", 1)
