@@ -168,14 +168,6 @@ def test_nor_does_one_in_a_document_that_was_cut_off(table: dict[str, Any], end:
     assert "QQHIDDENQQ" not in masked
 
 
-@pytest.mark.parametrize("metacopy", [True, False, "auto"])
-def test_nothing_is_masked_in_a_file_of_ours(metacopy: bool | str) -> None:
-    """A script has words that would be a secret's name elsewhere (`pwd` before an option)."""
-    for each in nodes.plan(nodes.bare(), overlay_metacopy=metacopy).changes:
-        if isinstance(each, WriteFile):
-            assert Mask()(each.content) == each.content, each.path
-
-
 def test_words_for_people_keep_what_is_a_name_in_a_file() -> None:
     """Of "Authentication failed" a file's mask leaves the first word."""
     mask = Mask([SECRET])

@@ -69,25 +69,24 @@ def test_a_python_without_venv_is_named(node: Node) -> None:
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
 
-# What the script writes comes from a cat that reads its standard input. From the one on whose number is in `full`, no
-# block is left: as with a real full disk, there is a new file, and nothing in it.
-CAT = """#!/bin/sh
-[ $# = 0 ] || exec "$CAT" "$@"
-echo x >>"$PLACE/cats"
-[ ! -e "$PLACE/full" ] || [ "$("$CAT" "$PLACE/cats" | wc -l)" -lt "$("$CAT" "$PLACE/full")" ] || {
-    echo "cat: write error: No space left on device" >&2
+# What the script writes is given its mode right after. From the file on whose number is in `full`, no block is left: as
+# with a real full disk (tests/node has one), there is a new file, and nothing in it.
+CHMOD = """#!/bin/sh
+case $2 in *.new) ;; *) exec "$CHMOD" "$@" ;; esac
+echo x >>"$PLACE/files"
+[ ! -e "$PLACE/full" ] || [ "$(wc -l <"$PLACE/files")" -lt "$(cat "$PLACE/full")" ] || {
+    : >"$2"
     exit 1
 }
-exec "$CAT"
+exec "$CHMOD" "$@"
 """
 
 
 def fill(node: Node, at: int) -> None:
     """The disk of the next runs is full from their write number `at` on."""
-    cat = shutil.which("cat")
-    (node.home / "bin/cat").write_text(CAT.replace("$CAT", str(cat)))
-    (node.home / "bin/cat").chmod(0o755)
-    (node.home / "cats").write_text("")
+    (node.home / "bin/chmod").write_text(CHMOD.replace("$CHMOD", str(shutil.which("chmod"))))
+    (node.home / "bin/chmod").chmod(0o755)
+    (node.home / "files").write_text("")
     (node.home / "full").write_text(f"{at}\n")
 
 
