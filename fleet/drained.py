@@ -69,7 +69,7 @@ LOOK = "look whether it is cordoned; apply with --drain (or --after COMMAND) let
 
 
 def _moved(run: int) -> str:
-    return f"run {run} moved its pods away, and let none back"
+    return f"run {run} was to let its pods back, and did not"
 
 
 def look(run: int) -> str:

@@ -77,7 +77,7 @@ def test_a_run_that_leaves_a_drained_node_out_names_it(played: Played, capsys: p
         told = [line for line in capsys.readouterr().err.splitlines() if "run leaves it out" in line]
         assert len(told) == len(exclude[:1])
         # The latest run that had it knows best what became of it.
-        assert all("n2: run 2 moved" in line and "fleet.py show 2 n2" in line for line in told)
+        assert all("n2: run 2 was to let" in line and "fleet.py show 2 n2" in line for line in told)
     played.becomes = {}
     assert played() == 0  # given back
     capsys.readouterr()
@@ -95,12 +95,12 @@ def test_a_plan_names_the_nodes_that_are_cordoned_still_and_ends_with_1(
         capsys.readouterr()
         assert played.plan() == 1
         told = capsys.readouterr()
-        assert "fleet: n2: run 1 moved its pods away, and let none back: look whether it" in told.err
+        assert "fleet: n2: run 1 was to let its pods back, and did not: look whether it" in told.err
         assert "apply with --drain" in told.out.partition("What needs attention")[2]
         assert [name for name, each in played.records().items() if each.drained] == ["n2"]
         assert played.records()["n2"].status is kept
     assert played.plan(exclude=("n2",)) == 0
-    assert "n2: run 1 moved its pods away, and let none back, and this run leaves it out" in capsys.readouterr().err
+    assert "n2: run 1 was to let its pods back, and did not, and this run leaves it out" in capsys.readouterr().err
     assert played(drain=False) == 1  # well, and cordoned
     assert played() == 0
     assert played.cordoned == set()
@@ -116,7 +116,7 @@ def test_a_drained_node_that_is_gone_from_the_inventory_is_named_once(
     for times in (1, 0):
         capsys.readouterr()
         assert played() == 0
-        assert capsys.readouterr().err.count("n2: run 1 moved its pods away") == times
+        assert capsys.readouterr().err.count("n2: run 1 was to let its pods back") == times
     assert played(exclude=("n3",)) == 0
     assert "n2" not in capsys.readouterr().err
     played.names = ("n1", "n2", "n3")  # it is remembered all the same
@@ -379,7 +379,7 @@ def test_who_changed_hooks_for_none_is_told_how_pods_get_back_and_that_way_works
     played.done, way = {"n1", "n2", "n3"}, "apply with --drain (or --after COMMAND) lets its pods back once it is well"
     played(drain=False)
     assert played.records()["n2"].reasons[-1].endswith(way)
-    assert f"n2: run 1 moved its pods away, and let none back: look whether it is cordoned; {way}" in (
+    assert f"n2: run 1 was to let its pods back, and did not: look whether it is cordoned; {way}" in (
         capsys.readouterr().err
     )
     assert played(guard=Hooks("", "true")) == 0

@@ -239,7 +239,7 @@ def test_a_node_that_needs_no_change_any_more_gets_its_pods_back(fleet: Fleet, c
     left = fleet_py(*command, "--no-drain", "--resume", home=fleet.directory)
     assert left.code == 1, left.text  # it is ready, and cordoned
     assert left.json["nodes"]["@fake/back"]["status"] == "ready"
-    assert "@fake/back: run 1 moved its pods away, and let none back: look whether it is cordoned" in left.stderr
+    assert "@fake/back: run 1 was to let its pods back, and did not: look whether it is cordoned" in left.stderr
     assert cluster.cordoned() == ["n1"]
     again = fleet_py(*command, *drain, home=fleet.directory)
     assert again.code == 0, again.text

@@ -40,7 +40,7 @@ def test_a_node_that_was_drained_by_another_name_is_told_of_until_an_apply_has_s
 ) -> None:
     played.inventory = "r1/hosts.py"
     line = (
-        f"n1: run 1 moved its pods away, and let none back. That was over {played.directory}/current/hosts.py, of "
+        f"n1: run 1 was to let its pods back, and did not. That was over {played.directory}/current/hosts.py, of "
         "which this run knows nothing: look whether it is cordoned (fleet.py show 1 n1), or apply to it there with "
         "--drain\n"
     )
@@ -52,7 +52,7 @@ def test_a_node_that_was_drained_by_another_name_is_told_of_until_an_apply_has_s
     assert "run 1" not in capsys.readouterr().err
     played.inventory = "current/hosts.py"
     played.plan()
-    assert "n1: run 1 moved its pods away" in capsys.readouterr().err
+    assert "n1: run 1 was to let its pods back" in capsys.readouterr().err
 
 
 def test_two_names_of_one_file_are_one_group(played: Played) -> None:

@@ -61,7 +61,7 @@ def test_it_is_no_alarm_and_what_the_rollout_did_is_the_last_word(
     told = capsys.readouterr()
     assert "fleet: n1: run 1 of " in told.err
     assert " goes on, and has moved its pods away\n" in told.err
-    assert "let none back" not in told.out + told.err
+    assert "and did not" not in told.out + told.err
     assert "What needs attention" not in told.out
     assert {name: each.status for name, each in found(played).items()} == dict.fromkeys(
         ("n1", "n2", "n3"), Status.CHANGED
