@@ -250,8 +250,8 @@ function found(path, said, table) {
         version = said + 0
         if (said ~ /^\+?[0-9][0-9A-Za-z_]*$/) print "drop-in-version\t/" plain(file) "\t" substr(said, 1, 20)
     }
-    # A key of CRI's old id is told itself: which of them count depends on containerd's version.
-    if (path ~ /^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri)\t[^\t]+$/) opened(path)
+    # Of the old id, of which only some keys count any more, each key is told, too.
+    if (version > 2 && path ~ /^plugins\t(cri|io[.]containerd[.]grpc[.]v1[.]cri)\t[^\t]+$/) opened(path)
     # containerd 2.x reads under this id what its streaming server is told, and nothing else.
     if (version > 2 && path ~ /^plugins\tio[.]containerd[.]grpc[.]v1[.]cri\t/ && \
         path !~ /\t(disable_tcp_service|stream_[a-z_]*|enable_tls_streaming)$|\tx509_/) return
