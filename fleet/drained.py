@@ -82,7 +82,7 @@ def _still_away(run: Run) -> str:
 
 
 def _going_on(history: History, drained: Mapping[str, int]) -> dict[int, Run]:
-    runs = {number: history.run(number) for number in drained.values()}
+    runs = {number: history.run(number) for number in set(drained.values())}
     return {number: run for number, run in runs.items() if run.goes_on}
 
 

@@ -229,13 +229,14 @@ class History:
 
     def waves(self, run: int) -> dict[str, int]:
         """The wave of each node that had its turn."""
-        rows = self._db.query("select name, wave from nodes where run = ? and wave is not null", [run])
-        return {row["name"]: row["wave"] for row in rows}
+        return {row["name"]: row["wave"] for row in self._turns(run)}
 
     def settled(self, run: int) -> dict[str, str]:
         """When it was last written down what became of each node that had its turn."""
-        rows = self._db.query("select name, at from nodes where run = ? and wave is not null", [run])
-        return {row["name"]: row["at"] for row in rows}
+        return {row["name"]: row["at"] for row in self._turns(run)}
+
+    def _turns(self, run: int) -> Iterator[dict[str, Any]]:
+        return self._db.query("select name, wave, at from nodes where run = ? and wave is not null", [run])
 
     def still_at_it(self, run: Run) -> list[Run]:
         """The rollouts over its inventory that began before it, and that a node had its turn in when it had begun."""

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from fleet import drift, page, prometheus, text
 from fleet.child import CannotRun
 from fleet.history import History, NoSuchRun, absolute
-from fleet.last_word import last_words, with_rollouts_beside
+from fleet.last_word import last_words, rollouts_beside
 from fleet.plan import nodes_as_json
 from fleet.records import Record, Status
 from fleet.report import About, as_json, make
@@ -162,10 +162,10 @@ def report(
         say(f"run {newer.id} is newer, but had {newer.chosen}: --run {newer.id} reports it")
     if not run.is_whole:
         say(f"run {run.id} had {run.chosen}")
-    beside = [] if number else with_rollouts_beside(past, run)
-    for rollout, _ in beside[1:]:
+    beside = [] if number else rollouts_beside(past, run)
+    for rollout, _ in beside:
         say(f"what run {rollout.id}, which was at work beside run {run.id}, made of its nodes since then is in it")
-    words = last_words(past, beside)
+    words = last_words(past, [(run, True), *beside]) if beside else {}
     records = [words.get(each.name, each) for each in past.records(run.id)]
     earlier = next(before(run, past.runs(run.inventory)), None)
     about = About(

@@ -11,7 +11,7 @@ from fleet.child import CannotRun, Events
 from fleet.commands import Commands
 from fleet.events import Request
 from fleet.history import History, NoSuchRun
-from fleet.last_word import last_words, with_rollouts_beside
+from fleet.last_word import last_words, rollouts_beside
 from fleet.outcome import EXIT_INTERRUPTED
 from fleet.records import Record, Status
 from fleet.run import Run
@@ -126,7 +126,7 @@ def last_found(history: History, inventory: str, data: Mapping[str, object]) -> 
         if run.knows_its_nodes:
             since.append((run, run.had(data)))
             if run.has_all_nodes and since[-1][1]:
-                since += with_rollouts_beside(history, run)[1:]
+                since += rollouts_beside(history, run)
                 break
     found = last_words(history, since)
     if not found:

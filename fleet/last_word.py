@@ -8,7 +8,7 @@ from fleet.history import History
 from fleet.records import Record
 from fleet.run import Run
 
-__all__ = ["last_words", "with_rollouts_beside"]
+__all__ = ["last_words", "rollouts_beside"]
 
 
 def last_words(history: History, runs: Sequence[tuple[Run, bool]]) -> dict[str, Record]:
@@ -23,6 +23,6 @@ def last_words(history: History, runs: Sequence[tuple[Run, bool]]) -> dict[str, 
     return {name: record for name, (_, record) in found.items()}
 
 
-def with_rollouts_beside(history: History, run: Run) -> list[tuple[Run, bool]]:
-    """A run, and the rollouts that had begun before it and went on beside it: their waves may be newer."""
-    return [(run, True), *((each, False) for each in history.still_at_it(run))]
+def rollouts_beside(history: History, run: Run) -> list[tuple[Run, bool]]:
+    """The rollouts that had begun before a run and went on beside it: their waves may be newer than what it read."""
+    return [(each, False) for each in history.still_at_it(run)]

@@ -7,6 +7,8 @@ import pty
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,51 +18,48 @@ from tests.deploy.fleet import Fleet
 from tests.fleet.runs import FLEET, environment, played, seen
 
 
-def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
-    """The exit code of a rollout on a terminal where somebody answers its question so, and all that it showed."""
+@contextmanager
+def asking(fleet: Fleet, stdout: int | None = None) -> Iterator[tuple[subprocess.Popen[bytes], int, bytes]]:
+    """A rollout that has asked its question on a terminal, the other end of that, and what it has shown there.
+
+    `stdout` is where its standard output goes: else there, too.
+    """
     controller, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, FLEET, "apply", fleet.inventory],
         cwd=REPO,
         env=environment(fleet.directory),
         stdin=terminal,
-        stdout=terminal,
+        stdout=terminal if stdout is None else stdout,
         stderr=terminal,
     ) as process:
         os.close(terminal)
         shown = b""
         while b"Change these nodes? [y/N]" not in shown:
             shown += os.read(controller, 4096)
+        yield process, controller, shown
+        os.close(controller)
+
+
+def answered(fleet: Fleet, answer: bytes) -> tuple[int, bytes]:
+    """The exit code of a rollout on a terminal where somebody answers its question so, and all that it showed."""
+    with asking(fleet) as (process, controller, shown):
         os.write(controller, answer)
         try:
             while chunk := os.read(controller, 4096):
                 shown += chunk
         except OSError:  # the other end is closed
             pass
-        os.close(controller)
         return process.wait(timeout=60), shown
 
 
 def test_the_plan_is_shown_before_the_question_also_in_a_pipe(tmp_path: Path) -> None:
     """As in `apply | tee`, where Python itself would hold it back."""
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, FLEET, "apply", played(tmp_path, 1).inventory],
-        cwd=REPO,
-        env=environment(tmp_path),
-        stdin=terminal,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    ) as process:
-        os.close(terminal)
-        shown = b""
-        while b"Change these nodes? [y/N]" not in shown:
-            shown += os.read(controller, 4096)
+    with asking(played(tmp_path, 1), subprocess.PIPE) as (process, controller, _):
         assert process.stdout
         came, *_ = select.select([process.stdout], [], [], 0)
         os.write(controller, b"n\n")
         plan, _ = process.communicate(timeout=60)
-        os.close(controller)
     assert came
     assert b"What would change" in plan
 

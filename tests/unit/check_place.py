@@ -17,6 +17,7 @@ from tests.strategies import probe
 from userns.node import Filesystem, Node, Probe
 from userns.tables import FILESYSTEMS
 
+SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"], "mksh": ["mksh"]}
 KEYS = ("containerd-root", "kubelet-root", "tmpfs", "overlay", "containerd-check")
 
 KERNELS = ["4.19.0", "5.10.0-32", "5.11", "5.12", "5.15.0-1-generic", "5.18.19", "5.19.1", "6.1.0-40-amd64", "6.2.9"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.files import templates
 from tests import nodes
-from tests.conftest import program, unavailable
+from tests.conftest import program
 from tests.unit.check_place import KEYS, Place, asked, place
 from userns import check, paths, readiness
 from userns.findings import apply_allow
@@ -24,24 +23,9 @@ from userns.node import Node, Probe
 from userns.policy import Policy
 from userns.readiness import Readiness
 
-SHELLS = {"sh": ["sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"], "mksh": ["mksh"]}
-
 
 def rendered(policy: Policy, ready: Readiness, *, metacopy: bool | None = None) -> str:
     return check.text(templates(), policy, ready, check.Expected(metacopy, 16384))
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    if os.geteuid() != 0:
-        unavailable("only root is told what the kernel says")
-    return Place(tmp_path_factory.mktemp("check"))
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def shell(request: pytest.FixtureRequest) -> list[str]:
-    program(SHELLS[request.param][0])
-    return SHELLS[request.param]
 
 
 # Findings of the check that are no matter of readiness: the tree has no record.

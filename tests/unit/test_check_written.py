@@ -7,26 +7,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests import nodes
-from tests.conftest import program, unavailable
+from tests.conftest import program
 from tests.unit.check_place import Place
-from tests.unit.test_check import SHELLS, rendered
+from tests.unit.test_check import rendered
 from userns import readiness
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    if os.geteuid() != 0:
-        unavailable("only root is told what the kernel says")
-    return Place(tmp_path_factory.mktemp("check"))
-
-
-@pytest.fixture(params=sorted(SHELLS))
-def shell(request: pytest.FixtureRequest) -> list[str]:
-    program(SHELLS[request.param][0])
-    return SHELLS[request.param]
 
 
 def written(here: Place, shell: list[str], *arguments: str, reading: Path | None = None) -> tuple[int, str, str, str]:
